@@ -1,0 +1,55 @@
+"""rbml: learn how to learn, by backpropagating through learning itself.
+
+Nothing happens on import: submodules, and with them PyTorch, are loaded when one of their names is first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rbml import algorithms, data, hypergrad, models, strategy, tasks
+    from rbml.errors import BlindError, RbmlError
+    from rbml.learner import Adapted, Evaluation, Learner
+    from rbml.tasks import Batch, Episodes
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Adapted",
+    "Batch",
+    "BlindError",
+    "Episodes",
+    "Evaluation",
+    "Learner",
+    "RbmlError",
+    "algorithms",
+    "data",
+    "hypergrad",
+    "models",
+    "strategy",
+    "tasks",
+]
+
+_HOME = {
+    "Adapted": "rbml.learner",
+    "Batch": "rbml.tasks",
+    "BlindError": "rbml.errors",
+    "Episodes": "rbml.tasks",
+    "Evaluation": "rbml.learner",
+    "Learner": "rbml.learner",
+    "RbmlError": "rbml.errors",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        return getattr(importlib.import_module(_HOME[name]), name)
+    if name in __all__:
+        return importlib.import_module(f"rbml.{name}")
+    raise AttributeError(f"module 'rbml' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, "__version__"])

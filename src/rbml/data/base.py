@@ -1,0 +1,82 @@
+"""Labelled arrays: what every data source returns and every few-shot task distribution draws from; what a source is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+from torch import Tensor
+
+from rbml import errors
+
+PARTS = ("train", "val", "test")
+
+
+class Labelled(NamedTuple):
+    """Examples with their class.
+
+    Attributes:
+        x: ``(N, ...)``; images are ``(N, channels, height, width)`` in uint8 0..255, **ink or object bright on dark 0**
+            for line drawings, so that all sources look alike.
+        y: ``(N,)`` int64, classes ``0 .. C-1``.
+        names: the C class names, in the order of the labels.
+        about: where the examples come from, in words, split included: it is written into the run folder.
+    """
+
+    x: Tensor
+    y: Tensor
+    names: list[str]
+    about: str
+
+    @property
+    def classes(self) -> int:
+        """How many classes there are: C."""
+        return len(self.names)
+
+
+class Source(Protocol):
+    """A function that loads one part of one data set. The first line of its docstring is what ``rbml list`` shows."""
+
+    __doc__: str | None
+
+    def __call__(
+        self, part: str, root: str | Path | None = None, *, split: str | None = None, seed: int = 0
+    ) -> Labelled:
+        """Load the classes of a part.
+
+        Args:
+            part: ``"train"``, ``"val"`` or ``"test"``: they share no class.
+            root: the folder to look for data in, instead of ``$RBML_DATA``.
+            split: which division of the classes into parts, where there are several; None for the usual one.
+            seed: for what is drawn or divided at random; the others do not look at it.
+
+        Raises:
+            UsageError: for a part or a split that does not exist.
+            DataError: for data that is not there, or cannot be read.
+        """
+        ...
+
+
+def check_part(part: str) -> None:
+    """Raise a ``UsageError`` for a part that is not one of ``PARTS``."""
+    if part not in PARTS:
+        raise errors.unknown("part", part, PARTS)
+
+
+def check_split(split: str | None, *splits: str) -> str:
+    """Return the split, the first of ``splits`` for None; raise a ``UsageError`` for one that is not among them."""
+    if split is None:
+        return splits[0]
+    if split not in splits:
+        raise errors.unknown("split", split, splits)
+    return split
+
+
+def check_test_only(part: str, name: str, classes: int) -> None:
+    """Raise a ``UsageError`` for a part other than ``"test"`` of a set with too few classes to learn from."""
+    check_part(part)
+    if part != "test":
+        raise errors.UsageError(
+            f"{name} has no part {part!r}: it has only {classes} classes, which are kept for testing. "
+            "Learn on another source, such as glyphs or omniglot, and load this one's part 'test'."
+        )

@@ -1,0 +1,37 @@
+"""Optional libraries: imported where they are needed, and asked for by name where they are missing."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+from rbml.errors import UsageError
+
+_NAMES = {"PIL": "Pillow", "sklearn": "scikit-learn"}
+
+
+def require(module: str, extra: str, what: str) -> Any:
+    """Import an optional library.
+
+    Args:
+        module: the module to import, ``"PIL.Image"``.
+        extra: the extra of rbml that installs it, ``"images"``.
+        what: what it is needed for, ``"reading pictures"``.
+
+    Returns:
+        The module.
+
+    Raises:
+        UsageError: where it is not installed, with the command that installs it.
+
+    >>> require("no_such_library", "images", "reading pictures")
+    Traceback (most recent call last):
+    rbml.errors.UsageError: reading pictures needs no_such_library: pip install 'rbml[images]'
+    """
+    try:
+        return import_module(module)
+    except ModuleNotFoundError as error:
+        package = module.partition(".")[0]
+        if (error.name or "").partition(".")[0] != package:
+            raise  # the library is there, but broken: that is not ours to explain
+        raise UsageError(f"{what} needs {_NAMES.get(package, package)}: pip install 'rbml[{extra}]'") from None

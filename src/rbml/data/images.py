@@ -1,0 +1,105 @@
+"""Read any picture as an array of one size. Needs Pillow."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from rbml.data.extras import require
+from rbml.errors import DataError, UsageError
+
+_PLAIN = 16  # grey levels between the quartiles of the border, up to which the background counts as plain
+
+
+def read(path: str | Path, size: int = 28, channels: int = 1) -> Tensor:
+    """Read a picture in any format that Pillow knows.
+
+    It is turned as its EXIF entry says; transparent parts become white; palettes, 16 bit and the first frame of an
+    animation are understood. It is made smaller or larger without distortion (Lanczos); what is missing to a square is
+    filled with the background, the median colour of the border.
+
+    With one channel, a light background (its median beyond 127) is taken for paper: the picture is inverted, so that
+    ink is bright on dark. A plain background, whatever its grey, is then made 0.
+
+    Args:
+        path: the file.
+        size: pixels a side.
+        channels: 1 for grey, 3 for red, green and blue.
+
+    Returns:
+        ``(channels, size, size)`` uint8.
+
+    Raises:
+        UsageError: for a size below one, other channels, or where Pillow is not installed.
+        DataError: for a file that is not there, or that is not a picture; it names the file.
+    """
+    if size < 1 or channels not in (1, 3):
+        raise UsageError(f"pictures can have a size of 1 or more and 1 or 3 channels, not {size=} and {channels=}.")
+    image = require("PIL.Image", "images", "reading pictures")
+    exif = require("PIL.ImageOps", "images", "reading pictures").exif_transpose
+    try:
+        with image.open(path) as picture:
+            flat = _flat(image, exif(picture)).convert("L" if channels == 1 else "RGB")
+    except Exception as error:  # decoders raise what they like: OSError, SyntaxError, ValueError, struct.error ...
+        raise DataError(f"{str(path)!r} cannot be read as a picture: {error}.") from None
+    pixels = _squared(image, flat, size)
+    if channels == 1:
+        pixels = _as_ink(pixels, _border(np.asarray(flat)[..., None]))
+    return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
+
+
+def _flat(image: Any, picture: Any) -> Any:
+    """Return a picture in L or RGB, 8 bit and opaque."""
+    if picture.mode.startswith("I") or picture.mode == "F":
+        return image.fromarray(_eight_bit(np.asarray(picture, dtype=np.float64), picture.mode))
+    if not picture.has_transparency_data:
+        return picture.convert("L" if picture.mode in ("1", "L") else "RGB")
+    over = picture.convert("RGBA")
+    paper = image.new("RGBA", over.size, "white")
+    paper.alpha_composite(over)
+    return paper.convert("RGB")
+
+
+def _eight_bit(values: NDArray[np.float64], mode: str) -> NDArray[np.uint8]:
+    """Bring 16 bit, or a wider mode that holds 8 or 16 bit or ``0 .. 1``, to ``0 .. 255``."""
+    peak = float(values.max())
+    if mode.startswith("I;16") or (mode == "I" and peak > 255):
+        values = values / 257  # 65535 is 255 * 257
+    elif mode == "F" and peak <= 1:
+        values = values * 255
+    return np.clip(np.rint(values), 0, 255).astype(np.uint8)
+
+
+def _squared(image: Any, picture: Any, size: int) -> NDArray[np.uint8]:
+    """Return ``(size, size, channels)``: scaled as a whole, in the middle of its background."""
+    scale = size / max(picture.size)
+    width, height = (max(1, round(side * scale)) for side in picture.size)
+    small = picture.resize((width, height), image.Resampling.LANCZOS, reducing_gap=3.0)
+    content = np.asarray(small).reshape(height, width, -1)
+    background = np.median(_border(np.asarray(picture).reshape(*picture.size[::-1], -1)), axis=0)
+    pixels = np.empty((size, size, content.shape[-1]), np.uint8)
+    pixels[:] = np.rint(background)
+    top, left = (size - height) // 2, (size - width) // 2
+    pixels[top : top + height, left : left + width] = content
+    return pixels
+
+
+def _border(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return the outermost pixels ``(n, channels)`` of ``(height, width, channels)``."""
+    return np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
+
+
+def _as_ink(pixels: NDArray[np.uint8], border: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Invert a grey picture on light ground; make a plain ground 0 and stretch the rest to 255."""
+    low, ground, high = (float(level) for level in np.percentile(border, [25, 50, 75]))
+    ink = pixels.astype(np.float64)
+    if ground > 127:
+        ink, ground = 255 - ink, 255 - ground
+    if high - low <= _PLAIN:
+        ink = (ink - ground) * (255 / (255 - ground))
+    return np.clip(np.rint(ink), 0, 255).astype(np.uint8)

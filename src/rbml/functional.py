@@ -1,0 +1,93 @@
+"""A module as a pure function of its parameters, with batch norm's statistics as an explicit argument.
+
+PyTorch's batch norm updates its running statistics in place, which no transform of ``torch.func`` allows, and decides by a
+hidden flag whose statistics it uses. Here the caller decides at every call:
+
+- ``statistics=None``: those of the batch that is passed (nothing is updated);
+- a tree of them: exactly those, so that a prediction does not depend on what else is in the batch.
+
+All other modules are in evaluation mode: dropout is off.
+"""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from rbml.tree import Tree
+
+
+def isolated(module: nn.Module) -> nn.Module:
+    """Return a copy of ``module`` that :func:`call` can run; the original is left untouched."""
+    own = copy.deepcopy(module)
+    for _, layer in batch_norms(own):
+        layer.track_running_stats = False
+        if layer.running_mean is None or layer.running_var is None:
+            layer.running_mean = torch.zeros(layer.num_features)
+            layer.running_var = torch.ones(layer.num_features)
+    if any(isinstance(layer, nn.modules.dropout._DropoutNd) and layer.p > 0 for layer in own.modules()):
+        warnings.warn(
+            "dropout is switched off in the inner loop: an engine that replays a step would draw other numbers",
+            stacklevel=3,
+        )
+    return own
+
+
+def batch_norms(module: nn.Module) -> Iterator[tuple[str, _BatchNorm]]:
+    """Yield the batch-norm layers with their names."""
+    for name, layer in module.named_modules():
+        if isinstance(layer, _BatchNorm):
+            yield name, layer
+
+
+def call(module: nn.Module, parameters: Tree, x: Tensor, statistics: Tree | None = None) -> Tensor:
+    """Return the prediction of an :func:`isolated` module for ``x``.
+
+    Args:
+        module: the module; parameters that are not given are its own.
+        parameters: by the names of ``module.named_parameters()``.
+        x: ``(n, ...)``.
+        statistics: what batch norm normalises with, named as its buffers; ``None`` takes those of ``x``.
+    """
+    module.eval()
+    if statistics is None:
+        for _, layer in batch_norms(module):
+            layer.train()
+    prediction: Tensor = functional_call(module, parameters | (statistics or {}), (x,))
+    return prediction
+
+
+def statistics_of(module: nn.Module, parameters: Tree, x: Tensor) -> Tree:
+    """Return the mean and the (biased) variance that each batch-norm layer sees when ``x`` passes through.
+
+    Normalising ``x`` with them gives what :func:`call` gives with ``statistics=None``.
+    """
+    seen: Tree = {}
+    handles = []
+    for name, layer in batch_norms(module):
+
+        def measure(layer: nn.Module, inputs: tuple[Tensor, ...], name: str = name) -> None:
+            (values,) = inputs
+            others = [axis for axis in range(values.dim()) if axis != 1]
+            seen[f"{name}.running_mean"] = values.mean(others)
+            seen[f"{name}.running_var"] = values.var(others, unbiased=False)
+
+        handles.append(layer.register_forward_pre_hook(measure))
+    if handles:
+        call(module, parameters, x)
+    for handle in handles:
+        handle.remove()
+    return seen
+
+
+def running_statistics(module: nn.Module) -> Tree:
+    """Return the statistics that the module carries itself, such as those of its pretraining."""
+    buffers = dict(module.named_buffers())
+    kinds = ("running_mean", "running_var")
+    return {f"{name}.{kind}": buffers[f"{name}.{kind}"] for name, _ in batch_norms(module) for kind in kinds}

@@ -1,0 +1,11 @@
+"""Models: any ``nn.Module`` works; these are the ones of the literature. The last layer of each is named ``head``."""
+
+from rbml.models.conv4 import Conv4
+from rbml.models.mlp import MLP
+
+ALL = {
+    "mlp": MLP,
+    "conv4": Conv4,
+}
+
+__all__ = ["ALL", "MLP", "Conv4"]

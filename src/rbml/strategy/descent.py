@@ -1,0 +1,71 @@
+"""Rules of plain gradient descent: the learning rate, momentum, decay of weights."""
+
+from __future__ import annotations
+
+import torch
+
+from rbml.strategy.base import Rule, Values
+from rbml.strategy.hyper import Hyper, as_hyper
+from rbml.tree import Tree, tmap, zeros_like
+
+
+def sgd(lr: float | Hyper = 0.1, name: str = "sgd") -> Rule:
+    r"""Scale the direction by a learning rate.
+
+    .. math:: d \leftarrow \mathrm{lr} \cdot d
+
+    With ``Hyper(per="element")`` it is Meta-SGD's (Li et al. 2017, arXiv:1707.09835), with ``Hyper(per="layer", per_step=True)``
+    MAML++'s (Antoniou et al. 2019, arXiv:1810.09502).
+
+    Args:
+        lr: the learning rate; a number is fixed, a :class:`Hyper` may be learned.
+        name: what it is filed under.
+    """
+
+    def update(direction: Tree, state: Tree, theta: Tree, values: Values, t: int) -> tuple[Tree, Tree]:
+        return tmap(torch.mul, direction, values["lr"]), state
+
+    return Rule(name, {"lr": as_hyper(lr)}, update)
+
+
+def momentum(decay: float | Hyper = 0.9, nesterov: bool = False, name: str = "momentum") -> Rule:
+    r"""Replace the direction by its running sum, as ``torch.optim.SGD(momentum=...)`` does.
+
+    .. math:: b \leftarrow \mathrm{decay} \cdot b + d, \qquad d \leftarrow b
+              \quad (\text{Nesterov: } d \leftarrow d + \mathrm{decay} \cdot b)
+
+    Source: Sutskever et al. 2013; the form of ``torch.optim.SGD`` with ``dampening=0``. It sets no learning rate:
+    ``chain(momentum(0.9), sgd(0.1))``.
+
+    Args:
+        decay: how much of the sum is kept a step; learn it with ``Hyper(0.9, bounds=(0, 1))``.
+        nesterov: whether to look one step ahead.
+        name: what it is filed under.
+    """
+
+    def update(direction: Tree, state: Tree, theta: Tree, values: Values, t: int) -> tuple[Tree, Tree]:
+        decays = values["decay"]
+        buffer = tmap(lambda b, d, mu: mu * b + d, state, direction, decays)
+        ahead = tmap(lambda d, b, mu: d + mu * b, direction, buffer, decays) if nesterov else buffer
+        return ahead, buffer
+
+    return Rule(name, {"decay": as_hyper(decay)}, update, zeros_like)
+
+
+def weight_decay(rate: float | Hyper = 1e-4, name: str = "weight_decay") -> Rule:
+    r"""Pull the parameters towards zero.
+
+    .. math:: d \leftarrow d + \mathrm{rate} \cdot \theta
+
+    Before :func:`sgd` in the chain it is the decay of ``torch.optim.SGD``; after it, the decoupled decay of Loshchilov and
+    Hutter (2019, arXiv:1711.05101), not scaled by the learning rate.
+
+    Args:
+        rate: the strength.
+        name: what it is filed under.
+    """
+
+    def update(direction: Tree, state: Tree, theta: Tree, values: Values, t: int) -> tuple[Tree, Tree]:
+        return tmap(lambda d, p, rate: d + rate * p, direction, theta, values["rate"]), state
+
+    return Rule(name, {"rate": as_hyper(rate)}, update)

@@ -1,0 +1,157 @@
+"""Few-shot classification: tasks of a few classes each, drawn from labelled arrays.
+
+Shapes: B tasks, N ways (classes of a task), K shots (support examples a class), Q queries a class, M examples in the
+arrays, ``...`` the shape of one example.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rbml.data.base import Labelled
+from rbml.errors import DataError, UsageError
+from rbml.tasks.base import Batch, Episodes, generator, task_seeds
+
+
+class FewShot:
+    """N-way K-shot tasks (Vinyals et al., 2016, arXiv:1606.04080).
+
+    A task is N classes in random order, numbered ``0 .. N-1``, and of each class K support and Q query examples, all
+    different. Classes and examples are drawn uniformly, without replacement within a task. Examples stand in class
+    order: all of class 0 first.
+
+    Every task comes from its own seed, so it does not depend on how many are drawn along with it. The choice is made
+    on the CPU; the examples are gathered once, on the device where ``x`` lies. Images in uint8 become float32
+    ``0 .. 1`` after the gather; any other dtype stays as it is.
+
+    Args:
+        arrays: a ``Labelled``, or a pair ``(x, y)`` of tensors or arrays: ``x`` is ``(M, ...)`` and ``y`` is ``(M,)``
+            with labels of any kind, strings included.
+        ways: N, classes in a task.
+        shots: K, support examples a class.
+        queries: Q, query examples a class.
+
+    Raises:
+        UsageError: for numbers below one, more ways than classes, or arrays that do not fit together.
+        DataError: for a class with fewer than ``shots + queries`` examples.
+
+    >>> tasks = FewShot((torch.arange(40.0), torch.arange(40) // 10), ways=3, shots=1, queries=2)
+    >>> episodes = tasks.sample(4, generator(0))
+    >>> tuple(episodes.support.x.shape), tuple(episodes.query.x.shape)
+    ((4, 3), (4, 6))
+    >>> episodes.query.y[0]
+    tensor([0, 0, 1, 1, 2, 2])
+    """
+
+    def __init__(self, arrays: Labelled | tuple[Any, Any], ways: int = 5, shots: int = 1, queries: int = 15) -> None:
+        """Check that the data has enough for such tasks."""
+        for name, number in (("ways", ways), ("shots", shots), ("queries", queries)):
+            if number < 1:
+                raise UsageError(f"{name} must be at least 1, not {number}.")
+        self.ways, self.shots, self.queries = ways, shots, queries
+        self.x, y, self.names = _arrays(arrays)
+        if ways > len(self.names):
+            raise UsageError(f"{ways} ways need {ways} classes, but the data has {len(self.names)}: lower the ways.")
+        self._counts = torch.bincount(y, minlength=len(self.names))
+        _check_counts(self._counts, self.names, shots, queries)
+        self._members = torch.argsort(y, stable=True)  # the examples of class c stand at _starts[c] and after
+        self._starts = self._counts.cumsum(0) - self._counts
+        self._places = torch.arange(int(self._counts.max()))
+
+    def __repr__(self) -> str:
+        """Return the setting in one line."""
+        return f"FewShot({self.ways} of {len(self.names)} classes, shots={self.shots}, queries={self.queries})"
+
+    def to(self, device: torch.device | str) -> FewShot:
+        """Return the same tasks with the examples on ``device``: they are then gathered there."""
+        same = FewShot.__new__(FewShot)
+        same.__dict__.update(self.__dict__)
+        same.x = self.x.to(device)
+        return same
+
+    def sample(self, count: int, generator: torch.Generator) -> Episodes:
+        """Draw ``count`` tasks: support ``(B, N*K, ...)`` and query ``(B, N*Q, ...)``, targets int64 ``0 .. N-1``."""
+        return self.draw(task_seeds(count, generator))
+
+    def draw(self, seeds: Sequence[int]) -> Episodes:
+        """Return the tasks of the given seeds: a task is the same whenever its seed is."""
+        support, query = self.indices(seeds)
+        rows = torch.cat([support.flatten(), query.flatten()]).to(self.x.device)
+        examples = self.x.index_select(0, rows)
+        if examples.dtype == torch.uint8:
+            examples = examples.float().div_(255)
+        cut = support.numel()
+        return Episodes(
+            self._batch(examples[:cut], len(seeds), self.shots), self._batch(examples[cut:], len(seeds), self.queries)
+        )
+
+    def chosen(self, seed: int) -> list[int]:
+        """Return the N classes of the task of ``seed`` in the order of its targets; ``names`` has their names."""
+        return _classes(generator(seed), len(self.names), self.ways).tolist()
+
+    def indices(self, seeds: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Return which rows of ``x`` the tasks hold: support ``(B, N*K)`` and query ``(B, N*Q)``, on the CPU."""
+        if not seeds:
+            raise UsageError("no tasks were asked for: the count must be at least 1.")
+        classes, keys = zip(*(self._random(seed) for seed in seeds), strict=True)
+        chosen = torch.stack(classes)
+        ranks = torch.stack(keys).masked_fill_(self._places >= self._counts[chosen][..., None], 2.0)
+        places = ranks.topk(self.shots + self.queries, largest=False).indices
+        rows = self._members[self._starts[chosen][..., None] + places]
+        return rows[..., : self.shots].flatten(1), rows[..., self.shots :].flatten(1)
+
+    def _random(self, seed: int) -> tuple[Tensor, Tensor]:
+        """Draw a task's classes ``(N,)`` and a random key in ``0 .. 1`` for every example they may have."""
+        source = generator(seed)
+        classes = _classes(source, len(self.names), self.ways)
+        # Examples with the smallest keys are taken. In double precision, because float32 has only 2**24 different keys.
+        return classes, torch.rand(self.ways, len(self._places), generator=source, dtype=torch.float64)
+
+    def _batch(self, examples: Tensor, count: int, each: int) -> Batch:
+        x = examples.view(count, self.ways * each, *examples.shape[1:])
+        y = torch.arange(self.ways, device=x.device).repeat_interleave(each).expand(count, -1)
+        return Batch(x, y.contiguous())
+
+
+def _classes(source: torch.Generator, classes: int, ways: int) -> Tensor:
+    return torch.randperm(classes, generator=source)[:ways]
+
+
+def _arrays(arrays: Labelled | tuple[Any, Any]) -> tuple[Tensor, Tensor, list[str]]:
+    """Return ``x``, ``y`` as int64 ``0 .. C-1`` on the CPU, and the class names."""
+    if isinstance(arrays, Labelled):
+        x, y, names = arrays.x, arrays.y.cpu(), arrays.names
+    else:
+        x, y, names = _relabelled(*arrays)
+    if y.ndim != 1 or len(x) != len(y):
+        raise UsageError(f"expected x (M, ...) and y (M,), but {tuple(x.shape)=} and {tuple(y.shape)=}.")
+    if len(y) and not 0 <= int(y.min()) <= int(y.max()) < len(names):
+        span = f"{int(y.min())} to {int(y.max())}"
+        raise UsageError(f"{len(names)} class names need labels in 0 .. {len(names) - 1}, but they run from {span}.")
+    return x, y, names
+
+
+def _relabelled(x: Any, y: Any) -> tuple[Tensor, Tensor, list[str]]:
+    labels = y.detach().cpu().numpy() if isinstance(y, Tensor) else np.asarray(y)
+    try:
+        x = torch.as_tensor(x)
+    except TypeError as error:
+        raise UsageError(f"x must hold numbers: {error}") from None
+    kinds, places = np.unique(labels, return_inverse=True)
+    return x, torch.as_tensor(places.reshape(labels.shape), dtype=torch.int64), [str(kind) for kind in kinds.tolist()]
+
+
+def _check_counts(counts: Tensor, names: list[str], shots: int, queries: int) -> None:
+    short = torch.nonzero(counts < shots + queries).flatten().tolist()
+    if not short:
+        return
+    others = f" (and {len(short) - 1} more classes have too few)" if len(short) > 1 else ""
+    raise DataError(
+        f"class {names[short[0]]!r} has {int(counts[short[0]])} examples, but {shots} shots and {queries} queries need "
+        f"{shots + queries}{others}: lower the queries, or leave such classes out."
+    )

@@ -1,0 +1,78 @@
+"""How good a learner is: accuracy after every inner step, over many tasks, with its interval."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+from torch import Tensor
+
+from rbml.learner import Learner, Statistics
+from rbml.tasks import Episodes, FewShot, generator, task_seeds
+
+BOTH: tuple[Statistics, ...] = ("transductive", "inductive")
+
+
+@dataclass(frozen=True)
+class Score:
+    r"""A mean over tasks.
+
+    Attributes:
+        mean: accuracy, 0 to 1.
+        interval: half the width of its 95 % interval, :math:`1.96\,s/\sqrt{B}`.
+        tasks: B.
+    """
+
+    mean: float
+    interval: float
+    tasks: int
+
+    @staticmethod
+    def of(values: Tensor) -> Score:
+        """Return the score of one accuracy a task, ``(B,)``."""
+        spread = values.double().std().item() if len(values) > 1 else float("nan")
+        return Score(values.double().mean().item(), 1.96 * spread / len(values) ** 0.5, len(values))
+
+
+def accuracy(prediction: Tensor, target: Tensor) -> Tensor:
+    """Return the share of right predictions of each task: ``(B, n, C)`` and ``(B, n)`` to ``(B,)``."""
+    return (prediction.argmax(-1) == target).float().mean(-1)
+
+
+def evaluate(
+    learner: Learner,
+    tasks: FewShot,
+    episodes: int,
+    seed: int,
+    steps: int | None = None,
+    statistics: tuple[Statistics, ...] = BOTH,
+    advance: Callable[[int], None] = lambda count: None,
+) -> dict[Statistics, list[Score]]:
+    """Measure a learner on tasks, drawn in the same way for every learner that is given the same seed.
+
+    Args:
+        learner: the learner.
+        tasks: where tasks come from.
+        episodes: how many.
+        seed: which.
+        steps: inner steps; the default is the learner's own.
+        statistics: whose statistics batch norm uses on the query batch, each in turn.
+        advance: called with the number of tasks that are newly done.
+
+    Returns:
+        For each kind of statistics, the accuracy before and after each inner step: T + 1 scores.
+    """
+    kept: dict[Statistics, list[Tensor]] = {which: [] for which in statistics}
+    for part in draw(tasks, episodes, seed, learner.chunk):
+        for which in statistics:
+            kept[which].append(cast(Tensor, learner.evaluate(part, which, steps, tasks.ways).accuracy))
+        advance(part.tasks)
+    return {which: [Score.of(column) for column in torch.cat(rows).T] for which, rows in kept.items()}
+
+
+def draw(tasks: FewShot, episodes: int, seed: int, chunk: int) -> list[Episodes]:
+    """Return the ``episodes`` tasks of a seed, ``chunk`` at a time."""
+    seeds = task_seeds(episodes, generator(seed))
+    return [tasks.draw(seeds[start : start + chunk]) for start in range(0, episodes, chunk)]

@@ -1,0 +1,143 @@
+"""The run folder: enough to go on, to evaluate, to adapt and to report.
+
+::
+
+    config.json       the recipe, in words what was trained on, versions, threads
+    journal.jsonl     a line an outer step, a line a validation
+    last.pt           everything to go on from: theta0, phi, optimizer, schedule, step
+    best.pt           theta0 and phi of the best validation
+    tensorboard/      the same curves for TensorBoard
+    evaluations/      a file of accuracies for every source of tasks it was measured on
+    plots/            what ``rbml report`` draws
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import rbml
+from rbml.errors import CheckpointError, RbmlError
+from rbml.learner import Learner
+from rbml.training import files
+from rbml.training.recipe import Recipe
+
+
+class RunFolder:
+    """The files of one run, by name."""
+
+    def __init__(self, path: str | Path) -> None:
+        """Point to a folder; nothing is read or made."""
+        self.path = Path(path)
+
+    @property
+    def config(self) -> Path:
+        """The recipe and what surrounded it."""
+        return self.path / "config.json"
+
+    @property
+    def journal(self) -> Path:
+        """What happened, a line of JSON each."""
+        return self.path / "journal.jsonl"
+
+    @property
+    def last(self) -> Path:
+        """The checkpoint to go on from."""
+        return self.path / "last.pt"
+
+    @property
+    def best(self) -> Path:
+        """The learner of the best validation."""
+        return self.path / "best.pt"
+
+    @property
+    def plots(self) -> Path:
+        """Where the report goes."""
+        return self.path / "plots"
+
+    def evaluation(self, name: str) -> Path:
+        """The accuracies on one source of tasks, such as ``"omniglot-5w1s"``."""
+        return self.path / "evaluations" / f"{name}.json"
+
+    def create(self, recipe: Recipe, about: dict[str, str], data_root: str | None) -> None:
+        """Make the folder and write the configuration.
+
+        Raises:
+            RbmlError: if the folder cannot be made.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise RbmlError(f"cannot make the run folder {self.path}: {error.strerror}") from error
+        versions = {"rbml": rbml.__version__, "torch": torch.__version__, "python": platform.python_version()}
+        content = {
+            "recipe": recipe.to_json(),
+            "about": about,
+            "data_root": data_root,
+            "versions": versions,
+            "threads": torch.get_num_threads(),
+        }
+        files.write_json(self.config, content)
+
+    def read_config(self) -> dict[str, Any]:
+        """Return the configuration.
+
+        Raises:
+            CheckpointError: if there is none, or it cannot be read.
+        """
+        if not self.config.is_file():
+            raise CheckpointError(f"{self.path} is not a run folder: it has no config.json")
+        try:
+            content: dict[str, Any] = json.loads(self.config.read_text())
+        except ValueError as error:
+            raise CheckpointError(f"{self.config} is damaged: {error}") from error
+        return content
+
+    def recipe(self) -> Recipe:
+        """Return the recipe of the run."""
+        return Recipe.from_json(self.read_config()["recipe"])
+
+    def learner(self, which: str = "best") -> Learner:
+        """Return the learner of the best validation (or of the last checkpoint), ready to use.
+
+        Raises:
+            CheckpointError: if there is no checkpoint yet, or it is damaged or of another model.
+        """
+        path = self.best if which == "best" and self.best.is_file() else self.last
+        if not path.is_file():
+            raise CheckpointError(f"{self.path} has no checkpoint yet: go on with rbml train --resume {self.path}")
+        learner = self.recipe().build_learner()
+        restore(learner, files.load(path, "best" if path == self.best else "checkpoint")["learner"], path)
+        return learner
+
+    def lines(self) -> Iterator[dict[str, Any]]:
+        """Yield the journal's entries; a last line that was cut off is left out."""
+        if not self.journal.is_file():
+            return
+        with self.journal.open() as file:
+            for line in file:
+                if line.endswith("\n"):
+                    yield json.loads(line)
+
+    def trim_journal(self, step: int) -> None:
+        """Take back what the journal says of steps after ``step``: they will be taken again."""
+        kept = [line for line in self.lines() if line["step"] <= step]
+        files.write_atomically(self.journal, "".join(json.dumps(line) + "\n" for line in kept).encode())
+
+
+def restore(learner: Learner, state: dict[str, Any], path: Path) -> None:
+    """Load a learner's parameters.
+
+    Raises:
+        CheckpointError: if they belong to another model.
+    """
+    try:
+        learner.load_state_dict(state)
+    except RuntimeError as error:
+        first = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
+        raise CheckpointError(f"{path} belongs to another model than the run's configuration: {first}") from error

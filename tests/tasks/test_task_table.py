@@ -1,0 +1,26 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from rbml import tasks
+from rbml.tasks import TaskDistribution, generator
+
+MEMBERS: dict[str, TaskDistribution] = {
+    "few_shot": tasks.FewShot((torch.randn(60, 3, generator=generator(0)), torch.arange(60) % 6), queries=4),
+    "sinusoid": tasks.Sinusoid(),
+}
+
+
+def test_every_member_is_tested_here() -> None:
+    assert set(MEMBERS) == set(tasks.ALL)
+
+
+@pytest.mark.parametrize("name", sorted(MEMBERS))
+def test_equal_generators_give_equal_tasks_whatever_the_count(name: str) -> None:
+    whole, again, few = (MEMBERS[name].sample(count, generator(5)) for count in (7, 7, 3))
+    assert whole.tasks == 7 and few.tasks == 3
+    for batch, same, less in zip(whole, again, few, strict=True):
+        for leaf, other, first in zip(batch, same, less, strict=True):
+            assert torch.equal(leaf, other) and torch.equal(leaf[:3], first)
+            assert leaf.is_contiguous() or leaf.stride(-1) == 1
