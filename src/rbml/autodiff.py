@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, func
+from torch._inductor.exc import InvalidCxxCompiler
+from torch.fx.experimental.proxy_tensor import make_fx
+from torch.utils._pytree import tree_leaves, tree_map
 
-from rbml.tree import Tree
+from rbml.errors import UsageError
+from rbml.tree import Tree, add, scale
 
 Mode = Literal["forward", "reverse"]
 Objective = Callable[[Tree, Tree], Tensor]
@@ -34,9 +38,9 @@ def grad_product(objective: Objective, theta: Tree, m: Tree, direction: Tree, mo
     """
     if mode == "forward":
         gradients = func.grad(objective, argnums=(0, 1)) if m else _theta_only(objective)
-        _, (along_theta, along_m) = func.jvp(lambda point: gradients(point, m), (theta,), (direction,))
+        along_theta, along_m = func.jvp(lambda point: gradients(point, m), (theta,), (direction,))[1]
         return along_theta, along_m
-    _, pull = func.vjp(lambda point, meta: func.grad(objective)(point, meta), theta, m)
+    pull = func.vjp(lambda point, meta: func.grad(objective)(point, meta), theta, m)[1]
     along_theta, along_m = pull(direction)
     return along_theta, along_m
 
@@ -46,7 +50,11 @@ def _theta_only(objective: Objective) -> Callable[[Tree, Tree], tuple[Tree, Tree
 
 
 def mean_over_tasks(
-    function: Callable[..., tuple[Tensor, Tree, Tree]], arguments: tuple[Tensor, ...], chunk: int
+    function: Callable[..., tuple[Tensor, Tree, Tree]],
+    m: Tree,
+    arguments: tuple[Tensor, ...],
+    chunk: int,
+    compiled: Compiled | None = None,
 ) -> tuple[Tensor, Tree, Tree]:
     """Run ``function`` on every task, vectorised over ``chunk`` tasks at a time, and average its first two results.
 
@@ -54,21 +62,59 @@ def mean_over_tasks(
     silently wrong with native batch norm (docs/facts.md).
 
     Args:
-        function: from the tensors of one task to (loss, gradients, aux).
+        function: from m and the tensors of one task to (loss, gradients, aux).
+        m: what all tasks share.
         arguments: tensors with the tasks in front, ``(B, ...)``.
         chunk: how many tasks at once; it bounds memory and changes the result only by rounding.
+        compiled: where the compiled steps are kept; ``None`` runs PyTorch's operators one by one.
 
     Returns:
         The mean loss, the mean gradients, and aux with the tasks in front.
     """
+
+    def run(m: Tree, *part: Tensor) -> tuple[Tensor, Tree, Tree]:
+        loss, grads, aux = func.vmap(function, in_dims=(None, *(0 for _ in part)))(m, *part)
+        return loss, {name: grad.sum(0) for name, grad in grads.items()}, aux
+
     count = arguments[0].shape[0]
-    vectorised = func.vmap(function)
-    losses, total, auxes = [], {}, []
+    losses, auxes = [], []
+    total: Tree = {}
     for start in range(0, count, chunk):
-        loss, grads, aux = vectorised(*(argument[start : start + chunk] for argument in arguments))
+        part = tuple(argument[start : start + chunk] for argument in arguments)
+        loss, grads, aux = run(m, *part) if compiled is None else compiled(run, m, *part)
         losses.append(loss)
         auxes.append(aux)
-        for name, grad in grads.items():
-            total[name] = total[name] + grad.sum(0) if name in total else grad.sum(0)
-    mean = {name: grad / count for name, grad in total.items()}
-    return torch.cat(losses).mean(), mean, {name: torch.cat([aux[name] for aux in auxes]) for name in auxes[0]}
+        total = add(total, grads)
+    return torch.cat(losses).mean(), scale(total, 1 / count), {k: torch.cat([aux[k] for aux in auxes]) for k in auxes[0]}
+
+
+class Compiled:
+    """Traces and compiles a function of tensors once for every set of shapes, and keeps what came out.
+
+    ``torch.compile`` cannot follow the transforms of ``torch.func`` that a hypergradient nests, so they are traced away
+    first (docs/facts.md). Whatever else the function reads is fixed when it is traced.
+    """
+
+    def __init__(self) -> None:
+        """Begin with nothing compiled."""
+        self._graphs: dict[Any, Callable[..., Any]] = {}
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Compiled:
+        return Compiled()
+
+    def __call__(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        """Return ``function(*arguments)``.
+
+        Raises:
+            UsageError: if there is no C++ compiler.
+        """
+        key = tuple((leaf.shape, leaf.dtype, leaf.device) for leaf in tree_leaves(arguments))
+        if key in self._graphs:
+            return self._graphs[key](*arguments)
+        # Distinct tensors: one tensor given for two arguments would be traced as one input.
+        graph = make_fx(function)(*tree_map(lambda leaf: leaf.contiguous().clone(), arguments))
+        self._graphs[key] = torch.compile(graph, fullgraph=True)
+        try:
+            return self._graphs[key](*arguments)
+        except InvalidCxxCompiler as error:
+            raise UsageError("compile=True needs a C++ compiler, such as g++: install one, or leave it out") from error

@@ -1,7 +1,7 @@
 """A module as a pure function of its parameters, with batch norm's statistics as an explicit argument.
 
-PyTorch's batch norm updates its running statistics in place, which no transform of ``torch.func`` allows, and decides by a
-hidden flag whose statistics it uses. Here the caller decides at every call:
+PyTorch's batch norm updates its running statistics in place, which no transform of ``torch.func`` allows, and decides
+by a hidden flag whose statistics it uses. Here the caller decides at every call:
 
 - ``statistics=None``: those of the batch that is passed (nothing is updated);
 - a tree of them: exactly those, so that a prediction does not depend on what else is in the batch.
@@ -20,17 +20,19 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from rbml.errors import UsageError
 from rbml.tree import Tree
 
 
 def isolated(module: nn.Module) -> nn.Module:
     """Return a copy of ``module`` that :func:`call` can run; the original is left untouched."""
     own = copy.deepcopy(module)
+    like = next(own.parameters(), torch.empty(0))
     for _, layer in batch_norms(own):
         layer.track_running_stats = False
         if layer.running_mean is None or layer.running_var is None:
-            layer.running_mean = torch.zeros(layer.num_features)
-            layer.running_var = torch.ones(layer.num_features)
+            layer.running_mean = torch.zeros(layer.num_features, dtype=like.dtype, device=like.device)
+            layer.running_var = torch.ones(layer.num_features, dtype=like.dtype, device=like.device)
     if any(isinstance(layer, nn.modules.dropout._DropoutNd) and layer.p > 0 for layer in own.modules()):
         warnings.warn(
             "dropout is switched off in the inner loop: an engine that replays a step would draw other numbers",
@@ -67,12 +69,17 @@ def statistics_of(module: nn.Module, parameters: Tree, x: Tensor) -> Tree:
     """Return the mean and the (biased) variance that each batch-norm layer sees when ``x`` passes through.
 
     Normalising ``x`` with them gives what :func:`call` gives with ``statistics=None``.
+
+    Raises:
+        UsageError: if ``x`` passes a layer more than once, which then has no one mean.
     """
     seen: Tree = {}
     handles = []
     for name, layer in batch_norms(module):
 
         def measure(layer: nn.Module, inputs: tuple[Tensor, ...], name: str = name) -> None:
+            if f"{name}.running_mean" in seen:
+                raise UsageError(f"{name} is used more than once a pass: it has no one mean to normalise queries with")
             (values,) = inputs
             others = [axis for axis in range(values.dim()) if axis != 1]
             seen[f"{name}.running_mean"] = values.mean(others)
@@ -84,6 +91,11 @@ def statistics_of(module: nn.Module, parameters: Tree, x: Tensor) -> Tree:
     for handle in handles:
         handle.remove()
     return seen
+
+
+def without_statistics(module: nn.Module) -> list[str]:
+    """Return the batch-norm layers that never kept statistics: ``track_running_stats=False``."""
+    return [name for name, layer in batch_norms(module) if layer.num_batches_tracked is None]
 
 
 def running_statistics(module: nn.Module) -> Tree:

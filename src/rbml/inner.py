@@ -1,7 +1,7 @@
 """The inner loop as a record of pure functions: what a learner hands to a hypergradient engine.
 
-The record stands below both, so that neither imports the other. Everything is a flat tree (``rbml.tree``): ``m`` holds the
-meta-parameters (theta0 and phi), ``theta`` what is adapted, ``state`` what the strategy keeps between steps.
+The record stands below both, so that neither imports the other. Everything is a flat tree (``rbml.tree``): ``m`` holds
+the meta-parameters (theta0 and phi), ``theta`` what is adapted, ``state`` what the strategy keeps between steps.
 """
 
 from __future__ import annotations

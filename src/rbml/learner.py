@@ -14,15 +14,16 @@ import torch.nn.functional as F
 from torch import Tensor, func, nn
 
 from rbml import functional
-from rbml.autodiff import mean_over_tasks
+from rbml.autodiff import Compiled, mean_over_tasks
+from rbml.checks import Loss, check_batch, check_episodes, explained
 from rbml.errors import UsageError, unknown
 from rbml.hypergrad import Adjoint, Hypergradient, MetaGradient
 from rbml.inner import Carry, Inner, step
+from rbml.operators import Differentiable
 from rbml.strategy import Rule, Strategy, Term, chain, sgd
 from rbml.tasks import Batch, Episodes
 from rbml.tree import Tree, matching, pick, prefixed, under
 
-Loss = Callable[[Tensor, Tensor], Tensor]
 Statistics = Literal["transductive", "inductive", "running"]
 
 
@@ -30,8 +31,8 @@ class Evaluation(NamedTuple):
     """What every task came to, before and after each inner step.
 
     Attributes:
-        loss: query loss, ``(B, T + 1)``.
-        accuracy: share of right query predictions, ``(B, T + 1)``; ``None`` unless the targets are classes.
+        loss: query loss, ``(B, T + 1)``, or ``(B, 1)`` where only the last step was measured.
+        accuracy: share of right query predictions, of the same shape; ``None`` unless the targets are classes.
         prediction: query predictions after the last step, ``(B, n, ...)``.
     """
 
@@ -43,22 +44,26 @@ class Evaluation(NamedTuple):
 class Learner(nn.Module):
     """A model that has learned how to learn: its parameters are theta0 (``model.*``) and phi (``phi.*``).
 
-    Both are learned by the same backpropagation: give ``learner.parameters()`` to any ``torch.optim`` optimizer and call
-    :meth:`backward`. ``state_dict()`` is the checkpoint.
+    Both are learned by the same backpropagation: give ``learner.parameters()`` to any ``torch.optim`` optimizer and
+    call :meth:`backward`. ``state_dict()`` is the checkpoint.
 
     Args:
-        model: any ``nn.Module``; it is copied and left untouched. Parameters with ``requires_grad=False`` stay as they are.
+        model: any ``nn.Module``; it is copied and left untouched. Parameters with ``requires_grad=False`` stay as they
+            are.
         strategy: how one step changes theta; a single rule will do. ``None`` is ``sgd(0.1)``.
         steps: T, how many inner steps.
         loss: from (prediction, target) of one task to a scalar.
         adapt: which parameters a task adapts, a pattern such as ``"head.*"``; the others are learned across tasks only.
         hypergradient: the engine; ``None`` is ``Adjoint()``.
         head: which parameters have a row a class. They let the learner start for any number of classes.
-        shared_head: learn one row that every class starts from (Ye and Chao 2022, arXiv:2106.16245) rather than one a class.
+        shared_head: learn one row that every class starts from (Ye and Chao 2022, arXiv:2106.16245) rather than one a
+            class.
         statistics: whose statistics batch norm uses on the query batch: its own (``"transductive"``, the custom of the
             papers), those of the adapted support batch (``"inductive"``) or the model's stored ones, in the inner loop
             too (``"running"``).
         chunk: how many tasks are vectorised at once; it bounds memory.
+        compile: compile the meta-gradient when it is first taken, and again for other shapes: a minute, then faster.
+            It needs a C++ compiler; options that are changed later are not seen.
         generator: for starts that are drawn at random; ``None`` is PyTorch's global one.
 
     Raises:
@@ -78,20 +83,26 @@ class Learner(nn.Module):
         shared_head: bool = False,
         statistics: Statistics = "transductive",
         chunk: int = 32,
+        compile: bool = False,
         generator: torch.Generator | None = None,
     ) -> None:
         """Copy the model, and start phi."""
         super().__init__()
         if steps < 0 or chunk < 1:
             raise UsageError(f"steps must be at least 0 and chunk at least 1, not {steps=} and {chunk=}")
-        check_statistics(statistics)
+        if isinstance(loss, nn.Module) and any(parameter.requires_grad for parameter in loss.parameters()):
+            raise UsageError("the loss has parameters: learned by this loss itself they would only make it small")
         self.model = functional.isolated(model)
         self.strategy = chain(sgd(0.1) if strategy is None else strategy)
+        if not self.strategy.rules:
+            raise UsageError("a strategy of terms alone sets no learning rate: add a rule, such as sgd(0.1)")
+        self._check_statistics(statistics)
         self.steps, self.loss, self.chunk, self.statistics = steps, loss, chunk, statistics
+        self.compiled = Compiled() if compile else None
         self.hypergradient: Hypergradient = Adjoint() if hypergradient is None else hypergradient
 
         trained = [name for name, parameter in self.model.named_parameters() if parameter.requires_grad]
-        rows = {name: self.model.get_parameter(name).shape[0] for name in matching(trained, head)}
+        rows = {name: (*self.model.get_parameter(name).shape, 0)[0] for name in matching(trained, head)}
         self.head = list(rows) if len(set(rows.values())) == 1 else []
         self.ways = rows[self.head[0]] if self.head else None
         if shared_head:
@@ -120,22 +131,23 @@ class Learner(nn.Module):
         """Return the mean query loss over the tasks and its derivative with respect to every parameter of the learner.
 
         Returns:
-            ``grads`` is named as ``named_parameters()``; ``aux`` has ``loss`` ``(B,)`` and ``prediction`` ``(B, n, ...)``.
+            ``grads`` is named as ``named_parameters()``; ``aux`` has ``loss`` ``(B,)`` and ``prediction``
+            ``(B, n, ...)``.
 
         Raises:
             UsageError: if the episodes do not fit the model.
             BlindError: if the engine cannot see a parameter.
         """
-        self._check(episodes.support, self.ways, stacked=True)
-        self._check(episodes.query, self.ways, stacked=True)
-        m = self._meta_parameters()
+        check_episodes(episodes, self.ways, self._dtype(), self._predict(self.ways))
+        m = {name: leaf.detach() for name, leaf in self.named_parameters() if leaf.requires_grad}
 
-        def one(support_x: Tensor, support_y: Tensor, query_x: Tensor, query_y: Tensor) -> tuple[Tensor, Tree, Tree]:
+        def one(m: Tree, support_x: Tensor, support_y: Tensor, query_x: Tensor, query_y: Tensor) -> tuple[Tensor, Tree, Tree]:
             inner = self.inner(Batch(support_x, support_y), Batch(query_x, query_y))
             loss, grads, aux, info = self.hypergradient(inner, m)
             return loss, grads, prefixed(aux | {"loss": loss}, "aux.") | prefixed(info, "info.")
 
-        loss, grads, kept = mean_over_tasks(one, (*episodes.support, *episodes.query), self.chunk)
+        with explained(self._predict(self.ways), self.loss, _first_task(episodes)):
+            loss, grads, kept = mean_over_tasks(one, m, (*episodes.support, *episodes.query), self.chunk, self.compiled)
         return MetaGradient(loss, grads, under(kept, "aux."), under(kept, "info."))
 
     def backward(self, episodes: Episodes) -> MetaGradient:
@@ -144,7 +156,7 @@ class Learner(nn.Module):
         for name, parameter in self.named_parameters():
             if name in result.grads:
                 grad = result.grads[name]
-                parameter.grad = grad if parameter.grad is None else parameter.grad + grad
+                parameter.grad = grad.clone() if parameter.grad is None else parameter.grad + grad
         return result
 
     # ------------------------------------------------------------------------------------------------ on one task
@@ -164,18 +176,18 @@ class Learner(nn.Module):
         """
         if statistics is None:
             statistics = "running" if self.statistics == "running" else "inductive"
-        check_statistics(statistics)
-        if ways is None and self.ways is not None and not y.is_floating_point():
+        if ways is None and self.ways is not None and y.numel() and not y.is_floating_point():
             ways = max(self.ways, int(y.max()) + 1)
         support = Batch(x, y)
-        self._check(support, ways, stacked=False)
+        check_batch(support, ways, self._dtype(), self._predict(ways))
         inner = self.inner(support, support, statistics=statistics, ways=ways)
-        m = self._meta_parameters()
-        carry = inner.start(m)
-        for t in range(self.steps):
-            _, carry = step(inner, carry, m, t)
-        used = self._statistics(carry.theta, m, x, statistics)
-        return Adapted(self.model, under(m, "model.") | carry.theta, used)
+        m = self._own()
+        with explained(self._predict(ways), self.loss, support):
+            carry = inner.start(m)
+            for t in range(self.steps):
+                _, carry = step(inner, carry, m, t)
+            used = self._statistics(carry.theta, m, x, statistics)
+        return Adapted(self.model, self._whole(carry.theta, m, ways), used)
 
     def evaluate(
         self,
@@ -183,6 +195,7 @@ class Learner(nn.Module):
         statistics: Statistics | None = None,
         steps: int | None = None,
         ways: int | None = None,
+        each_step: bool = True,
     ) -> Evaluation:
         """Learn every task and measure it before and after each inner step.
 
@@ -191,29 +204,31 @@ class Learner(nn.Module):
             statistics: as in :class:`Learner`; the default is the learner's own.
             steps: how many inner steps; the default is the learner's own.
             ways: how many classes, where it is another number than the learner's.
+            each_step: whether to measure before and after every step, or only after the last one, which is faster.
 
         Raises:
             UsageError: if the episodes do not fit the model.
         """
         ways = self.ways if ways is None else ways
-        self._check(episodes.support, ways, stacked=True)
-        self._check(episodes.query, ways, stacked=True)
-        m = self._meta_parameters()
+        steps = self.steps if steps is None else steps
+        check_episodes(episodes, ways, self._dtype(), self._predict(ways))
+        m = self._own()
         classes = not episodes.query.y.is_floating_point()
 
         def one(support_x: Tensor, support_y: Tensor, query_x: Tensor, query_y: Tensor) -> tuple[Tensor, ...]:
             inner = self.inner(Batch(support_x, support_y), Batch(query_x, query_y), statistics, ways)
             carry = inner.start(m)
             losses, right = [], []
-            for t in range((self.steps if steps is None else steps) + 1):
-                loss, aux = inner.outer(carry, m)
-                losses.append(loss)
-                right.append((aux["prediction"].argmax(1) == query_y).float().mean() if classes else loss)
-                if t < (self.steps if steps is None else steps):
+            for t in range(steps + 1):
+                if each_step or t == steps:
+                    loss, aux = inner.outer(carry, m)
+                    losses.append(loss)
+                    right.append((aux["prediction"].argmax(1) == query_y).float().mean() if classes else loss)
+                if t < steps:
                     _, carry = step(inner, carry, m, t)
             return torch.stack(losses), torch.stack(right), aux["prediction"]
 
-        with torch.no_grad():
+        with torch.no_grad(), explained(self._predict(ways), self.loss, _first_task(episodes)):
             parts = [func.vmap(one)(*chunk.support, *chunk.query) for chunk in self._chunks(episodes)]
         loss, accuracy, prediction = (torch.cat(column) for column in zip(*parts, strict=True))
         return Evaluation(loss, accuracy if classes else None, prediction)
@@ -221,42 +236,53 @@ class Learner(nn.Module):
     def inner(
         self, support: Batch, query: Batch, statistics: Statistics | None = None, ways: int | None = None
     ) -> Inner:
-        """Return the learning process of one task, for an engine or for a look inside."""
+        """Return the learning process of one task, for an engine or for a look inside.
+
+        Its functions take any part of the parameters for ``m``; the others are the learner's own, as constants.
+
+        Raises:
+            UsageError: if the model has no such statistics, or no head for that many classes.
+        """
         statistics = self.statistics if statistics is None else statistics
+        self._check_statistics(statistics)
+        if ways is not None and ways != self.ways and not self.head:
+            raise UsageError(f"no parameter of the model is a head that could start for {ways} classes: name it, head=")
         ways = self.ways if ways is None else ways
+        own = self._own()
         fixed = dict(self.phi.named_buffers())
 
         def phi(m: Tree) -> Tree:
-            return under(m, "phi.") | fixed
+            return under(own | m, "phi.") | fixed
 
         def start(m: Tree) -> Carry:
-            theta0 = pick(under(m, "model."), self.adapted)
+            theta0 = pick(under(own | m, "model."), self.adapted)
             theta = {name: self._fitted(leaf, name, ways) for name, leaf in theta0.items()}
             return Carry(theta, self.strategy.init(theta))
 
         def objective(theta: Tree, m: Tree, t: int) -> Tensor:
-            fit = self._statistics(theta, m, support.x, "running") if statistics == "running" else None
-            prediction = self._predict(theta, m, support.x, fit, ways)
-            loss = self.loss(prediction, support.y)
-            if not self.strategy.terms:
-                return loss
-            return loss + self.strategy.term(theta, start(m).theta, phi(m), (*support, prediction), t)
+            fit = functional.running_statistics(self.model) if statistics == "running" else None
+            with Differentiable():
+                prediction = functional.call(self.model, self._whole(theta, own | m, ways), support.x, fit)
+                loss = self.loss(prediction, support.y)
+                if not self.strategy.terms:
+                    return loss
+                return loss + self.strategy.term(theta, start(m).theta, phi(m), (*support, prediction), t)
 
         def update(grads: Tree, carry: Carry, m: Tree, t: int) -> Carry:
             return Carry(*self.strategy.update(grads, carry.state, carry.theta, phi(m), t))
 
         def outer(carry: Carry, m: Tree) -> tuple[Tensor, Tree]:
-            used = self._statistics(carry.theta, m, support.x, statistics)
-            prediction = self._predict(carry.theta, m, query.x, used, ways)
-            return self.loss(prediction, query.y), {"prediction": prediction}
+            with Differentiable():
+                used = self._statistics(carry.theta, own | m, support.x, statistics)
+                prediction = functional.call(self.model, self._whole(carry.theta, own | m, ways), query.x, used)
+                return self.loss(prediction, query.y), {"prediction": prediction}
 
         return Inner(start, objective, update, outer, self.steps, self._enters())
 
-    def _predict(self, theta: Tree, m: Tree, x: Tensor, statistics: Tree | None, ways: int | None) -> Tensor:
-        others = {
-            name: self._fitted(leaf, name, ways) for name, leaf in under(m, "model.").items() if name not in theta
-        }
-        return functional.call(self.model, others | theta, x, statistics)
+    def _whole(self, theta: Tree, m: Tree, ways: int | None) -> Tree:
+        """Return all parameters of the model: theta where it is adapted, those of ``m`` elsewhere."""
+        others = {name: leaf for name, leaf in under(m, "model.").items() if name not in theta}
+        return {name: self._fitted(leaf, name, ways) for name, leaf in others.items()} | theta
 
     def _statistics(self, theta: Tree, m: Tree, x: Tensor, which: Statistics) -> Tree | None:
         if which == "transductive":
@@ -266,7 +292,7 @@ class Learner(nn.Module):
         return functional.statistics_of(self.model, under(m, "model.") | theta, x)
 
     def _fitted(self, leaf: Tensor, name: str, ways: int | None) -> Tensor:
-        """Return a parameter with a row a class where it belongs to the head; other class counts start from the mean row."""
+        """Return a parameter of the head with a row a class; other class counts start from the mean row."""
         if ways is None or name not in self.head or leaf.shape[0] == ways:
             return leaf
         return leaf.mean(0, keepdim=True).expand(ways, *leaf.shape[1:])
@@ -280,40 +306,24 @@ class Learner(nn.Module):
             enters[f"phi.{name}"] = frozenset({"objective" if name in terms else "update"})
         return enters
 
-    def _meta_parameters(self) -> Tree:
-        return {name: leaf.detach() for name, leaf in self.named_parameters() if leaf.requires_grad}
+    def _own(self) -> Tree:
+        return {name: leaf.detach() for name, leaf in self.named_parameters()}
 
     def _chunks(self, episodes: Episodes) -> Sequence[Episodes]:
         return [episodes.part(start, start + self.chunk) for start in range(0, episodes.tasks, self.chunk)]
 
-    def _check(self, batch: Batch, ways: int | None, stacked: bool) -> None:
-        """Refuse a batch that would fail deep inside, or not fail and mean nothing."""
-        what = "(B, n, ...)" if stacked else "(n, ...)"
-        lead = 2 if stacked else 1
-        if batch.x.dim() < lead or batch.x.shape[:lead] != batch.y.shape[:lead]:
-            raise UsageError(
-                f"x and y must both begin with {what}, not {tuple(batch.x.shape)} and {tuple(batch.y.shape)}"
-            )
-        if 0 in batch.x.shape[:lead]:
-            raise UsageError(f"there is no example in a batch of shape {tuple(batch.x.shape)}")
-        own = next(self.model.parameters()).dtype
-        if batch.x.is_floating_point() and batch.x.dtype != own:
-            raise UsageError(
-                f"the examples are {batch.x.dtype}, the model is {own}: use episodes.to({own}) or model.to(...)"
-            )
-        if batch.y.is_floating_point():
-            return
-        ways = self._outputs(batch.x[0] if stacked else batch.x) if ways is None else ways
-        low, high = int(batch.y.min()), int(batch.y.max())
-        if low < 0 or high >= ways:
-            raise UsageError(
-                f"labels must be 0 .. {ways - 1} for a head of {ways} classes, but they go from {low} to {high}"
-            )
+    def _check_statistics(self, statistics: str) -> None:
+        """Refuse a choice of batch-norm statistics that does not exist, or that the model does not have."""
+        check_statistics(statistics)
+        if statistics == "running" and (without := functional.without_statistics(self.model)):
+            raise UsageError(f"{', '.join(without)} of the model keeps no running statistics: use another choice")
 
-    def _outputs(self, x: Tensor) -> int:
-        """Return how many classes the model tells apart, where no head says it."""
-        with torch.no_grad():
-            return functional.call(self.model, {}, x).shape[1]
+    def _predict(self, ways: int | None) -> Callable[[Tensor], Tensor]:
+        """Return the unadapted model, for checks."""
+        return lambda x: functional.call(self.model, self._whole({}, self._own(), ways), x)
+
+    def _dtype(self) -> torch.dtype:
+        return next(self.model.parameters()).dtype
 
 
 class Adapted(nn.Module):
@@ -325,8 +335,12 @@ class Adapted(nn.Module):
         self.model = copy.deepcopy(model)
         self.transductive = statistics is None
         for name, leaf in parameters.items():
-            owner, _, last = name.rpartition(".")
-            setattr(self.model.get_submodule(owner), last, nn.Parameter(leaf.detach().clone()))
+            own = self.model.get_parameter(name)
+            if own.shape == leaf.shape:
+                own.data.copy_(leaf)  # in place: a tied parameter stays tied
+            else:
+                owner, _, last = name.rpartition(".")
+                setattr(self.model.get_submodule(owner), last, nn.Parameter(leaf.detach().clone()))
         for name, leaf in (statistics or {}).items():
             self.model.get_buffer(name).copy_(leaf.detach())
 
@@ -340,6 +354,10 @@ def check_statistics(statistics: str) -> None:
     """Refuse a choice of batch-norm statistics that does not exist."""
     if statistics not in get_args(Statistics):
         raise unknown("choice of batch-norm statistics", statistics, get_args(Statistics))
+
+
+def _first_task(episodes: Episodes) -> Batch:
+    return Batch(episodes.support.x[0], episodes.support.y[0])
 
 
 def _nested(learned: Tree, fixed: Tree) -> nn.Module:

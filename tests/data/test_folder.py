@@ -84,7 +84,7 @@ def test_classes_are_divided_by_a_seeded_shuffle(tmp_path: Path) -> None:
 
 
 def test_too_few_classes_to_divide(tmp_path: Path) -> None:
-    fill(tmp_path, {name: 1 for name in "abcd"})
+    fill(tmp_path, dict.fromkeys("abcd", 1))
     with pytest.raises(DataError, match="has 4 classes, but at least 5"):
         folder.load("train", tmp_path)
     fill(tmp_path, {"e": 1})
@@ -106,7 +106,7 @@ def test_a_class_in_two_parts_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_class_that_is_called_train(tmp_path: Path) -> None:
-    fill(tmp_path, {name: 1 for name in ("train", "bus", "car", "bike", "boat")})
+    fill(tmp_path, dict.fromkeys(("train", "bus", "car", "bike", "boat"), 1))
     assert sum(folder.load(part, tmp_path).classes for part in ("train", "val", "test")) == 5
     fill(tmp_path / "just", {"train": 1})
     assert folder.read_classes(tmp_path / "just").names == ["train"]

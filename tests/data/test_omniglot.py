@@ -95,7 +95,7 @@ def test_a_root_without_omniglot(tmp_path: Path) -> None:
 
 
 def test_without_a_root_it_is_downloaded(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(AssertionError, match="brendenlake/omniglot/master/python/images_background.zip"):
+    with pytest.raises(AssertionError, match=r"brendenlake/omniglot/master/python/images_background.zip"):
         omniglot.load("train")  # the fixture refuses downloads
 
 

@@ -30,7 +30,7 @@ def test_pictures_have_their_labels(data_root: Path) -> None:
 
 
 def test_where_it_comes_from_is_said_when_it_is_missing(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="cannot be downloaded.*googlecreativelab.*--data-root"):
+    with pytest.raises(DataError, match=r"cannot be downloaded.*googlecreativelab.*--data-root"):
         quickdraw.load("train", tmp_path)
 
 
@@ -40,8 +40,8 @@ def test_a_damaged_file_is_named(tmp_path: Path) -> None:
     archive = tmp_path / "quickdraw" / "quickdraw_344x25_28x28.npz"
     archive.write_bytes(b"nothing")
     split.write_text("{")
-    with pytest.raises(DataError, match="learn2learn.json"):
+    with pytest.raises(DataError, match=r"learn2learn\.json"):
         quickdraw.load("train", tmp_path)
     split.write_text(json.dumps({"train": ["cat"]}))
-    with pytest.raises(DataError, match="28x28.npz cannot be read"):
+    with pytest.raises(DataError, match=r"28x28\.npz cannot be read"):
         quickdraw.load("train", tmp_path)

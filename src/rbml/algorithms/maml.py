@@ -17,8 +17,8 @@ def maml(model: nn.Module, lr: float | Hyper = 0.4, steps: int = 1, **options: A
     .. math:: \min_{\theta_0} \; \mathbb{E}_{task}\; L_{query}(\theta_T), \qquad
               \theta_{t+1} = \theta_t - \mathrm{lr}\, \nabla L_{support}(\theta_t)
 
-    Finn, Abbeel, Levine 2017 (arXiv:1703.03400), with exact second derivatives. On Omniglot the paper uses ``lr=0.4, steps=1`` for
-    5 ways and ``lr=0.1, steps=5`` for 20 ways.
+    Finn, Abbeel, Levine 2017 (arXiv:1703.03400), with exact second derivatives. On Omniglot the paper uses
+    ``lr=0.4, steps=1`` for 5 ways and ``lr=0.1, steps=5`` for 20 ways.
 
     Args:
         model: the model.

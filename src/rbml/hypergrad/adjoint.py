@@ -22,8 +22,8 @@ class Adjoint:
     r"""Keep the carries, then sweep backwards; at each step
 
     1. pull the cotangent of :math:`c_{t+1}` back through ``update`` to the carry, to m and to the inner gradient: v;
-    2. differentiate :math:`\langle \nabla_\theta\, objective(\theta_t, m), v \rangle` with respect to theta and m, by one
-       forward-over-reverse pass.
+    2. differentiate :math:`\langle \nabla_\theta\, objective(\theta_t, m), v \rangle` with respect to theta and m, by
+       one forward-over-reverse pass.
 
     Exact. Memory: T carries and T inner gradients, no activations. Time: close to ``Unrolled``. It is blind to nothing.
     Source: MixFlow-MG (Kemaev et al. 2025, arXiv:2505.00793); Franceschi et al. 2017 (arXiv:1703.01785).
@@ -82,14 +82,14 @@ def sweep(inner: Inner, m: Tree, first: int, hvp: Mode | None) -> MetaGradient:
             along_theta, along_m = _pull_gradient(inner, carry.theta, m, t, v, hvp)
             bar = Carry(add(bar.theta, along_theta), bar.state)
             m_bar = add(m_bar, along_m)
-    _, pull = func.vjp(lambda meta: inner.start(m | meta), inner.entering(m, "start"))
+    pull = func.vjp(lambda meta: inner.start(m | meta), inner.entering(m, "start"))[1]
     return MetaGradient(loss, add(m_bar, pull(bar)[0]), aux, {})
 
 
 def _pull_update(inner: Inner, grads: Tree, carry: Carry, m: Tree, t: int, bar: Carry) -> tuple[Tree, Carry, Tree]:
     """Pull the cotangent of the next carry back to the gradient, the carry and m."""
     seen = inner.entering(m, "update")
-    _, pull = func.vjp(lambda g, c, meta: inner.update(g, c, m | meta, t), grads, carry, seen)
+    pull = func.vjp(lambda g, c, meta: inner.update(g, c, m | meta, t), grads, carry, seen)[1]
     v, carry_bar, m_bar = pull(bar)
     return v, carry_bar, m_bar
 

@@ -56,7 +56,7 @@ def refuse_blind(engine: str, blind: list[str], why: str, able: str) -> None:
         raise BlindError(f"{engine} cannot see {', '.join(blind)}: {why}. Use {able}, or fix them with learn=False.")
 
 
-def directional_difference(inner: Inner, m: Tree, direction: Tree, step: float = 1e-5) -> Tensor:
+def directional_difference(inner: Inner, m: Tree, direction: Tree, step: float = 3e-4) -> Tensor:
     r"""Return the derivative of the outer loss along ``direction`` by a central difference of fourth order.
 
     .. math:: \frac{8\,(L(m + hd) - L(m - hd)) - (L(m + 2hd) - L(m - 2hd))}{12\,h}

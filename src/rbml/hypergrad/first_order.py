@@ -16,9 +16,10 @@ class FirstOrder:
 
     .. math:: \frac{\partial}{\partial \theta_t} \nabla_\theta\, objective(\theta_t) := 0
 
-    For plain SGD the cotangent of :math:`\theta_T` goes to theta0 unchanged: FOMAML (Finn et al. 2017, arXiv:1703.03400, section 5.2).
-    The numbers of rules (a learning rate, a momentum) get the part of their derivative that does not pass through an
-    inner gradient. Approximate. Memory: as ``Adjoint(store="all")``. Time: one gradient a step, about half of an exact engine.
+    For plain SGD the cotangent of :math:`\theta_T` goes to theta0 unchanged: FOMAML (Finn et al. 2017,
+    arXiv:1703.03400, section 5.2). The numbers of rules (a learning rate, a momentum) get the part of their derivative
+    that does not pass through an inner gradient. Approximate. Memory: as ``Adjoint(store="all")``. Time: one gradient a
+    step, about half of an exact engine.
 
     It is blind to meta-parameters that enter by the inner objective alone, such as the strength of an l2 term.
 

@@ -18,13 +18,14 @@ class Unrolled:
 
     .. math:: \frac{dL}{dm} = \partial_m L + \partial_c L \cdot \frac{dc_T}{dm}, \qquad c_{t+1} = \Phi(c_t, m, t)
 
-    Exact. Memory: every activation of every step. Time: about one inner loop and its backward pass. It is blind to nothing.
+    Exact. Memory: every activation of every step. Time: about one inner loop and its backward pass. It is blind to
+    nothing.
     Source: Maclaurin et al. 2015 (arXiv:1502.03492); Finn et al. 2017 (arXiv:1703.03400).
 
     Args:
         window: differentiate only the last ``window`` steps and take the earlier ones as the identity: the cotangent of
-            the carry goes through them unchanged to the start. Approximate (Shaban et al. 2019, arXiv:1810.10667), memory of
-            ``window`` steps. ``None``, or at least T, is exact.
+            the carry goes through them unchanged to the start. Approximate (Shaban et al. 2019, arXiv:1810.10667),
+            memory of ``window`` steps. ``None``, or at least T, is exact.
 
     Raises:
         UsageError: if ``window`` is negative.

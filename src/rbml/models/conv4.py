@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 from math import gcd
 from typing import Literal
 
@@ -43,7 +44,8 @@ class Conv4(nn.Module):
     """Four blocks of 3x3 convolution, norm, ReLU; then a linear ``head``.
 
     Vinyals et al. 2016 (arXiv:1606.04080) pool by maximum; MAML on Omniglot uses strided convolutions and the mean over
-    the last map instead (Finn et al. 2017, arXiv:1703.03400, section 5.2 and its code), which needs a quarter of the arithmetic.
+    the last map instead (Finn et al. 2017, arXiv:1703.03400, section 5.2 and its code), which needs a quarter of the
+    arithmetic.
 
     Args:
         outputs: ways.
@@ -76,9 +78,7 @@ class Conv4(nn.Module):
             raise unknown("pool", pool, ("stride", "max"))
         self.pool = pool
         widths = [channels, filters, filters, filters, filters]
-        self.blocks = nn.Sequential(
-            *(Block(a, b, norm, pool, activation) for a, b in zip(widths, widths[1:], strict=False))
-        )
+        self.blocks = nn.Sequential(*(Block(a, b, norm, pool, activation) for a, b in pairwise(widths)))
         self.head = nn.Linear(filters if pool == "stride" else filters * max(size // 16, 1) ** 2, outputs)
 
     def forward(self, x: Tensor) -> Tensor:

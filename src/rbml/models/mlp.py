@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 from torch import Tensor, nn
 
@@ -15,7 +16,7 @@ class MLP(nn.Module):
     Args:
         inputs: numbers an example.
         outputs: ways, or regression targets.
-        hidden: widths of the hidden layers; ``(40, 40)`` is Finn's sinusoid network (Finn et al. 2017, arXiv:1703.03400).
+        hidden: widths of the hidden layers; ``(40, 40)`` on sinusoids (Finn et al. 2017, arXiv:1703.03400).
         activation: the activation module between layers.
     """
 
@@ -30,7 +31,7 @@ class MLP(nn.Module):
         super().__init__()
         widths = [inputs, *hidden]
         layers: list[nn.Module] = []
-        for before, after in zip(widths, widths[1:], strict=False):
+        for before, after in pairwise(widths):
             layers += [nn.Linear(before, after), activation()]
         self.body = nn.Sequential(nn.Flatten(), *layers)
         self.head = nn.Linear(widths[-1], outputs)

@@ -1,9 +1,10 @@
 r"""What a strategy is made of: rules and terms, chained in order.
 
-A **rule** turns the gradient into a step. Rules hand a *descent direction* from one to the next, beginning with the gradient,
-and in the end :math:`\theta \leftarrow \theta - d`. So every order of a chain has a meaning, and none has a wrong sign:
-``chain(weight_decay(1e-4), momentum(0.9), sgd(0.1))`` is SGD as in ``torch.optim``, ``chain(sgd(0.1), weight_decay(1e-4))`` decays
-apart from the gradient. A **term** adds to the inner objective. Rules and terms hold no tensors and no state.
+A **rule** turns the gradient into a step. Rules hand a *descent direction* from one to the next, beginning with the
+gradient, and in the end :math:`\theta \leftarrow \theta - d`. So every order of a chain has a meaning, and none has a
+wrong sign: ``chain(weight_decay(1e-4), momentum(0.9), sgd(0.1))`` is SGD as in ``torch.optim``,
+``chain(sgd(0.1), weight_decay(1e-4))`` decays apart from the gradient. A **term** adds to the inner objective. Rules
+and terms hold no tensors and no state.
 """
 
 from __future__ import annotations
@@ -75,7 +76,7 @@ class Strategy:
         return [part for part in self.parts if isinstance(part, Term)]
 
     def initial(self, theta: Tree, steps: int, generator: torch.Generator | None) -> tuple[Tree, Tree]:
-        """Return phi for parameters like ``theta``: the learned raw leaves and the fixed ones, named ``sgd.lr/conv.weight``."""
+        """Return phi for parameters like ``theta``: the learned leaves and the fixed, named ``sgd.lr/conv.weight``."""
         learned: Tree = {}
         fixed: Tree = {}
         for part in self.parts:
@@ -104,7 +105,8 @@ class Strategy:
 
     def update(self, grads: Tree, state: Tree, theta: Tree, phi: Tree, t: int) -> tuple[Tree, Tree]:
         """Pass the gradient through all rules and return the next theta and the next state."""
-        direction, next_state = grads, {}
+        direction: Tree = grads
+        next_state: Tree = {}
         for rule in self.rules:
             own = under(state, f"{rule.name}/")
             direction, own = rule.update(direction, own, theta, self.values(rule, phi, theta, t), t)

@@ -14,8 +14,8 @@ def sgd(lr: float | Hyper = 0.1, name: str = "sgd") -> Rule:
 
     .. math:: d \leftarrow \mathrm{lr} \cdot d
 
-    With ``Hyper(per="element")`` it is Meta-SGD's (Li et al. 2017, arXiv:1707.09835), with ``Hyper(per="layer", per_step=True)``
-    MAML++'s (Antoniou et al. 2019, arXiv:1810.09502).
+    With ``Hyper(per="element")`` it is Meta-SGD's (Li et al. 2017, arXiv:1707.09835), with
+    ``Hyper(per="layer", per_step=True)`` MAML++'s (Antoniou et al. 2019, arXiv:1810.09502).
 
     Args:
         lr: the learning rate; a number is fixed, a :class:`Hyper` may be learned.
@@ -57,8 +57,8 @@ def weight_decay(rate: float | Hyper = 1e-4, name: str = "weight_decay") -> Rule
 
     .. math:: d \leftarrow d + \mathrm{rate} \cdot \theta
 
-    Before :func:`sgd` in the chain it is the decay of ``torch.optim.SGD``; after it, the decoupled decay of Loshchilov and
-    Hutter (2019, arXiv:1711.05101), not scaled by the learning rate.
+    Before :func:`sgd` in the chain it is the decay of ``torch.optim.SGD``; after it, the decoupled decay of Loshchilov
+    and Hutter (2019, arXiv:1711.05101), not scaled by the learning rate.
 
     Args:
         rate: the strength.

@@ -117,7 +117,7 @@ class Hyper:
     def at(self, leaves: Tree, parameters: Mapping[str, Tensor], t: int) -> Tree:
         """Return the value of every parameter at step ``t``, each broadcastable to it.
 
-        A head that was started for another number of classes has other rows than its values: then all take their mean row.
+        A head that was started for another number of classes has other rows than its values: all take the mean.
         """
         values: Tree = {}
         seen: Tree = {}

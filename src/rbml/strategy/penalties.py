@@ -15,8 +15,8 @@ def l2(strength: float | Hyper = 1e-3, name: str = "l2") -> Term:
 
     .. math:: \tfrac12 \sum_i \mathrm{strength}_i \, \theta_i^2
 
-    Under plain SGD it equals :func:`rbml.strategy.weight_decay` placed before it; under momentum or a preconditioner in another
-    place it does not, and unlike that rule it is part of the objective whose gradient is taken.
+    Under plain SGD it equals :func:`rbml.strategy.weight_decay` placed before it; under momentum or a preconditioner in
+    another place it does not, and unlike that rule it is part of the objective whose gradient is taken.
 
     Args:
         strength: the weight of the term; a :class:`Hyper` may be learned, down to one a weight (Lorraine et al. 2020).

@@ -1,7 +1,7 @@
 """What a task is: a support batch to learn from and a query batch to be judged by.
 
-Shapes: B tasks, n examples of one task, ``...`` the shape of one example. For classification ``n = ways * shots`` in the
-support batch and ``ways * queries`` in the query batch.
+Shapes: B tasks, n examples of one task, ``...`` the shape of one example. For classification ``n = ways * shots`` in
+the support batch and ``ways * queries`` in the query batch.
 """
 
 from __future__ import annotations
@@ -55,9 +55,9 @@ class TaskDistribution(Protocol):
 
 
 def generator(*key: int) -> torch.Generator:
-    """Return a generator for a key such as ``(seed, step)``: equal keys, equal numbers; different keys, independent ones.
+    """Return a generator for a key such as ``(seed, step)``: equal keys, equal numbers; different keys, independent.
 
-    >>> int(torch.randint(1000, (), generator=generator(0, 1))) == int(torch.randint(1000, (), generator=generator(0, 1)))
+    >>> bool(torch.rand((), generator=generator(0, 1)) == torch.rand((), generator=generator(0, 1)))
     True
     """
     (state,) = np.random.SeedSequence(key).generate_state(1, np.uint64)

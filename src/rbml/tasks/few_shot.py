@@ -55,6 +55,7 @@ class FewShot:
                 raise UsageError(f"{name} must be at least 1, not {number}.")
         self.ways, self.shots, self.queries = ways, shots, queries
         self.x, y, self.names = _arrays(arrays)
+        self.about = arrays.about if isinstance(arrays, Labelled) else f"{len(self.names)} classes of the user's arrays"
         if ways > len(self.names):
             raise UsageError(f"{ways} ways need {ways} classes, but the data has {len(self.names)}: lower the ways.")
         self._counts = torch.bincount(y, minlength=len(self.names))

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from rbml.learner import Learner, Statistics
-from rbml.tasks import Episodes, FewShot, generator, task_seeds
+from rbml.tasks import Batch, Episodes, FewShot, generator, task_seeds
+from rbml.training.recipe import TEST
 
 BOTH: tuple[Statistics, ...] = ("transductive", "inductive")
 
@@ -46,6 +47,7 @@ def evaluate(
     tasks: FewShot,
     episodes: int,
     seed: int,
+    stream: int = TEST,
     steps: int | None = None,
     statistics: tuple[Statistics, ...] = BOTH,
     advance: Callable[[int], None] = lambda count: None,
@@ -57,6 +59,7 @@ def evaluate(
         tasks: where tasks come from.
         episodes: how many.
         seed: which.
+        stream: which stream of random numbers they come from.
         steps: inner steps; the default is the learner's own.
         statistics: whose statistics batch norm uses on the query batch, each in turn.
         advance: called with the number of tasks that are newly done.
@@ -65,14 +68,40 @@ def evaluate(
         For each kind of statistics, the accuracy before and after each inner step: T + 1 scores.
     """
     kept: dict[Statistics, list[Tensor]] = {which: [] for which in statistics}
-    for part in draw(tasks, episodes, seed, learner.chunk):
+    for part in draw(tasks, episodes, learner.chunk, seed, stream):
         for which in statistics:
             kept[which].append(cast(Tensor, learner.evaluate(part, which, steps, tasks.ways).accuracy))
         advance(part.tasks)
     return {which: [Score.of(column) for column in torch.cat(rows).T] for which, rows in kept.items()}
 
 
-def draw(tasks: FewShot, episodes: int, seed: int, chunk: int) -> list[Episodes]:
-    """Return the ``episodes`` tasks of a seed, ``chunk`` at a time."""
-    seeds = task_seeds(episodes, generator(seed))
+def draw(tasks: FewShot, episodes: int, chunk: int, *key: int) -> list[Episodes]:
+    """Return the ``episodes`` tasks of a key, ``chunk`` at a time."""
+    seeds = task_seeds(episodes, generator(*key))
     return [tasks.draw(seeds[start : start + chunk]) for start in range(0, episodes, chunk)]
+
+
+def leave_one_out(learner: Learner, x: Tensor, y: Tensor, ways: int) -> Score | None:
+    """Classify every example of a support set after learning from the others: what a user may expect of new ones.
+
+    Args:
+        learner: the learner.
+        x: examples ``(n, ...)``.
+        y: labels ``(n,)``.
+        ways: classes.
+
+    Returns:
+        The accuracy over the examples whose class has another one, or ``None`` where no class has two.
+    """
+    counts = torch.bincount(y, minlength=ways)
+    left_out = [index for index, label in enumerate(y.tolist()) if counts[label] > 1]
+    if not left_out:
+        return None
+    right = []
+    for start in range(0, len(left_out), learner.chunk):
+        queries = left_out[start : start + learner.chunk]
+        rest = torch.tensor([[other for other in range(len(y)) if other != index] for index in queries])
+        one = torch.tensor(queries)[:, None]
+        episodes = Episodes(Batch(x[rest], y[rest]), Batch(x[one], y[one]))
+        right.append(cast(Tensor, learner.evaluate(episodes, "inductive", ways=ways).accuracy)[:, -1])
+    return Score.of(torch.cat(right))

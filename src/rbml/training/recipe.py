@@ -16,6 +16,11 @@ from rbml.tasks import FewShot, generator
 TRAIN, VALIDATE, TEST, START = range(4)
 """The streams of random numbers: training tasks, validation tasks, test tasks, initial weights."""
 
+PROTOCOLS: dict[str, dict[str, Any]] = {
+    "omniglot": {"split": "vinyals"},
+}
+"""What a source's papers do, where that is not a recipe's default."""
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -45,6 +50,7 @@ class Recipe:
         clip: the largest norm of a meta-gradient; 0 does not clip.
         seed: of everything that is drawn.
         chunk: tasks that are vectorised at once.
+        compile: compile the meta-gradient first, which takes a minute and a C++ compiler, and pays in a long run.
         validate_every: outer steps between validations.
         validate_tasks: tasks of a validation.
         save_every: outer steps between checkpoints.
@@ -73,6 +79,7 @@ class Recipe:
     clip: float = 10.0
     seed: int = 0
     chunk: int = 32
+    compile: bool = False
     validate_every: int = 200
     validate_tasks: int = 200
     save_every: int = 100
@@ -104,7 +111,8 @@ class Recipe:
 
     def build_learner(self) -> Learner:
         """Return the learner at its start; the global random state is left as it was."""
-        options: dict[str, Any] = {"shared_head": self.shared_head, "statistics": self.statistics, "chunk": self.chunk}
+        options: dict[str, Any] = {"shared_head": self.shared_head, "statistics": self.statistics}
+        options |= {"chunk": self.chunk, "compile": self.compile}
         for name, value in (("lr", self.lr), ("steps", self.steps)):
             if value is not None:
                 options[name] = value
@@ -126,6 +134,9 @@ class Recipe:
         recipe = replace(self, **changes)
         own = {"size": self.size, "channels": self.channels} if recipe.data.startswith("folder") else {}
         arrays = data.load(recipe.data, part, root, recipe.split, **own)
+        wanted = (self.channels, self.size, self.size)
+        if tuple(arrays.x.shape[1:]) != wanted:
+            raise UsageError(f"{recipe.data} has pictures {tuple(arrays.x.shape[1:])}, but the model is for {wanted}")
         return FewShot(arrays, recipe.ways, recipe.shots, recipe.queries)
 
     def to_json(self) -> dict[str, Any]:

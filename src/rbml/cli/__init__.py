@@ -1,0 +1,19 @@
+"""The command line: one thin file a command. Nothing heavy is imported before a command runs."""
+
+from __future__ import annotations
+
+import sys
+
+
+def main() -> None:
+    """Run the command line."""
+    try:
+        from rbml.cli.main import cli
+    except ImportError as error:
+        if error.name not in ("click", "rich"):
+            raise
+        sys.exit(f"rbml: the command line needs {error.name}: pip install 'rbml[cli]'")
+    cli()
+
+
+__all__ = ["main"]

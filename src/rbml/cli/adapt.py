@@ -1,0 +1,44 @@
+"""``rbml adapt``."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import click
+
+from rbml.cli.show import console
+from rbml.data.folder import read_classes
+from rbml.errors import UsageError
+from rbml.training import RunFolder
+from rbml.training.adapted_file import save_adapted
+from rbml.training.evaluator import leave_one_out
+
+
+@click.command("adapt")
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option("--support", type=click.Path(path_type=Path), required=True, help="A folder with one folder of pictures a class.")
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="The file to write.")
+def command(run: Path, support: Path, out: Path) -> None:
+    """Learn your own classes with the learner of RUN: any number of them, any number of pictures each.
+
+    \b
+    rbml adapt runs/glyphs-5w1s-maml --support my_pictures --out mine.rbml
+    rbml predict mine.rbml new1.png new2.jpg
+    """  # noqa: D301  \b is click's
+    folder = RunFolder(run)
+    learner, recipe = folder.learner(), folder.recipe()
+    found = read_classes(support, recipe.size, recipe.channels)
+    if found.classes < 2:
+        raise UsageError(f"{support} has one class folder ({found.names[0]}): there is nothing to tell apart")
+    began = time.perf_counter()
+    x = found.x.float() / 255
+    adapted = learner.adapt(x, found.y, ways=found.classes)
+    save_adapted(out, adapted, recipe, found.names)
+    seconds = time.perf_counter() - began
+    counts = ", ".join(f"{name} {int((found.y == label).sum())}" for label, name in enumerate(found.names))
+    console.print(f"Learned {found.classes} classes from {len(found.y)} pictures in {seconds:.1f} s: {counts}")
+    right = leave_one_out(learner, x, found.y, found.classes)
+    if right is not None:
+        console.print(f"Leaving out one picture at a time, {right.mean:.0%} of {right.tasks} were classified right.")
+    console.print(f"Next: rbml predict {out} PICTURE...")

@@ -1,0 +1,91 @@
+"""The group of commands: finds them lazily, and turns errors into one line and an exit code."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from typing import Any
+
+import click
+
+import rbml
+from rbml.errors import RbmlError, UsageError, unknown
+
+COMMANDS = {
+    "demo": "Meta-train on drawn glyphs, then learn real handwritten digits from 1 and 5 examples.",
+    "train": "Meta-train on a source of data, into a run folder.",
+    "evaluate": "Measure a run on test tasks, its own or another source's.",
+    "adapt": "Learn your own classes from a folder of pictures.",
+    "predict": "Classify pictures with what adapt has learned.",
+    "report": "Draw what a run has learned.",
+    "list": "Say what there is: algorithms, strategies, engines, models, data, tasks.",
+}
+
+
+class LazyGroup(click.Group):
+    """Imports a command's module when the command is used."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names, in the order of a day's work."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import and return one command."""
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = importlib.import_module(f"rbml.cli.{cmd_name}").command
+        return command
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find a command, or say which was probably meant."""
+        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+            raise unknown("command", args[0], COMMANDS)
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the commands without importing them."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+    def main(self, *args: Any, **extra: Any) -> Any:
+        """Run, and end with 2 for wrong use, 1 for failure, 0 for success."""
+        arguments = list(args[0]) if args else sys.argv[1:]
+        debug = "--debug" in arguments
+        arguments = [argument for argument in arguments if argument != "--debug"]
+        try:
+            code = super().main(arguments, prog_name="rbml", standalone_mode=False)
+        except (Exception, KeyboardInterrupt) as error:
+            if debug:
+                raise
+            code = _explain(error)
+        sys.exit(code if isinstance(code, int) else 0)
+
+
+def _explain(error: BaseException) -> int:
+    """Print one line on an error and return the exit code."""
+    if isinstance(error, click.exceptions.NoArgsIsHelpError):
+        click.echo(error.format_message())
+        return 2
+    if isinstance(error, click.ClickException):
+        message, code = error.format_message(), error.exit_code
+    elif isinstance(error, click.Abort | KeyboardInterrupt):
+        message, code = "interrupted", 130
+    elif isinstance(error, RbmlError):
+        message, code = str(error), 2 if isinstance(error, UsageError) else 1
+    elif isinstance(error, MemoryError):
+        message, code = "out of memory: try a smaller --chunk", 1
+    elif isinstance(error, OSError):
+        message, code = str(error), 1
+    else:
+        message, code = f"{type(error).__name__}: {error} (this is a bug of rbml; --debug shows where)", 1
+    click.echo(f"rbml: {' '.join(message.split())}", err=True)
+    return code
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(rbml.__version__, prog_name="rbml")
+def cli() -> None:
+    """Learn how to learn: meta-train a model, then let it learn your classes from a few examples.
+
+    Begin with `rbml demo`. Any command takes --debug for a full traceback.
+    """

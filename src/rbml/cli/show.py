@@ -1,0 +1,81 @@
+"""What commands show: progress and tables, on a terminal and in a log."""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from rbml.training import Progress as Step
+from rbml.training import Score
+
+console = Console(highlight=False, soft_wrap=not sys.stdout.isatty())
+errors = Console(stderr=True, highlight=False)
+
+
+@contextmanager
+def bar(total: int, done: int = 0, what: str = "") -> Iterator[Progress]:
+    """Show a bar on a terminal; elsewhere nothing."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[now]}"),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=errors, disable=not errors.is_terminal, transient=True) as progress:
+        progress.add_task(what, total=total, completed=done, now="")
+        yield progress
+
+
+def follow(steps: Iterator[Step], total: int, done: int) -> Step | None:
+    """Show a training run as it goes on, and return its last step."""
+    last, spoken, began = None, time.monotonic(), time.monotonic()
+    validation = ""
+    with bar(total, done, "meta-training") as progress:
+        for last in steps:
+            if last.validation is not None:
+                validation = f" val {last.validation:.1%}"
+            now = f"loss {last.loss:.3f} acc {last.accuracy:.1%}{validation}"
+            progress.update(progress.task_ids[0], completed=last.step, now=now)
+            quiet = time.monotonic() - spoken > 20
+            if not errors.is_terminal and (quiet or last.validation is not None or last.step == total):
+                left = (time.monotonic() - began) / max(last.step - done, 1) * (total - last.step)
+                errors.print(f"step {last.step}/{total}  {now}  {left:.0f} s left")
+                spoken = time.monotonic()
+    return last
+
+
+def percent(score: Score) -> str:
+    """Return a score as a person writes it: ``97.4 ± 0.3``."""
+    return f"{100 * score.mean:.1f} ± {100 * score.interval:.1f}"
+
+
+def table(title: str, columns: list[str], rows: list[list[str]]) -> None:
+    """Print a table; the first column is text, the others are numbers."""
+    view = Table(title=title, title_justify="left", title_style="bold")
+    for index, column in enumerate(columns):
+        view.add_column(column, justify="right" if index else "left", no_wrap=True)
+    for row in rows:
+        view.add_row(*row)
+    console.print(view)
+
+
+def keep_memory() -> None:
+    """Ask glibc to keep freed memory: giving it back at every step costs a tenth of the time and more (docs/facts.md)."""
+    if not sys.platform.startswith("linux"):
+        return
+    trim_threshold, mmap_threshold = -1, -3
+    try:
+        libc = ctypes.CDLL("libc.so.6")
+        libc.mallopt(mmap_threshold, 32 << 20)  # the most that glibc accepts
+        libc.mallopt(trim_threshold, 1 << 30)
+    except (OSError, AttributeError):  # another C library
+        return

@@ -1,0 +1,104 @@
+"""``rbml train``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+import torch
+
+from rbml.cli.options import recipe_of, recipe_options
+from rbml.cli.show import console, follow, keep_memory
+from rbml.errors import UsageError
+from rbml.training import Interrupt, Recipe, RunFolder, train
+
+
+@click.command("train")
+@click.argument("source", required=False)
+@click.option("--run", type=click.Path(path_type=Path), help="The run folder.  [default: runs/SOURCE-...]")
+@click.option("--resume", type=click.Path(path_type=Path), help="Go on with this run, bit for bit as if never stopped.")
+@click.option("--data-root", help="Where data is looked for.  [default: $RBML_DATA, else a cache and the authors' site]")
+@click.option("--threads", type=click.IntRange(1), help="Processor threads.  [default: all; on --resume, the run's]")
+@recipe_options
+def command(
+    source: str | None, run: Path | None, resume: Path | None, data_root: str | None, threads: int | None, **given: Any
+) -> None:
+    """Meta-train on SOURCE (glyphs, omniglot, quickdraw, folder:PATH), into a run folder.
+
+    \b
+    rbml train omniglot --ways 5 --shots 1
+    rbml train --resume runs/omniglot-5w1s-maml
+    """  # noqa: D301  \b is click's
+    if resume is not None and run is not None:
+        raise UsageError("--resume names the run folder: leave --run out")
+    if resume is not None and RunFolder(resume).config.is_file():
+        folder = RunFolder(resume)
+        recipe = _same(folder, source, given)
+        config = folder.read_config()
+        data_root = data_root or config["data_root"]
+        threads = threads or config["threads"]
+    elif source is None:
+        missing = f"there is no run in {resume}; name a source to begin it" if resume else "which source? Try: glyphs"
+        raise UsageError(f"{missing} (rbml list data says what there is)")
+    else:
+        recipe = recipe_of(source, given)
+        folder = RunFolder(resume or run or _free_name(recipe))
+        if folder.config.is_file():
+            raise UsageError(f"{folder.path} holds a run already: --resume {folder.path} goes on, another --run begins anew")
+    if threads:
+        torch.set_num_threads(threads)
+    finished = meta_train(folder, recipe, data_root)
+    if finished:
+        console.print(f"Next: rbml evaluate {folder.path}")
+
+
+def meta_train(folder: RunFolder, recipe: Recipe, data_root: str | None) -> bool:
+    """Train a run from where it is, showing progress; return whether it came to its end.
+
+    Raises:
+        SystemExit: with 130 or 143 after a signal; the run is saved.
+    """
+    keep_memory()
+    training = recipe.build_tasks("train", data_root)
+    validation = recipe.build_tasks("val", data_root)
+    if not folder.config.is_file():
+        about = {"training": training.about, "validation": validation.about, "protocol": _protocol(recipe)}
+        folder.create(recipe, about, str(Path(data_root).absolute()) if data_root else None)
+    console.print(f"{recipe.algorithm} on {training.about}")
+    console.print(_protocol(recipe))
+    done = max((line["step"] for line in folder.lines()), default=0) if folder.last.is_file() else 0
+    with Interrupt() as interrupt:
+        steps = train(folder, recipe, training, validation, stop=lambda: interrupt.asked is not None)
+        last = follow(steps, recipe.meta_steps, done)
+    if interrupt.asked is not None and last is not None and last.step < recipe.meta_steps:
+        console.print(f"Stopped after step {last.step}. Go on with: rbml train --resume {folder.path}")
+        raise SystemExit(128 + interrupt.asked)
+    best = max((line["validation"] for line in folder.lines() if "validation" in line), default=float("nan"))
+    console.print(f"{recipe.meta_steps} outer steps done; best validation {best:.1%}; the run is in {folder.path}")
+    return True
+
+
+def _protocol(recipe: Recipe) -> str:
+    steps = recipe.build_learner().steps
+    return (
+        f"{recipe.ways}-way {recipe.shots}-shot, {recipe.queries} queries a class, {steps} inner step{'s'[: steps > 1]}, "
+        f"{recipe.tasks} tasks an outer step, {recipe.meta_steps} outer steps, batch norm {recipe.statistics}"
+    )
+
+
+def _same(folder: RunFolder, source: str | None, given: dict[str, Any]) -> Recipe:
+    """Return the run's recipe, or refuse if something else is asked for now."""
+    recipe = folder.recipe()
+    asked = {name: value for name, value in (given | {"data": source}).items() if value is not None}
+    own = recipe.to_json()
+    if other := [f"{name} {own[name]} (not {value})" for name, value in asked.items() if own[name] != value]:
+        raise UsageError(f"the run in {folder.path} has {', '.join(other)}: leave these options out, or begin another --run")
+    return recipe
+
+
+def _free_name(recipe: Recipe) -> Path:
+    source = recipe.data.partition(":")[0]
+    name = f"{source}-{recipe.ways}w{recipe.shots}s-{recipe.algorithm}"
+    paths = [Path("runs") / name, *(Path("runs") / f"{name}-{number}" for number in range(2, 10_000))]
+    return next(path for path in paths if not path.exists())

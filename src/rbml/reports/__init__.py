@@ -1,0 +1,20 @@
+"""Reports: what a run has learned, in pictures, tables and words. They read run folders, never a live trainer."""
+
+from rbml.reports.adaptation import accuracy_by_step
+from rbml.reports.curves import learning_curve
+from rbml.reports.gallery import gallery
+from rbml.reports.page import write_report
+from rbml.reports.phi import PhiRow, Summary, phi_figure, phi_table
+from rbml.reports.theta import theta_figure
+
+__all__ = [
+    "PhiRow",
+    "Summary",
+    "accuracy_by_step",
+    "gallery",
+    "learning_curve",
+    "phi_figure",
+    "phi_table",
+    "theta_figure",
+    "write_report",
+]

@@ -1,0 +1,87 @@
+"""How fast a learner learns: accuracy after each inner step, on every source of tasks that it was measured on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from rbml.errors import UsageError
+from rbml.reports import style
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+COLUMNS = 3
+LOOKS = {"transductive": (style.BLUE, "o"), "inductive": (style.RED, "s"), "running": (style.GREEN, "^")}
+"""Colour and marker of whose batch-norm statistics the queries were judged with."""
+
+
+def accuracy_by_step(evaluations: Mapping[str, Any]) -> Figure:
+    """Draw accuracy before and after each inner step, with 95 % intervals over tasks; a panel for every evaluation.
+
+    Args:
+        evaluations: by name, what ``RUN/evaluations/NAME.json`` holds.
+
+    Raises:
+        UsageError: if there is none.
+    """
+    if not evaluations:
+        raise UsageError("there is no evaluation to draw: measure the run with rbml evaluate RUN")
+    columns = min(COLUMNS, len(evaluations))
+    rows = -(-len(evaluations) // columns)
+    subtitle = "with 95 % intervals over tasks; in numbers, after the last step"
+    figure = style.new_figure(
+        max(4.4, 0.7 + 2.55 * columns), 1.4 + 2.5 * rows, "Accuracy after each inner step", subtitle
+    )
+    panels = figure.subplots(rows, columns, sharey=True, squeeze=False)
+    handles: dict[str, Any] = {}
+    for index, (axes, evaluation) in enumerate(zip(panels.flat, evaluations.values(), strict=False)):
+        handles |= _panel(axes, evaluation)
+        style.dress(axes, x="inner steps", y="query accuracy" if index % columns == 0 else "")
+        title = f"{_source(evaluation['tasks'])}, {evaluation['ways']}-way {evaluation['shots']}-shot"
+        axes.set_title(title, loc="left", fontsize=style.LABEL, color=style.INK, fontweight="bold", pad=29)
+        under = f"{style.count(evaluation['episodes'])} {evaluation['part']} tasks"
+        axes.annotate(under, (0, 1), (0, 18), "axes fraction", "offset points", fontsize=style.SMALL, color=style.MUTED)
+        style.percent(axes)
+    for axes in panels.flat[len(evaluations) :]:
+        axes.set_visible(False)
+    style.legend(figure, handles.values())
+    return figure
+
+
+def _panel(axes: Axes, evaluation: Mapping[str, Any]) -> dict[str, Any]:
+    """Draw one evaluation; return what the legend shows."""
+    handles: dict[str, Any] = {}
+    steps = 0
+    for which, scores in evaluation["accuracy"].items():
+        colour, marker = LOOKS.get(which, (style.PURPLE, "D"))
+        means = np.array([score["mean"] for score in scores], dtype=np.float64)
+        half = np.array([score["interval"] for score in scores], dtype=np.float64)
+        x = np.arange(len(means))
+        axes.fill_between(x, means - half, means + half, color=colour, alpha=0.15, linewidth=0)
+        bars = axes.errorbar(
+            x, means, half, color=colour, marker=marker, markersize=4, linewidth=1.5, elinewidth=1.1, capsize=2.5,
+            label=which,
+        )  # fmt: skip
+        handles[which] = bars
+        final = f"{100 * means[-1]:.1f} ± {100 * half[-1]:.1f} %"
+        place = (72 * (len(handles) - 1), 6)
+        axes.annotate(final, (0, 1), place, "axes fraction", "offset points", fontsize=style.SMALL, color=colour,
+                      fontweight="bold")  # fmt: skip
+        steps = max(steps, len(means) - 1)
+    chance = 1 / evaluation["ways"]
+    handles["chance"] = axes.axhline(chance, color=style.MUTED, linewidth=1, linestyle=(0, (1, 2)), label="chance")
+    axes.set_xlim(-0.12 * max(steps, 1), max(steps, 1) * 1.12)
+    axes.set_ylim(0, 1.04)
+    style.whole_numbers(axes.xaxis)
+    return handles
+
+
+def _source(name: str) -> str:
+    """Return a source's name, short enough for the head of a panel: of a folder of pictures, the last part alone."""
+    kind, _, path = name.partition(":")
+    short = path.rstrip("/").rpartition("/")[2] if kind == "folder" and path else name
+    return short if len(short) <= 18 else f"{short[:17]}…"

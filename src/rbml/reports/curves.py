@@ -1,0 +1,124 @@
+"""How training went: accuracy, loss, meta-gradient and outer learning rate by outer step."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from rbml.errors import CheckpointError
+from rbml.reports import style
+from rbml.training import RunFolder
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+Floats = npt.NDArray[np.float64]
+
+
+def journal(run: RunFolder) -> list[dict[str, Any]]:
+    """Return the entries of the run's journal, one an outer step.
+
+    Raises:
+        CheckpointError: if there are none yet, or they cannot be read.
+    """
+    try:
+        entries = list(run.lines())
+    except ValueError as error:
+        raise CheckpointError(f"{run.journal} is damaged: {error}") from error
+    if not entries:
+        raise CheckpointError(f"{run.path} has no journal yet: go on with rbml train --resume {run.path}")
+    return entries
+
+
+def best_validation(entries: list[dict[str, Any]]) -> dict[str, Any] | None:
+    """Return the entry of the best validation, the first of equals; ``None`` before the first validation."""
+    measured = [entry for entry in entries if "validation" in entry]
+    return max(measured, key=lambda entry: entry["validation"], default=None)
+
+
+def smooth(values: Floats, window: int) -> Floats:
+    """Return the centred moving mean; at the ends, over what is there.
+
+    >>> smooth(np.array([0.0, 3.0, 6.0]), 3).tolist()
+    [1.5, 3.0, 4.5]
+    """
+    kernel = np.ones(min(window, len(values)))
+    total: Floats = np.convolve(values, kernel, "same") / np.convolve(np.ones_like(values), kernel, "same")
+    return total
+
+
+def learning_curve(run: RunFolder) -> Figure:
+    """Draw how training went, by outer step and by tasks seen; a run that is not finished will do.
+
+    Raises:
+        CheckpointError: if the run has no journal yet.
+    """
+    entries, recipe = journal(run), run.recipe()
+    last = entries[-1]["step"]
+    setting = f"{recipe.algorithm} on {recipe.data}, {recipe.ways}-way {recipe.shots}-shot"
+    if last < recipe.meta_steps:
+        setting += f"; up to step {style.count(last)} of {style.count(recipe.meta_steps)}"
+    figure = style.new_figure(7.2, 6.4, "Learning curve", setting)
+    grid = figure.add_gridspec(3, 2, height_ratios=[3.0, 1.8, 1.3])
+    top, middle = figure.add_subplot(grid[0, :]), figure.add_subplot(grid[1, :])
+    left, right = figure.add_subplot(grid[2, 0]), figure.add_subplot(grid[2, 1])
+
+    steps = _column(entries, "step")
+    window = max(3, len(entries) // 20)
+    _accuracy(top, entries, window, 1 / recipe.ways)
+    _faint_and_smooth(middle, steps, _column(entries, "loss"), window)
+    style.dress(middle, "Loss", y="query loss (nats)")
+    left.plot(steps, _column(entries, "grad_norm"), color=style.MUTED, linewidth=0.9, label="gradient norm")
+    if recipe.clip:
+        look: dict[str, Any] = {"color": style.RED, "linewidth": 1, "linestyle": (0, (2, 2))}
+        left.axhline(recipe.clip, label=f"clipped at {recipe.clip:g}", **look)
+    left.set_yscale("log")
+    style.dress(left, "Meta-gradient", "outer steps", "norm")
+    right.plot(steps, _column(entries, "outer_lr"), color=style.MUTED, linewidth=1.4, label="outer learning rate")
+    style.dress(right, "Outer learning rate", "outer steps", "rate")
+    right.yaxis.set_major_formatter(lambda value, place: f"{value:g}")
+    right.set_ylim(bottom=0)
+
+    for axes in (top, middle, left, right):
+        axes.set_xlim(0, max(last, 1) * 1.012)
+        style.whole_numbers(axes.xaxis)
+    top.tick_params(labelbottom=False)
+    middle.set_xlabel("outer steps", fontsize=style.LABEL, color=style.INK)
+    per_step = float(recipe.tasks)
+    scale: Any = (lambda step: step * per_step, lambda task: task / per_step)
+    seen = top.secondary_xaxis("top", functions=scale)
+    seen.set_xlabel("training tasks seen", fontsize=style.LABEL, color=style.INK)
+    seen.tick_params(labelsize=style.SMALL, labelcolor=style.INK, color=style.FAINT, length=3)
+    seen.spines["top"].set_color(style.FAINT)
+    style.whole_numbers(seen.xaxis)
+    style.legend(figure, [*top.get_legend_handles_labels()[0], *left.lines[1:]], columns=3)
+    return figure
+
+
+def _column(entries: list[dict[str, Any]], name: str) -> Floats:
+    return np.array([entry[name] for entry in entries], dtype=np.float64)
+
+
+def _accuracy(axes: Axes, entries: list[dict[str, Any]], window: int, chance: float) -> None:
+    _faint_and_smooth(axes, _column(entries, "step"), _column(entries, "accuracy"), window)
+    measured = [entry for entry in entries if "validation" in entry]
+    if best := best_validation(entries):
+        x, y = _column(measured, "step"), _column(measured, "validation")
+        axes.plot(x, y, "o-", color=style.RED, linewidth=1, markersize=4, label="validation tasks", clip_on=False)
+        label = f"best: {best['validation']:.1%} at step {style.count(best['step'])}".replace("%", " %")
+        axes.plot(
+            best["step"], best["validation"], "*", color=style.RED, markersize=12, markeredgecolor="white",
+            markeredgewidth=0.8, label=label, clip_on=False, linestyle="none", zorder=5,
+        )  # fmt: skip
+    axes.axhline(chance, color=style.MUTED, linewidth=1, linestyle=(0, (1, 2)), label=f"chance: {100 * chance:.3g} %")
+    style.dress(axes, y="query accuracy")
+    style.percent(axes)
+
+
+def _faint_and_smooth(axes: Axes, steps: Floats, values: Floats, window: int) -> None:
+    axes.plot(steps, values, color=style.BLUE, alpha=0.22, linewidth=0.8, label="training tasks")
+    label = f"training, mean of {window} steps"
+    axes.plot(steps, smooth(values, window), color=style.BLUE, linewidth=1.7, label=label)

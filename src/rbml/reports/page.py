@@ -1,0 +1,117 @@
+"""The report of a run: pictures, and a page of words and tables that shows them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rbml.errors import CheckpointError, RbmlError
+from rbml.reports import style, words
+from rbml.reports.adaptation import accuracy_by_step
+from rbml.reports.curves import learning_curve
+from rbml.reports.gallery import gallery
+from rbml.reports.phi import phi_figure, phi_table
+from rbml.reports.theta import theta_figure
+from rbml.tasks import FewShot
+from rbml.training import RunFolder
+from rbml.training.files import write_atomically
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_ENTRIES = {"tasks", "part", "ways", "shots", "episodes", "accuracy"}
+
+
+def write_report(run: RunFolder, tasks: FewShot | None, seed: int) -> list[Path]:
+    """Write all that can be said of a run under ``run.plots``: pictures, and ``report.md`` that shows them.
+
+    What is missing yet (a checkpoint, an evaluation) is said on the page in words, with the command that makes it.
+
+    Args:
+        run: the run; it may be interrupted, or not have begun.
+        tasks: where the pictured task comes from; ``None`` leaves it out.
+        seed: which task is pictured.
+
+    Returns:
+        The files that were written, the page last.
+
+    Raises:
+        CheckpointError: if the folder is not that of a run.
+        UsageError: if matplotlib is not installed.
+        RbmlError: if a file cannot be written.
+    """
+    style.new_figure(1, 1, "")  # asks for matplotlib before anything is written
+    page = [f"# {run.path.resolve().name}\n", *words.recipe_in_words(run)]
+    try:
+        run.plots.mkdir(exist_ok=True)
+    except OSError as error:
+        raise RbmlError(f"cannot make {run.plots}: {error.strerror}") from error
+    written: list[Path] = []
+    for title, name, draw, table in _sections(run, tasks, seed):
+        page.append(f"\n## {title}\n")
+        try:
+            page.append(table())
+            picture = draw()
+        except RbmlError as error:
+            page.append(f"{words.sentence(str(error))}\n")
+            continue
+        if picture is not None:
+            path = run.plots / f"{name}.png"
+            write_atomically(path, style.png(picture))
+            written.append(path)
+            page.append(f"![{title}]({path.name})\n")
+    path = run.plots / "report.md"
+    write_atomically(path, "\n".join(part for part in page if part).encode())
+    return [*written, path]
+
+
+Section = tuple[str, str, Callable[[], "Figure | None"], Callable[[], str]]
+
+
+def _sections(run: RunFolder, tasks: FewShot | None, seed: int) -> list[Section]:
+    """Return title, name of the picture, and how picture and text are made, of each part of the page."""
+    found, problems = evaluations(run)
+
+    def accuracy() -> str:
+        table = words.evaluation_table(found) if found else f"Not measured yet: `rbml evaluate {run.path}`.\n"
+        return "\n".join([table, *problems])
+
+    def task() -> str:
+        if tasks is None:
+            return f"Not drawn, for the data is not there: `rbml report {run.path} --data-root FOLDER`.\n"
+        return f"Task {seed}. The learner has seen the support pictures, and predicts every query by itself.\n"
+
+    def nothing() -> str:
+        return ""
+
+    return [
+        ("Accuracy", "adaptation", lambda: accuracy_by_step(found) if found else None, accuracy),
+        ("One task", "gallery", lambda: None if tasks is None else gallery(run, tasks, seed), task),
+        ("Learning curve", "learning_curve", lambda: learning_curve(run), nothing),
+        ("The learning strategy, phi", "phi", lambda: phi_figure(run), lambda: words.phi_in_words(phi_table(run))),
+        ("The initialisation, theta0", "theta", lambda: theta_figure(run), nothing),
+    ]
+
+
+def evaluations(run: RunFolder) -> tuple[dict[str, Any], list[str]]:
+    """Return what the run was measured to be, by name, and a sentence for each file that cannot be read."""
+    found: dict[str, Any] = {}
+    problems = []
+    for path in sorted(run.evaluation("any").parent.glob("*.json")):
+        try:
+            found[path.stem] = _evaluation(path)
+        except CheckpointError as error:
+            problems.append(f"{words.sentence(str(error))} Make it anew: `rbml evaluate {run.path}`.\n")
+    return found, problems
+
+
+def _evaluation(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path} is damaged: {error}") from error
+    if not isinstance(content, dict) or not content.keys() >= _ENTRIES or not content["accuracy"]:
+        raise CheckpointError(f"{path} is not an evaluation of rbml")
+    return content

@@ -1,0 +1,133 @@
+"""The words and tables of a report, in Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rbml.errors import RbmlError
+from rbml.reports import style
+from rbml.reports.curves import best_validation, journal
+from rbml.reports.phi import PhiRow, Summary
+from rbml.training import RunFolder
+
+
+def recipe_in_words(run: RunFolder) -> list[str]:
+    """Return what the run does and how far it has come, a list item each.
+
+    Raises:
+        CheckpointError: if the folder is not that of a run.
+    """
+    config, recipe = run.read_config(), run.recipe()
+    learner = recipe.build_learner()
+    sizes = {name: leaf.numel() for name, leaf in learner.named_parameters()}
+    theta = sum(size for name, size in sizes.items() if name.startswith("model."))
+    adapted = sum(sizes[f"model.{name}"] for name in learner.adapted)
+    shape = (
+        f" ({recipe.filters} filters, norm: {recipe.norm}, pooling: {recipe.pool})" if recipe.model == "conv4" else ""
+    )
+    part = "" if adapted == theta else f", of which a task adapts {style.count(adapted)}"
+    phi = sum(sizes.values()) - theta
+    start = "" if recipe.lr is None else f" of rate {recipe.lr:g}"
+    clip = f", gradients clipped at norm {recipe.clip:g}" if recipe.clip else ""
+    about = "; ".join(f"{part}: {text}" for part, text in config.get("about", {}).items())
+    engine = type(learner.hypergradient).__name__
+    lines = {
+        "Tasks": f"{recipe.ways}-way {recipe.shots}-shot, {recipe.queries} queries a class, from {recipe.data}"
+        + (f" ({about})" if about else ""),
+        "Learner": f"{recipe.algorithm}, {learner.steps} inner step{'s' * (learner.steps != 1)}{start}, "
+        f"hypergradient: {engine}, batch-norm statistics while training: {recipe.statistics}",
+        "Model": f"{recipe.model}{shape}, theta0 of {style.count(theta)} parameters{part}; phi of {style.count(phi)}",
+        "Outer loop": f"Adam, rate {recipe.outer_lr:g} falling to zero along a cosine over "
+        f"{style.count(recipe.meta_steps)} steps of {recipe.tasks} tasks{clip}",
+        "Seed": str(recipe.seed),
+        "Versions": ", ".join(f"{name} {version}" for name, version in config.get("versions", {}).items()),
+        "Progress": _progress(run),
+    }
+    return [f"- **{name}:** {text}" for name, text in lines.items()]
+
+
+def _progress(run: RunFolder) -> str:
+    recipe = run.recipe()
+    try:
+        entries = journal(run)
+    except RbmlError as error:
+        return sentence(str(error))
+    last = entries[-1]["step"]
+    seconds = sum(entry.get("seconds", 0.0) for entry in entries)
+    text = f"{style.count(last)} of {style.count(recipe.meta_steps)} outer steps, {duration(seconds)}"
+    if best := best_validation(entries):
+        text += f"; best validation {100 * best['validation']:.1f} % at step {style.count(best['step'])}"
+    if last < recipe.meta_steps:
+        text += f". Not finished: go on with `rbml train --resume {run.path}`"
+    shown = "best validation" if run.best.is_file() else "last checkpoint"
+    return f"{text}. What follows is of the {shown}"
+
+
+def evaluation_table(evaluations: Mapping[str, Any]) -> str:
+    """Return a row for every evaluation: accuracy before and after adaptation, mean ± 95 % interval in per cent."""
+    kinds = list(dict.fromkeys(which for one in evaluations.values() for which in one["accuracy"]))
+    rows = []
+    for one in evaluations.values():
+        setting = [one["tasks"], one["part"], f"{one['ways']}-way {one['shots']}-shot", style.count(one["episodes"])]
+        scores = [one["accuracy"].get(which) for which in kinds]
+        first = next(column for column in scores if column)
+        cells = [score(column[-1]) if column else "" for column in scores]
+        rows.append([*setting, str(len(first) - 1), score(first[0]), *cells])
+    head = ["source", "part", "tasks", "episodes", "inner steps", f"before ({kinds[0]})", *kinds]
+    return "Accuracy in %, mean ± 95 % interval over tasks.\n\n" + table(head, rows)
+
+
+def phi_in_words(rows: Sequence[PhiRow]) -> str:
+    """Return the table of phi; or that nothing of it is learned."""
+    if not rows:
+        return "Nothing of the strategy is learned: its numbers stay as the recipe sets them.\n"
+    head = ["number", "layer", "one value", "values", "start", "learned", "std", "below 0", "unit"]
+    cells = []
+    for row in rows:
+        below = f"{100 * row.learned.negative:.3g} %"
+        what = [f"`{row.name}`", row.layer, row.granularity, style.count(row.values)]
+        cells.append([*what, spread(row.start), spread(row.learned), f"{row.learned.std:.3g}", below, row.unit])
+    return "Mean (lowest to highest), in real values.\n\n" + table(head, cells)
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    r"""Return a Markdown table.
+
+    >>> print(table(["a", "b"], [["1", "x|y"]]))
+    | a | b |
+    | --- | --- |
+    | 1 | x\|y |
+    <BLANKLINE>
+    """
+    lines = [head, ["---"] * len(head), *rows]
+    return "".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |\n" for line in lines)
+
+
+def score(one: Mapping[str, Any]) -> str:
+    """Return an accuracy with its interval, in per cent."""
+    return f"{100 * one['mean']:.1f} ± {100 * one['interval']:.1f}"
+
+
+def spread(summary: Summary) -> str:
+    """Return a mean with its extremes, or the value alone where they are one."""
+    if summary.min == summary.max:
+        return f"{summary.mean:.3g}"
+    return f"{summary.mean:.3g} ({summary.min:.3g} to {summary.max:.3g})"
+
+
+def duration(seconds: float) -> str:
+    """Return a time as a person writes it.
+
+    >>> duration(42.4), duration(754), duration(7320)
+    ('42 s', '13 min', '2 h 2 min')
+    """
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def sentence(text: str) -> str:
+    """Return an error's message as a sentence."""
+    return text[:1].upper() + text[1:].rstrip(".") + "."

@@ -1,0 +1,39 @@
+"""The small file in which a model that has learned somebody's classes is kept."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rbml.errors import CheckpointError
+from rbml.functional import isolated
+from rbml.learner import Adapted
+from rbml.training import files
+from rbml.training.recipe import Recipe
+
+
+def save_adapted(path: Path, adapted: Adapted, recipe: Recipe, names: list[str]) -> None:
+    """Write an adapted model with the names of its classes.
+
+    Raises:
+        RbmlError: if it cannot be written.
+    """
+    content = {"recipe": recipe.to_json(), "names": names, "model": adapted.model.state_dict()}
+    files.save(path, "adapted", content)
+
+
+def load_adapted(path: Path) -> tuple[Adapted, Recipe, list[str]]:
+    """Return the adapted model, the recipe of its run, and the class names in the order of its outputs.
+
+    Raises:
+        CheckpointError: if the file is damaged, or is not one of these.
+    """
+    content = files.load(path, "adapted")
+    recipe = Recipe.from_json(content["recipe"])
+    state = content["model"]
+    model = isolated(recipe.build_model())
+    own = model.state_dict()
+    if own.keys() != state.keys():
+        raise CheckpointError(f"{path} belongs to another model than it says: {sorted(own.keys() ^ state.keys())}")
+    parameters = {name: state[name] for name, _ in model.named_parameters()}
+    statistics = {name: leaf for name, leaf in state.items() if name not in parameters}
+    return Adapted(model, parameters, statistics), recipe, content["names"]
