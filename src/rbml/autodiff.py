@@ -38,6 +38,7 @@ def grad_product(objective: Objective, theta: Tree, m: Tree, direction: Tree, mo
     """
     if mode == "forward":
         gradients = func.grad(objective, argnums=(0, 1)) if m else _theta_only(objective)
+        theta = {name: leaf.contiguous() for name, leaf in theta.items()}  # no tangent fits an expanded tensor
         along_theta, along_m = func.jvp(lambda point: gradients(point, m), (theta,), (direction,))[1]
         return along_theta, along_m
     pull = func.vjp(lambda point, meta: func.grad(objective)(point, meta), theta, m)[1]

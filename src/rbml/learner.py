@@ -295,7 +295,7 @@ class Learner(nn.Module):
         """Return a parameter of the head with a row a class; other class counts start from the mean row."""
         if ways is None or name not in self.head or leaf.shape[0] == ways:
             return leaf
-        return leaf.mean(0, keepdim=True).expand(ways, *leaf.shape[1:])
+        return leaf.mean(0, keepdim=True).expand(ways, *leaf.shape[1:]).clone()  # forward mode writes into it
 
     def _enters(self) -> dict[str, frozenset[str]]:
         terms = self.strategy.terms_of(dict(self.phi.named_parameters()))

@@ -1,9 +1,10 @@
 """Operators that PyTorch cannot differentiate as a hypergradient needs, replaced by equal formulas that it can.
 
 The adjoint sweep takes a forward derivative of a gradient, vectorised over tasks. A few common operators do not have
-it: the mean of ``F.mse_loss`` (PyTorch writes into an immutable zero), ``F.huber_loss``, ``F.soft_margin_loss``; fused
-attention has no second derivative of any kind, and ``F.batch_norm`` none by statistics that it is given. Inside :class:`Differentiable` each is the same function of the same
-arguments, made of operators that have every derivative; nothing else is touched.
+it: the mean of ``F.mse_loss`` (PyTorch writes into an immutable zero), ``F.huber_loss``, ``F.soft_margin_loss``. Fused
+attention has no second derivative of any kind, and ``F.batch_norm`` no derivative by statistics that it is given.
+Inside :class:`Differentiable` each is the same function of the same arguments, made of operators that have every
+derivative; nothing else is touched.
 """
 
 from __future__ import annotations
