@@ -4,8 +4,9 @@
     python benchmarks/omniglot.py long      # 5-way 1-shot, hours
     python benchmarks/omniglot.py twenty    # 20-way 1-shot, hours
 
-Needs Omniglot under $RBML_DATA (or the network). A run that was stopped goes on where it was. Prints the machine's speed, the
-training time from the journal, and the tables of ``rbml evaluate`` with the papers' one query a class and with five.
+Needs Omniglot under $RBML_DATA (or the network). A run that was stopped goes on where it was. Prints the machine's
+speed, the training time from the journal, and the tables of ``rbml evaluate`` with the papers' one query a class and
+with five.
 """
 
 from __future__ import annotations
@@ -46,7 +47,8 @@ def main() -> None:
     parser.add_argument("--run", type=Path)
     chosen = parser.parse_args()
     run = chosen.run or Path("runs") / f"omniglot-{chosen.setting}"
-    print(f"{platform.machine()}, {os.cpu_count()} cores, {gflops():.0f} GFLOP/s in float32 before, torch {torch.__version__}")
+    machine = f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}"
+    print(f"{machine}: {gflops():.0f} GFLOP/s in float32 before")
 
     rbml = [sys.executable, "-m", "rbml.cli"]
     subprocess.run([*rbml, "train", "omniglot", *SETTINGS[chosen.setting], "--resume", str(run)], check=True)

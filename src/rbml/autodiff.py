@@ -7,7 +7,6 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, func
-from torch._inductor.exc import InvalidCxxCompiler
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils._pytree import tree_leaves, tree_map
 
@@ -86,7 +85,11 @@ def mean_over_tasks(
         losses.append(loss)
         auxes.append(aux)
         total = add(total, grads)
-    return torch.cat(losses).mean(), scale(total, 1 / count), {k: torch.cat([aux[k] for aux in auxes]) for k in auxes[0]}
+    return (
+        torch.cat(losses).mean(),
+        scale(total, 1 / count),
+        {k: torch.cat([aux[k] for aux in auxes]) for k in auxes[0]},
+    )
 
 
 class Compiled:
@@ -112,6 +115,8 @@ class Compiled:
         key = tuple((leaf.shape, leaf.dtype, leaf.device) for leaf in tree_leaves(arguments))
         if key in self._graphs:
             return self._graphs[key](*arguments)
+        from torch._inductor.exc import InvalidCxxCompiler  # noqa: PLC0415  it takes as long to load as PyTorch
+
         # Distinct tensors: one tensor given for two arguments would be traced as one input.
         graph = make_fx(function)(*tree_map(lambda leaf: leaf.contiguous().clone(), arguments))
         self._graphs[key] = torch.compile(graph, fullgraph=True)

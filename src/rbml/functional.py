@@ -21,6 +21,7 @@ from torch.func import functional_call
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from rbml.errors import UsageError
+from rbml.operators import Differentiable
 from rbml.tree import Tree
 
 
@@ -61,7 +62,8 @@ def call(module: nn.Module, parameters: Tree, x: Tensor, statistics: Tree | None
     if statistics is None:
         for _, layer in batch_norms(module):
             layer.train()
-    prediction: Tensor = functional_call(module, parameters | (statistics or {}), (x,))
+    with Differentiable():
+        prediction: Tensor = functional_call(module, parameters | (statistics or {}), (x,))
     return prediction
 
 

@@ -141,7 +141,9 @@ class Learner(nn.Module):
         check_episodes(episodes, self.ways, self._dtype(), self._predict(self.ways))
         m = {name: leaf.detach() for name, leaf in self.named_parameters() if leaf.requires_grad}
 
-        def one(m: Tree, support_x: Tensor, support_y: Tensor, query_x: Tensor, query_y: Tensor) -> tuple[Tensor, Tree, Tree]:
+        def one(
+            m: Tree, support_x: Tensor, support_y: Tensor, query_x: Tensor, query_y: Tensor
+        ) -> tuple[Tensor, Tree, Tree]:
             inner = self.inner(Batch(support_x, support_y), Batch(query_x, query_y))
             loss, grads, aux, info = self.hypergradient(inner, m)
             return loss, grads, prefixed(aux | {"loss": loss}, "aux.") | prefixed(info, "info.")
@@ -261,8 +263,8 @@ class Learner(nn.Module):
 
         def objective(theta: Tree, m: Tree, t: int) -> Tensor:
             fit = functional.running_statistics(self.model) if statistics == "running" else None
+            prediction = functional.call(self.model, self._whole(theta, own | m, ways), support.x, fit)
             with Differentiable():
-                prediction = functional.call(self.model, self._whole(theta, own | m, ways), support.x, fit)
                 loss = self.loss(prediction, support.y)
                 if not self.strategy.terms:
                     return loss
@@ -272,9 +274,9 @@ class Learner(nn.Module):
             return Carry(*self.strategy.update(grads, carry.state, carry.theta, phi(m), t))
 
         def outer(carry: Carry, m: Tree) -> tuple[Tensor, Tree]:
+            used = self._statistics(carry.theta, own | m, support.x, statistics)
+            prediction = functional.call(self.model, self._whole(carry.theta, own | m, ways), query.x, used)
             with Differentiable():
-                used = self._statistics(carry.theta, own | m, support.x, statistics)
-                prediction = functional.call(self.model, self._whole(carry.theta, own | m, ways), query.x, used)
                 return self.loss(prediction, query.y), {"prediction": prediction}
 
         return Inner(start, objective, update, outer, self.steps, self._enters())

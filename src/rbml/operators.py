@@ -24,7 +24,7 @@ def _reduced(each: Tensor, reduction: str) -> Tensor:
 
 
 def _mse_loss(input: Tensor, target: Tensor, *, reduction: str = "mean", **rest: Any) -> Tensor:
-    if any(value is not None for value in rest.values()):  # with weights PyTorch itself writes the formula out
+    if any(value is not None for value in rest.values()):  # weights, which PyTorch itself writes out, or old options
         return F.mse_loss(input, target, reduction=reduction, **rest)
     return _reduced(F.mse_loss(input, target, reduction="none"), reduction)
 
@@ -37,7 +37,10 @@ def _huber_loss(
 
 
 def _soft_margin_loss(input: Tensor, target: Tensor, *, reduction: str = "mean", **rest: Any) -> Tensor:
-    return _reduced(-F.logsigmoid(input * target), reduction)
+    if any(value is not None for value in rest.values()):
+        return F.soft_margin_loss(input, target, reduction=reduction, **rest)
+    agreement = input * target
+    return F.binary_cross_entropy_with_logits(agreement, torch.ones_like(agreement), reduction=reduction)
 
 
 def _batch_norm(

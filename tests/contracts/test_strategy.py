@@ -57,7 +57,7 @@ def test_a_plain_number_is_fixed_and_a_hyper_says_for_itself(name: str) -> None:
     assert MAKE[name](own, name="other").name == "other"
 
 
-@pytest.mark.parametrize(("name", "per", "per_step"), product(NAMES, PERS, (False, True)))
+@pytest.mark.parametrize(("name", "per", "per_step"), list(product(NAMES, PERS, (False, True))))
 def test_phi_has_one_leaf_a_group_whatever_the_part(name: str, per: str, per_step: bool) -> None:
     part = MAKE[name](Hyper(0.3, per=per, per_step=per_step))
     learned, fixed = chain(part).initial(tree(), 3, None)
@@ -68,7 +68,7 @@ def test_phi_has_one_leaf_a_group_whatever_the_part(name: str, per: str, per_ste
     assert all(leaf.dtype == torch.float64 for leaf in (learned | fixed).values())
 
 
-@pytest.mark.parametrize(("name", "per"), product(RULES, PERS))
+@pytest.mark.parametrize(("name", "per"), list(product(RULES, PERS)))
 def test_a_rule_is_a_pure_function_of_what_it_is_given(name: str, per: str) -> None:
     part = MAKE[name](Hyper((0.1, 0.4), per=per, per_step=True))
     plan, phi, theta = chain(part), phi_of(part), tree(1)
@@ -86,21 +86,21 @@ def test_a_rule_is_a_pure_function_of_what_it_is_given(name: str, per: str) -> N
     assert all(key.startswith(f"{name}/") for key in state)
 
 
-@pytest.mark.parametrize(("name", "per"), product(RULES, PERS))
+@pytest.mark.parametrize(("name", "per"), list(product(RULES, PERS)))
 def test_a_rule_has_the_derivatives_that_it_should(name: str, per: str) -> None:
     """Forward and reverse mode agree with central differences, by theta, gradient, state and phi, and under vmap."""
     part = MAKE[name](Hyper((0.1, 0.4), per=per, bounds=(0, 1)))
     plan, phi = chain(part), phi_of(part)
     state = {key: leaf + 0.3 for key, leaf in plan.init(tree(1)).items()}
 
+    given = (tree(2), state, tree(1), phi)
+
     def run(*flat: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        trees, rest = [], list(flat)
-        for like in (tree(2), state, tree(1), phi):
-            trees.append({key: rest.pop(0) for key in like})
-        theta, after = plan.update(*trees, 0)
+        rest = list(flat)
+        theta, after = plan.update(*({key: rest.pop(0) for key in like} for like in given), 0)
         return (*theta.values(), *after.values())
 
-    inputs = tuple(leaf.clone().requires_grad_() for one in (tree(2), state, tree(1), phi) for leaf in one.values())
+    inputs = tuple(leaf.clone().requires_grad_() for one in given for leaf in one.values())
     assert torch.autograd.gradcheck(
         run, inputs, fast_mode=True, check_forward_ad=True, check_batched_grad=True, check_batched_forward_grad=True
     )
@@ -122,20 +122,20 @@ def test_a_rule_vectorised_over_tasks_equals_the_loop(name: str) -> None:
         assert all(torch.allclose(whole[key][index], leaf, rtol=1e-14) for key, leaf in two(one).items())
 
 
-@pytest.mark.parametrize(("name", "per"), product(TERMS, PERS))
+@pytest.mark.parametrize(("name", "per"), list(product(TERMS, PERS)))
 def test_a_term_is_a_scalar_with_derivatives(name: str, per: str) -> None:
     part = MAKE[name](Hyper((0.1, 0.4), per=per, bounds=(0, None)))
     plan, phi, theta = chain(part, sgd(0.1)), phi_of(part), tree(1)
     batch = (torch.randn(5, 3), torch.arange(5), torch.randn(5, 2))
+    given = (theta, tree(2), phi)
 
     def run(*flat: torch.Tensor) -> torch.Tensor:
         rest = list(flat)
-        trees = [{key: rest.pop(0) for key in like} for like in (theta, tree(2), phi)]
-        value = plan.term(*trees, batch, 0)
+        value = plan.term(*({key: rest.pop(0) for key in like} for like in given), batch, 0)
         assert isinstance(value, torch.Tensor) and value.dim() == 0
         return value
 
-    inputs = tuple(leaf.clone().requires_grad_() for one in (theta, tree(2), phi) for leaf in one.values())
+    inputs = tuple(leaf.clone().requires_grad_() for one in given for leaf in one.values())
     assert torch.autograd.gradcheck(run, inputs, check_forward_ad=True, check_batched_grad=True)
     assert torch.autograd.gradgradcheck(run, inputs, check_fwd_over_rev=True)
 

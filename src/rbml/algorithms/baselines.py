@@ -12,8 +12,8 @@ from rbml.strategy import chain, momentum, sgd
 from rbml.tasks import Episodes
 
 
-def scratch(model: nn.Module, lr: float = 0.03, steps: int = 50, **options: Any) -> Learner:
-    """Train the whole network on the few examples from its random start, with momentum: nothing is learned across tasks.
+def scratch(model: nn.Module, lr: float = 0.1, steps: int = 30, **options: Any) -> Learner:
+    """Train the whole network on the few examples from its random start, with momentum: no learning across tasks.
 
     Use it untrained: ``scratch(model).evaluate(episodes, "inductive")``.
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 
 def main() -> None:
     """Run the command line."""
+    # Threads that wait shall sleep, not spin: on a machine that others use too, spinning was ten times slower
+    # (docs/facts.md). OpenMP reads this once, when PyTorch is loaded.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         from rbml.cli.main import cli
     except ImportError as error:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from pathlib import Path
 
 import click
+import torch
 
 from rbml.cli.show import console
 from rbml.data.folder import read_classes
@@ -14,10 +16,12 @@ from rbml.training import RunFolder
 from rbml.training.adapted_file import save_adapted
 from rbml.training.evaluator import leave_one_out
 
+_LISTED = 12  # classes that are named one by one
+
 
 @click.command("adapt")
 @click.argument("run", type=click.Path(path_type=Path))
-@click.option("--support", type=click.Path(path_type=Path), required=True, help="A folder with one folder of pictures a class.")
+@click.option("--support", type=click.Path(path_type=Path), required=True, help="One folder of pictures a class.")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="The file to write.")
 def command(run: Path, support: Path, out: Path) -> None:
     """Learn your own classes with the learner of RUN: any number of them, any number of pictures each.
@@ -30,15 +34,18 @@ def command(run: Path, support: Path, out: Path) -> None:
     learner, recipe = folder.learner(), folder.recipe()
     found = read_classes(support, recipe.size, recipe.channels)
     if found.classes < 2:
-        raise UsageError(f"{support} has one class folder ({found.names[0]}): there is nothing to tell apart")
+        raise UsageError(f"{support} has one class folder ({found.names[0]}): add another one to tell it from")
     began = time.perf_counter()
     x = found.x.float() / 255
     adapted = learner.adapt(x, found.y, ways=found.classes)
     save_adapted(out, adapted, recipe, found.names)
     seconds = time.perf_counter() - began
-    counts = ", ".join(f"{name} {int((found.y == label).sum())}" for label, name in enumerate(found.names))
-    console.print(f"Learned {found.classes} classes from {len(found.y)} pictures in {seconds:.1f} s: {counts}")
+    counts = torch.bincount(found.y, minlength=found.classes).tolist()
+    each = ", ".join(f"{name} {count}" for name, count in zip(found.names, counts, strict=True))
+    if found.classes > _LISTED:
+        each = f"{min(counts)} to {max(counts)} each"
+    console.print(f"Learned {found.classes} classes from {len(found.y)} pictures in {seconds:.1f} s: {each}")
     right = leave_one_out(learner, x, found.y, found.classes)
     if right is not None:
         console.print(f"Leaving out one picture at a time, {right.mean:.0%} of {right.tasks} were classified right.")
-    console.print(f"Next: rbml predict {out} PICTURE...")
+    console.print(f"Next: rbml predict {shlex.quote(str(out))} IMAGE...")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,29 +13,39 @@ from rbml import algorithms
 from rbml.cli.evaluate import keep, measure
 from rbml.cli.show import bar, console, percent, table
 from rbml.cli.train import meta_train
+from rbml.errors import UsageError
 from rbml.reports import write_report
 from rbml.tasks import FewShot, generator
 from rbml.training import Recipe, RunFolder, Score
 from rbml.training.evaluator import accuracy, draw
 from rbml.training.recipe import START, TEST
 
-RECIPE = Recipe(data="glyphs", meta_steps=600, tasks=16, queries=5, outer_lr=3e-3, validate_every=100, save_every=50)
-QUERIES = 10
+RECIPE = Recipe(
+    data="glyphs",
+    algorithm="meta_sgd",
+    lr=0.4,
+    meta_steps=500,
+    tasks=16,
+    outer_lr=4e-3,
+    validate_every=100,
+    save_every=50,
+)
+QUERIES, FEW = 10, 50
 
 
 @click.command("demo")
-@click.option("--run", type=click.Path(path_type=Path), default=Path("runs/demo"), show_default=True, help="The run folder.")
-@click.option("--meta-steps", type=click.IntRange(1), default=RECIPE.meta_steps, show_default=True, help="Outer steps.")
+@click.option("--run", type=click.Path(path_type=Path), default="runs/demo", show_default=True, help="The folder.")
+@click.option("--meta-steps", type=click.IntRange(1), help=f"Outer steps.  [default: {RECIPE.meta_steps}]")
 @click.option("--episodes", type=click.IntRange(2), default=200, show_default=True, help="Tasks of each measurement.")
-def command(run: Path, meta_steps: int, episodes: int) -> None:
+def command(run: Path, meta_steps: int | None, episodes: int) -> None:
     """Meta-train on drawn glyphs, then learn real handwritten digits from 1 and 5 examples.
 
     The digits (scikit-learn's) are never seen in training. A demo that was stopped goes on where it was.
     """
     folder = RunFolder(run)
-    recipe = folder.recipe() if folder.config.is_file() else replace(RECIPE, meta_steps=meta_steps)
+    recipe = _recipe(folder, meta_steps)
     console.print("1. Meta-training on invented characters, drawn from a seed")
-    meta_train(folder, recipe, None)
+    meta_train(folder, recipe, None, None, f"rbml demo --run {shlex.quote(str(run))}")
     console.print("2. Learning classes that were never seen, each task from its few examples alone")
     rows = [_row(folder, recipe, source, shots, episodes) for source in ("glyphs", "digits") for shots in (1, 5)]
     table(
@@ -44,12 +55,22 @@ def command(run: Path, meta_steps: int, episodes: int) -> None:
     )
     console.print(
         f"Learned learner: {recipe.algorithm}, one gradient step. From scratch: the same network from random weights, "
-        "50 steps with momentum on the same examples. Nearest neighbour: on pixels."
+        f"30 steps with momentum on the same examples (first {FEW} tasks). Nearest neighbour: on pixels."
     )
     console.print("3. Pictures")
     tasks = recipe.build_tasks("test", data="digits", shots=5, queries=QUERIES)
     for path in write_report(folder, tasks, seed=0):
         console.print(f"   {path}")
+
+
+def _recipe(folder: RunFolder, meta_steps: int | None) -> Recipe:
+    """Return what the demo does, or refuse to go on with a folder that holds something else."""
+    if not folder.config.is_file():
+        return replace(RECIPE, meta_steps=meta_steps or RECIPE.meta_steps)
+    recipe = folder.recipe()
+    if recipe != replace(RECIPE, meta_steps=meta_steps or recipe.meta_steps):
+        raise UsageError(f"{folder.path} holds another run than the one asked for: name another --run, or remove it")
+    return recipe
 
 
 def _row(folder: RunFolder, recipe: Recipe, source: str, shots: int, episodes: int) -> list[str]:
@@ -67,15 +88,18 @@ NAMES = {"glyphs": "glyphs, held-out classes", "digits": "real handwritten digit
 
 
 def baselines(recipe: Recipe, tasks: FewShot, episodes: int) -> tuple[Score, Score]:
-    """Return training from scratch and the nearest neighbour on the tasks that :func:`measure` draws."""
+    """Return training from scratch and the nearest neighbour on the tasks that :func:`measure` draws.
+
+    Training from scratch is slow: it is measured on the first ``FEW`` of them.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(generator(recipe.seed, START).initial_seed())
         learner = algorithms.scratch(recipe.build_model(), chunk=recipe.chunk)
-    fresh, near = [], []
-    with bar(episodes, what="baselines") as progress:
-        for part in draw(tasks, episodes, recipe.chunk, recipe.seed, TEST):
+    near = [algorithms.nearest_neighbour(part) for part in draw(tasks, episodes, recipe.chunk, recipe.seed, TEST)]
+    fresh, few = [], min(episodes, FEW)
+    with bar(few, what="training from scratch") as progress:
+        for part in draw(tasks, episodes, 10, recipe.seed, TEST)[: -(-few // 10)]:
             last = learner.evaluate(part, "inductive", each_step=False)
             fresh.append(accuracy(last.prediction, part.query.y))
-            near.append(algorithms.nearest_neighbour(part))
             progress.advance(progress.task_ids[0], part.tasks)
     return Score.of(torch.cat(fresh)), Score.of(torch.cat(near))

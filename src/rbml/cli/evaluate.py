@@ -9,49 +9,74 @@ from typing import Any
 
 import click
 
+from rbml.cli.options import absolute
 from rbml.cli.show import bar, console, keep_memory, percent, table
+from rbml.data import PARTS
+from rbml.data.folder import divided
 from rbml.errors import RbmlError
 from rbml.learner import Learner
 from rbml.tasks import FewShot
-from rbml.training import RunFolder, evaluate, files
+from rbml.training import RunFolder, Score, evaluate, files
 from rbml.training.recipe import TEST
 
 
 @click.command("evaluate")
 @click.argument("run", type=click.Path(path_type=Path))
-@click.option("--tasks", "source", help="Another source: quickdraw, digits, folder:PATH.  [default: the run's own]")
-@click.option("--split", help="Its split of the classes.")
-@click.option("--part", type=click.Choice(["train", "val", "test"]), default="test", show_default=True, help="Which classes.")
+@click.option(
+    "--tasks",
+    "source",
+    metavar="SOURCE",
+    help="Another source: quickdraw, digits, folder:PATH.  [default: the run's own]",
+)
+@click.option("--split", metavar="NAME", help="Its split of the classes.")
+@click.option(
+    "--part",
+    type=click.Choice([*PARTS, "all"]),
+    help="Which classes.  [default: test; all, of another folder than the run's that is not divided]",
+)
 @click.option("--ways", type=click.IntRange(2), help="Classes a task.  [default: the run's]")
 @click.option("--shots", type=click.IntRange(1), help="Support examples a class.  [default: the run's]")
 @click.option("--queries", type=click.IntRange(1), help="Query examples a class.  [default: the run's]")
 @click.option("--steps", type=click.IntRange(0), help="Inner steps.  [default: the run's]")
 @click.option("--episodes", type=click.IntRange(2), default=1000, show_default=True, help="How many tasks.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Which tasks.")
-@click.option("--which", type=click.Choice(["best", "last"]), default="best", show_default=True, help="Which checkpoint.")
-@click.option("--data-root", help="Where data is looked for.  [default: the run's]")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Which tasks.")
+@click.option("--which", type=click.Choice(["best", "last"]), default="best", help="Checkpoint.  [default: best]")
+@click.option("--data-root", metavar="PATH", help="Where data is looked for.  [default: the run's]")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(
-    run: Path, source: str | None, steps: int | None, episodes: int, seed: int, which: str, as_json: bool, **changes: Any
+    run: Path,
+    source: str | None,
+    steps: int | None,
+    episodes: int,
+    seed: int,
+    which: str,
+    as_json: bool,
+    **changes: Any,
 ) -> None:
     """Measure RUN on test tasks: accuracy after every inner step, transductive and inductive.
 
     Transductive: batch norm uses the statistics of the query batch, as the papers do. Inductive: those of the support
     batch, so that a prediction does not depend on other queries.
-    """
+
+    \b
+    rbml evaluate runs/omniglot-5w1s-maml
+    rbml evaluate runs/omniglot-5w1s-maml --tasks quickdraw --ways 10
+    rbml evaluate runs/omniglot-5w1s-maml --tasks folder:my_pictures
+    """  # noqa: D301  \b is click's
     keep_memory()
     folder = RunFolder(run)
     root = changes.pop("data_root") or folder.read_config()["data_root"]
-    part = changes.pop("part")
+    own, source = folder.recipe().data, absolute(source)
+    part = changes.pop("part") or _part(source, own)
     if source is not None:
         changes |= {"data": source, "split": changes["split"] or ""}
     changes = {name: (value or None) for name, value in changes.items() if value is not None}
     learner = folder.learner(which)
     tasks = folder.recipe().build_tasks(part, root, **changes)
     result = measure(learner, tasks, episodes, seed, steps)
-    name = (source or folder.recipe().data).replace("/", "_").replace(":", "-").strip("-")
-    result |= {"tasks": source or folder.recipe().data, "part": part}
-    result["name"] = f"{name}-{tasks.ways}w{tasks.shots}s"
+    name = (source or own).replace("/", "_").replace(":", "-").strip("-")
+    result |= {"tasks": source or own, "part": part}
+    result["name"] = f"{name}-{tasks.ways}w{tasks.shots}s" + (f"-{part}" if part in ("train", "val") else "")
     keep(folder, result)
     if as_json:
         click.echo(json.dumps(result, indent=2))
@@ -59,11 +84,18 @@ def command(
     show(result)
 
 
+def _part(source: str | None, own: str) -> str:
+    """Return which classes are meant where none are named: nothing of a foreign folder was learned on."""
+    kind, _, path = (source or "").partition(":")
+    return "all" if kind == "folder" and source != own and not divided(Path(path)) else "test"
+
+
 def measure(learner: Learner, tasks: FewShot, episodes: int, seed: int, steps: int | None = None) -> dict[str, Any]:
     """Evaluate with a progress bar and return the result as plain values."""
     with bar(episodes, what="evaluating") as progress:
         one = progress.task_ids[0]
-        scores = evaluate(learner, tasks, episodes, seed, TEST, steps, advance=lambda count: progress.advance(one, count))
+        done = lambda count: progress.advance(one, count)  # noqa: E731
+        scores = evaluate(learner, tasks, episodes, seed, TEST, steps, advance=done)
     return {
         "about": tasks.about,
         "ways": tasks.ways,
@@ -87,10 +119,9 @@ def keep(folder: RunFolder, result: dict[str, Any]) -> None:
 
 def show(result: dict[str, Any]) -> None:
     """Print the table of a result."""
-    from rbml.training import Score
-
     columns = [[Score(**score) for score in column] for column in result["accuracy"].values()]
     rows = [[str(step), *map(percent, scores)] for step, scores in enumerate(zip(*columns, strict=True))]
-    setting = f"{result['ways']}-way {result['shots']}-shot, {result['queries']} queries a class, {result['episodes']} tasks"
+    setting = f"{result['ways']}-way {result['shots']}-shot, {result['queries']} queries a class"
+    setting += f", {result['episodes']} tasks"
     console.print(result["about"])
     table(f"accuracy in %, mean ± 95 % interval: {setting}", ["inner steps", *result["accuracy"]], rows)

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import click
 
+from rbml.errors import unknown
+
 KINDS = {
     "algorithms": "rbml.algorithms",
     "strategies": "rbml.strategy",
@@ -19,9 +21,14 @@ KINDS = {
 
 
 @click.command("list")
-@click.argument("kind", type=click.Choice(list(KINDS)), required=False)
+@click.argument("kind", required=False)
 def command(kind: str | None) -> None:
-    """Say what there is, a line each."""
+    """Say what there is, a line each.
+
+    KIND is algorithms, strategies, engines, models, data or tasks; all of them by default.
+    """
+    if kind is not None and kind not in KINDS:
+        raise unknown("list", kind, KINDS)
     for one in [kind] if kind else KINDS:
         if kind is None:
             click.secho(one, bold=True)
@@ -69,5 +76,5 @@ def _table(tree: ast.Module) -> list[tuple[str, ast.expr]]:
 def _first_line(tree: ast.Module, name: str) -> str:
     for node in tree.body:
         if isinstance(node, ast.FunctionDef | ast.ClassDef) and node.name == name:
-            return (ast.get_docstring(node) or "").splitlines()[0]
+            return (ast.get_docstring(node) or "").splitlines()[0].replace("``", "'")
     raise AssertionError(f"{name} is not where the table says")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
+import traceback
 from typing import Any
 
 import click
@@ -36,7 +38,9 @@ class LazyGroup(click.Group):
         command: click.Command = importlib.import_module(f"rbml.cli.{cmd_name}").command
         return command
 
-    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
         """Find a command, or say which was probably meant."""
         if args and args[0] not in COMMANDS and not args[0].startswith("-"):
             raise unknown("command", args[0], COMMANDS)
@@ -54,9 +58,13 @@ class LazyGroup(click.Group):
         arguments = [argument for argument in arguments if argument != "--debug"]
         try:
             code = super().main(arguments, prog_name="rbml", standalone_mode=False)
+            sys.stdout.flush()
+        except BrokenPipeError:  # who reads has seen enough: rbml list | head
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            code = 1
         except (Exception, KeyboardInterrupt) as error:
             if debug:
-                raise
+                traceback.print_exception(error)
             code = _explain(error)
         sys.exit(code if isinstance(code, int) else 0)
 
@@ -66,14 +74,17 @@ def _explain(error: BaseException) -> int:
     if isinstance(error, click.exceptions.NoArgsIsHelpError):
         click.echo(error.format_message())
         return 2
-    if isinstance(error, click.ClickException):
+    if isinstance(error, click.UsageError):
+        command = error.ctx.command_path if error.ctx else "rbml"
+        message, code = f"{error.format_message().rstrip('.')} ({command} --help)", 2
+    elif isinstance(error, click.ClickException):
         message, code = error.format_message(), error.exit_code
     elif isinstance(error, click.Abort | KeyboardInterrupt):
         message, code = "interrupted", 130
     elif isinstance(error, RbmlError):
         message, code = str(error), 2 if isinstance(error, UsageError) else 1
-    elif isinstance(error, MemoryError):
-        message, code = "out of memory: try a smaller --chunk", 1
+    elif isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "allocate memory" in str(error)):
+        message, code = "out of memory: a run with a smaller --chunk needs less", 1
     elif isinstance(error, OSError):
         message, code = str(error), 1
     else:

@@ -22,7 +22,10 @@ from rbml.training.adapted_file import load_adapted
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, with the probability of every class.")
 @click.option("--csv", "as_csv", is_flag=True, help="Print CSV, with the probability of every class.")
 def command(file: Path, pictures: tuple[Path, ...], as_json: bool, as_csv: bool) -> None:
-    """Classify pictures with FILE, which `rbml adapt` wrote. Each is judged by itself, whatever others are in the call."""
+    """Classify pictures with FILE, which `rbml adapt` wrote.
+
+    Each is judged by itself, whatever others are in the call.
+    """
     if as_json and as_csv:
         raise UsageError("--json or --csv, not both")
     adapted, recipe, names = load_adapted(file)
@@ -43,7 +46,7 @@ def command(file: Path, pictures: tuple[Path, ...], as_json: bool, as_csv: bool)
             writer.writerow([str(path), names[_best(row)], *(f"{value:.6f}" for value in row)])
     else:
         shown = [[str(path), *_first(row, names)] for path, row in zip(pictures, probabilities, strict=True)]
-        table("", ["image", "class", "probability", "next"], shown)
+        table("", ["image", "class", "probability", "second"], shown, text=2)
 
 
 def _best(row: list[float]) -> int:

@@ -14,8 +14,8 @@ from rbml.training import RunFolder
 
 @click.command("report")
 @click.argument("run", type=click.Path(path_type=Path))
-@click.option("--seed", type=int, default=0, show_default=True, help="Which task the gallery shows.")
-@click.option("--data-root", help="Where data is looked for.  [default: the run's]")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Which task the gallery shows.")
+@click.option("--data-root", metavar="PATH", help="Where data is looked for.  [default: the run's]")
 def command(run: Path, seed: int, data_root: str | None) -> None:
     """Draw what RUN has learned: curves, accuracy by inner step, phi by layer and step, a gallery of a task."""
     folder = RunFolder(run)

@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -15,8 +16,12 @@ from rich.table import Table
 from rbml.training import Progress as Step
 from rbml.training import Score
 
-console = Console(highlight=False, soft_wrap=not sys.stdout.isatty())
-errors = Console(stderr=True, highlight=False)
+_LOG_WIDTH = 200  # where no terminal says how wide it is
+
+_plain: dict[str, Any] = {"highlight": False, "markup": False, "emoji": False}  # names are shown as they are
+_terminal = sys.stdout.isatty()
+console = Console(**_plain, soft_wrap=not _terminal, width=None if _terminal else _LOG_WIDTH)
+errors = Console(**_plain, stderr=True, soft_wrap=not sys.stderr.isatty())
 
 
 @contextmanager
@@ -36,7 +41,7 @@ def bar(total: int, done: int = 0, what: str = "") -> Iterator[Progress]:
 
 
 def follow(steps: Iterator[Step], total: int, done: int) -> Step | None:
-    """Show a training run as it goes on, and return its last step."""
+    """Show a training run as it goes on from ``done`` outer steps, and return its last step."""
     last, spoken, began = None, time.monotonic(), time.monotonic()
     validation = ""
     with bar(total, done, "meta-training") as progress:
@@ -58,18 +63,23 @@ def percent(score: Score) -> str:
     return f"{100 * score.mean:.1f} ± {100 * score.interval:.1f}"
 
 
-def table(title: str, columns: list[str], rows: list[list[str]]) -> None:
-    """Print a table; the first column is text, the others are numbers."""
-    view = Table(title=title, title_justify="left", title_style="bold")
+def table(title: str, columns: list[str], rows: list[list[str]], text: int = 1) -> None:
+    """Print a table; its first ``text`` columns are text, the others are numbers."""
+    if title:
+        console.print(title, style="bold")
+    view = Table()
     for index, column in enumerate(columns):
-        view.add_column(column, justify="right" if index else "left", no_wrap=True)
+        if index < text:
+            view.add_column(column, overflow="fold")
+        else:
+            view.add_column(column, justify="right", no_wrap=True)
     for row in rows:
         view.add_row(*row)
     console.print(view)
 
 
 def keep_memory() -> None:
-    """Ask glibc to keep freed memory: giving it back at every step costs a tenth of the time and more (docs/facts.md)."""
+    """Ask glibc to keep freed memory: giving it back at every step costs page faults (docs/facts.md)."""
     if not sys.platform.startswith("linux"):
         return
     trim_threshold, mmap_threshold = -1, -3

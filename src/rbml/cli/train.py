@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+import shlex
+import signal
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 import torch
 
-from rbml.cli.options import recipe_of, recipe_options
+from rbml.cli.options import RecipeCommand, absolute, recipe_of, recipe_options
 from rbml.cli.show import console, follow, keep_memory
 from rbml.errors import UsageError
 from rbml.training import Interrupt, Recipe, RunFolder, train
 
 
-@click.command("train")
+@click.command("train", cls=RecipeCommand)
 @click.argument("source", required=False)
 @click.option("--run", type=click.Path(path_type=Path), help="The run folder.  [default: runs/SOURCE-...]")
 @click.option("--resume", type=click.Path(path_type=Path), help="Go on with this run, bit for bit as if never stopped.")
-@click.option("--data-root", help="Where data is looked for.  [default: $RBML_DATA, else a cache and the authors' site]")
-@click.option("--threads", type=click.IntRange(1), help="Processor threads.  [default: all; on --resume, the run's]")
+@click.option(
+    "--data-root", metavar="PATH", help="Where data is looked for.  [default: $RBML_DATA, else downloaded and cached]"
+)
+@click.option(
+    "--threads", type=click.IntRange(1), metavar="N", help="Processor threads.  [default: all; on --resume, the run's]"
+)
 @recipe_options
 def command(
     source: str | None, run: Path | None, resume: Path | None, data_root: str | None, threads: int | None, **given: Any
@@ -32,12 +38,10 @@ def command(
     """  # noqa: D301  \b is click's
     if resume is not None and run is not None:
         raise UsageError("--resume names the run folder: leave --run out")
+    source = absolute(source)
     if resume is not None and RunFolder(resume).config.is_file():
         folder = RunFolder(resume)
         recipe = _same(folder, source, given)
-        config = folder.read_config()
-        data_root = data_root or config["data_root"]
-        threads = threads or config["threads"]
     elif source is None:
         missing = f"there is no run in {resume}; name a source to begin it" if resume else "which source? Try: glyphs"
         raise UsageError(f"{missing} (rbml list data says what there is)")
@@ -45,21 +49,31 @@ def command(
         recipe = recipe_of(source, given)
         folder = RunFolder(resume or run or _free_name(recipe))
         if folder.config.is_file():
-            raise UsageError(f"{folder.path} holds a run already: --resume {folder.path} goes on, another --run begins anew")
-    if threads:
-        torch.set_num_threads(threads)
-    finished = meta_train(folder, recipe, data_root)
-    if finished:
-        console.print(f"Next: rbml evaluate {folder.path}")
+            again = f"--resume {folder.path} goes on, another --run begins anew"
+            raise UsageError(f"{folder.path} holds a run already: {again}")
+    meta_train(folder, recipe, data_root, threads, f"rbml train --resume {shlex.quote(str(folder.path))}")
+    console.print(f"Next: rbml evaluate {shlex.quote(str(folder.path))}")
 
 
-def meta_train(folder: RunFolder, recipe: Recipe, data_root: str | None) -> bool:
-    """Train a run from where it is, showing progress; return whether it came to its end.
+def meta_train(folder: RunFolder, recipe: Recipe, data_root: str | None, threads: int | None, again: str) -> None:
+    """Train a run from where it is to its end, showing progress.
+
+    Args:
+        folder: the run.
+        recipe: what to do.
+        data_root: where data is looked for; ``None`` is where the run has looked before.
+        threads: processor threads; ``None`` is as many as the run has had, which is what bit for bit needs.
+        again: the command that goes on after a stop.
 
     Raises:
         SystemExit: with 130 or 143 after a signal; the run is saved.
     """
     keep_memory()
+    if folder.config.is_file():
+        config = folder.read_config()
+        data_root, threads = data_root or config["data_root"], threads or config["threads"]
+    if threads:
+        torch.set_num_threads(threads)
     training = recipe.build_tasks("train", data_root)
     validation = recipe.build_tasks("val", data_root)
     if not folder.config.is_file():
@@ -67,22 +81,34 @@ def meta_train(folder: RunFolder, recipe: Recipe, data_root: str | None) -> bool
         folder.create(recipe, about, str(Path(data_root).absolute()) if data_root else None)
     console.print(f"{recipe.algorithm} on {training.about}")
     console.print(_protocol(recipe))
-    done = max((line["step"] for line in folder.lines()), default=0) if folder.last.is_file() else 0
-    with Interrupt() as interrupt:
+    done = folder.saved_step()
+    if 0 < done < recipe.meta_steps:
+        console.print(f"Going on after step {done}")
+    with Interrupt("Finishing this step, then saving. Once more stops at once.") as interrupt:
         steps = train(folder, recipe, training, validation, stop=lambda: interrupt.asked is not None)
-        last = follow(steps, recipe.meta_steps, done)
+        try:
+            last = follow(steps, recipe.meta_steps, done)
+        except KeyboardInterrupt:
+            saved = folder.saved_step()
+            kept = f"what was saved at step {saved} is kept" if saved else "nothing was saved yet"
+            _stopped(f"Stopped at once; {kept}", again, interrupt)
     if interrupt.asked is not None and last is not None and last.step < recipe.meta_steps:
-        console.print(f"Stopped after step {last.step}. Go on with: rbml train --resume {folder.path}")
-        raise SystemExit(128 + interrupt.asked)
+        _stopped(f"Stopped after step {last.step}; all of it is saved", again, interrupt)
     best = max((line["validation"] for line in folder.lines() if "validation" in line), default=float("nan"))
     console.print(f"{recipe.meta_steps} outer steps done; best validation {best:.1%}; the run is in {folder.path}")
-    return True
+
+
+def _stopped(how: str, again: str, interrupt: Interrupt) -> NoReturn:
+    """Say how to go on, and end as a program does that a signal has ended."""
+    console.print(f"{how}. Go on with: {again}")
+    raise SystemExit(128 + (interrupt.asked or signal.SIGINT))
 
 
 def _protocol(recipe: Recipe) -> str:
     steps = recipe.build_learner().steps
     return (
-        f"{recipe.ways}-way {recipe.shots}-shot, {recipe.queries} queries a class, {steps} inner step{'s'[: steps > 1]}, "
+        f"{recipe.ways}-way {recipe.shots}-shot, {recipe.queries} queries a class, "
+        f"{steps} inner step{'s'[: steps > 1]}, "
         f"{recipe.tasks} tasks an outer step, {recipe.meta_steps} outer steps, batch norm {recipe.statistics}"
     )
 
@@ -93,7 +119,9 @@ def _same(folder: RunFolder, source: str | None, given: dict[str, Any]) -> Recip
     asked = {name: value for name, value in (given | {"data": source}).items() if value is not None}
     own = recipe.to_json()
     if other := [f"{name} {own[name]} (not {value})" for name, value in asked.items() if own[name] != value]:
-        raise UsageError(f"the run in {folder.path} has {', '.join(other)}: leave these options out, or begin another --run")
+        raise UsageError(
+            f"the run in {folder.path} has {', '.join(other)}: leave these options out, or begin another --run"
+        )
     return recipe
 
 

@@ -39,7 +39,7 @@ def load(
     if root is None:
         raise UsageError("the source folder needs a path: folder:PATH.")
     directory = Path(root).expanduser()
-    parts = _divided(directory)
+    parts = divided(directory)
     if parts:
         chosen, how = _own(directory, parts, part), "its own division"
     else:
@@ -87,7 +87,7 @@ def _folders(directory: Path) -> list[Path]:
     return folders
 
 
-def _divided(directory: Path) -> list[str]:
+def divided(directory: Path) -> list[str]:
     """Return which of train, val and test a folder is divided into; none where its folders are classes themselves."""
     folders = _folders(directory)
     if any(folder.name not in PARTS for folder in folders):

@@ -9,7 +9,7 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from rbml.errors import unknown
+from rbml.errors import UsageError, unknown
 
 Norm = Literal["batch", "group", "layer", "none"]
 Pool = Literal["stride", "max"]
@@ -57,7 +57,7 @@ class Conv4(nn.Module):
         activation: the activation module; a smooth one makes central differences meaningful.
 
     Raises:
-        UsageError: for an unknown norm or pool.
+        UsageError: for an unknown norm or pool, or pictures too small for it.
     """
 
     def __init__(
@@ -76,10 +76,12 @@ class Conv4(nn.Module):
             raise unknown("norm", norm, NORMS)
         if pool not in ("stride", "max"):
             raise unknown("pool", pool, ("stride", "max"))
+        if pool == "max" and size < 16:
+            raise UsageError(f"pictures of size {size} are too small for pool='max', which halves them four times")
         self.pool = pool
         widths = [channels, filters, filters, filters, filters]
         self.blocks = nn.Sequential(*(Block(a, b, norm, pool, activation) for a, b in pairwise(widths)))
-        self.head = nn.Linear(filters if pool == "stride" else filters * max(size // 16, 1) ** 2, outputs)
+        self.head = nn.Linear(filters if pool == "stride" else filters * (size // 16) ** 2, outputs)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(n, channels, size, size)`` to ``(n, outputs)``."""

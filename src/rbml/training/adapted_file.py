@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rbml.errors import CheckpointError
+import torch
+
+from rbml.errors import CheckpointError, DivergedError
 from rbml.functional import isolated
 from rbml.learner import Adapted
 from rbml.training import files
@@ -15,8 +17,14 @@ def save_adapted(path: Path, adapted: Adapted, recipe: Recipe, names: list[str])
     """Write an adapted model with the names of its classes.
 
     Raises:
+        DivergedError: if it has numbers that are not finite: its predictions would mean nothing.
         RbmlError: if it cannot be written.
     """
+    if bad := [name for name, leaf in adapted.model.state_dict().items() if not torch.isfinite(leaf).all()]:
+        raise DivergedError(
+            f"learning from these examples made {bad[0]} of the model not finite: {path} is not written. "
+            "Train a run with a smaller lr"
+        )
     content = {"recipe": recipe.to_json(), "names": names, "model": adapted.model.state_dict()}
     files.save(path, "adapted", content)
 

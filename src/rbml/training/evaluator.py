@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import cast
 
@@ -13,6 +13,7 @@ from rbml.learner import Learner, Statistics
 from rbml.tasks import Batch, Episodes, FewShot, generator, task_seeds
 from rbml.training.recipe import TEST
 
+_AT_ONCE = 2000  # examples in memory at once while leaving one out
 BOTH: tuple[Statistics, ...] = ("transductive", "inductive")
 
 
@@ -75,20 +76,23 @@ def evaluate(
     return {which: [Score.of(column) for column in torch.cat(rows).T] for which, rows in kept.items()}
 
 
-def draw(tasks: FewShot, episodes: int, chunk: int, *key: int) -> list[Episodes]:
-    """Return the ``episodes`` tasks of a key, ``chunk`` at a time."""
+def draw(tasks: FewShot, episodes: int, chunk: int, *key: int) -> Iterator[Episodes]:
+    """Yield the ``episodes`` tasks of a key, ``chunk`` at a time: no more than that is in memory."""
     seeds = task_seeds(episodes, generator(*key))
-    return [tasks.draw(seeds[start : start + chunk]) for start in range(0, episodes, chunk)]
+    for start in range(0, episodes, chunk):
+        yield tasks.draw(seeds[start : start + chunk])
 
 
-def leave_one_out(learner: Learner, x: Tensor, y: Tensor, ways: int) -> Score | None:
-    """Classify every example of a support set after learning from the others: what a user may expect of new ones.
+def leave_one_out(learner: Learner, x: Tensor, y: Tensor, ways: int, most: int = 100) -> Score | None:
+    """Classify examples of a support set after learning from all others: what a user may expect of new ones.
 
     Args:
         learner: the learner.
         x: examples ``(n, ...)``.
         y: labels ``(n,)``.
         ways: classes.
+        most: how many examples at most are left out in turn; of more, as many, evenly spread. Each costs one
+            adaptation to n - 1 examples.
 
     Returns:
         The accuracy over the examples whose class has another one, or ``None`` where no class has two.
@@ -97,9 +101,11 @@ def leave_one_out(learner: Learner, x: Tensor, y: Tensor, ways: int) -> Score | 
     left_out = [index for index, label in enumerate(y.tolist()) if counts[label] > 1]
     if not left_out:
         return None
+    left_out = [left_out[place * len(left_out) // most] for place in range(most)] if len(left_out) > most else left_out
     right = []
-    for start in range(0, len(left_out), learner.chunk):
-        queries = left_out[start : start + learner.chunk]
+    chunk = max(1, min(learner.chunk, _AT_ONCE // len(y)))
+    for start in range(0, len(left_out), chunk):
+        queries = left_out[start : start + chunk]
         rest = torch.tensor([[other for other in range(len(y)) if other != index] for index in queries])
         one = torch.tensor(queries)[:, None]
         episodes = Episodes(Batch(x[rest], y[rest]), Batch(x[one], y[one]))

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import hashlib
 import io
 import json
 import os
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,9 @@ from rbml.errors import CheckpointError, RbmlError
 
 FORMAT = 1
 
+_MAKERS = {"checkpoint": "rbml train", "best": "rbml train", "adapted": "rbml adapt"}
+_INSTEAD = "take it from a copy, or make it anew"
+
 
 def write_atomically(path: Path, content: bytes) -> None:
     """Write a file so that a reader, or a machine that fails, sees the old one or the new one and nothing between.
@@ -25,21 +29,35 @@ def write_atomically(path: Path, content: bytes) -> None:
     Raises:
         RbmlError: if it cannot be written (a full disk, no permission); the old file is then still there.
     """
-    temporary = None
+    # One name for each target: what a killed process leaves behind is overwritten by the next, and does not pile up.
+    temporary = path.with_name(f".{path.name}.partial")
+    with writing(path):
+        try:
+            with temporary.open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        except BaseException:  # a signal too
+            with contextlib.suppress(OSError):
+                temporary.unlink()
+            raise
+
+
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Say in one line what could not be written, and what to do about it.
+
+    Raises:
+        RbmlError: for whatever the operating system refuses.
+    """
     try:
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+        yield
     except OSError as error:
-        if temporary is not None and os.path.exists(temporary):
-            os.unlink(temporary)
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        way_out = "make room and go on" if full else "name another place, or make this one writable"
         reason = error.strerror or str(error)
-        raise RbmlError(
-            f"cannot write {path}: {reason}. What was saved before is intact; make room and go on."
-        ) from error
+        raise RbmlError(f"cannot write {path}: {reason}. What was saved before is intact: {way_out}.") from error
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -65,21 +83,26 @@ def load(path: Path, kind: str) -> dict[str, Any]:
         CheckpointError: if the file is not there, is damaged, or is of another kind.
     """
     if not path.is_file():
-        raise CheckpointError(f"there is no file {path}")
+        raise CheckpointError(f"there is no file {path}: {_MAKERS.get(kind, 'rbml')} makes it")
     try:
         found = torch.load(path, map_location="cpu", weights_only=True)
+        digest = _digest(found["content"]) if isinstance(found, dict) and "content" in found else ""
     except Exception as error:  # torch.load raises a dozen kinds for a damaged file
-        raise CheckpointError(f"{path} is damaged or not a file of rbml ({type(error).__name__})") from error
+        raise CheckpointError(
+            f"{path} is damaged, or not a file of rbml ({type(error).__name__}): {_INSTEAD}"
+        ) from error
     if not isinstance(found, dict) or not {"rbml", "format", "digest", "content"} <= found.keys():
-        raise CheckpointError(f"{path} is not a file of rbml")
+        raise CheckpointError(f"{path} is not a file of rbml: {_MAKERS.get(kind, 'rbml')} makes what is expected here")
     if found["rbml"] != kind:
-        raise CheckpointError(f"{path} is a file of kind {found['rbml']!r}, expected {kind!r}")
+        raise CheckpointError(
+            f"{path} holds {found['rbml']!r}, expected {kind!r} as {_MAKERS.get(kind, 'rbml')} makes it"
+        )
     if found["format"] != FORMAT:
         raise CheckpointError(
             f"{path} has format {found['format']}, this rbml reads {FORMAT}: use the rbml that wrote it"
         )
-    if found["digest"] != _digest(found["content"]):
-        raise CheckpointError(f"{path} is damaged: its digest does not fit its content")
+    if found["digest"] != digest:
+        raise CheckpointError(f"{path} is damaged (its digest does not fit its content): {_INSTEAD}")
     content: dict[str, Any] = found["content"]
     return content
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from types import FrameType, TracebackType
 
@@ -9,12 +10,17 @@ from types import FrameType, TracebackType
 class Interrupt:
     """While it is entered, a signal sets ``asked``; the loop finishes its step, saves and ends.
 
-    Outside the main thread, where Python allows no signal handlers, it is never asked.
+    A second signal raises ``KeyboardInterrupt`` wherever the program is. Outside the main thread, where Python allows
+    no signal handlers, it is never asked.
+
+    Args:
+        notice: what to say on standard error when the first signal comes.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, notice: str = "") -> None:
         """Start unasked."""
         self.asked: int | None = None
+        self.notice = notice
         self._before: dict[int, object] = {}
 
     def __enter__(self) -> Interrupt:
@@ -37,3 +43,5 @@ class Interrupt:
         if self.asked is not None:
             raise KeyboardInterrupt
         self.asked = number
+        if self.notice:
+            os.write(2, f"\n{self.notice}\n".encode())  # sys.stderr may be in the middle of a write

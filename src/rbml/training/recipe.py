@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
@@ -9,6 +10,7 @@ import torch
 from torch import nn
 
 from rbml import algorithms, data, hypergrad, models
+from rbml.data.folder import read_classes
 from rbml.errors import CheckpointError, UsageError, unknown
 from rbml.learner import Learner, Statistics
 from rbml.tasks import FewShot, generator
@@ -16,10 +18,16 @@ from rbml.tasks import FewShot, generator
 TRAIN, VALIDATE, TEST, START = range(4)
 """The streams of random numbers: training tasks, validation tasks, test tasks, initial weights."""
 
-PROTOCOLS: dict[str, dict[str, Any]] = {
-    "omniglot": {"split": "vinyals"},
-}
-"""What a source's papers do, where that is not a recipe's default."""
+
+def protocol(source: str, ways: int | None, algorithm: str | None) -> dict[str, Any]:
+    """Return what a source's papers do, where that is not a recipe's default.
+
+    Omniglot: Finn et al. 2017 (arXiv:1703.03400, appendix A.1), whose 5-way setting is the default.
+    """
+    if source != "omniglot":
+        return {}
+    twenty = {"lr": 0.1, "steps": 5, "tasks": 16} if ways == 20 and algorithm in (None, "maml", "fomaml") else {}
+    return {"split": "vinyals"} | twenty
 
 
 @dataclass(frozen=True)
@@ -35,21 +43,21 @@ class Recipe:
         algorithm: a preset of ``rbml.algorithms``.
         lr: its inner learning rate, or where that starts; ``None`` is the preset's.
         steps: inner steps; ``None`` is the preset's.
-        engine: a hypergradient of ``rbml.hypergrad``; ``None`` is the preset's.
-        model: a model of ``rbml.models``.
-        filters: of each block of conv4.
-        norm: of conv4: batch, group, layer or none.
-        pool: of conv4: stride or max.
+        engine: the hypergradient, of ``rbml.hypergrad``; ``None`` is the preset's.
+        model: the model, of ``rbml.models``.
+        filters: filters of each block of conv4.
+        norm: the norm of conv4: batch, group, layer or none.
+        pool: how conv4 halves its maps: stride or max.
         size: height and width of the pictures, pixels.
         channels: 1 for grey, 3 for colour.
         shared_head: whether all classes start from one learned row.
-        statistics: of batch norm while training: transductive or inductive.
-        meta_steps: outer steps.
+        statistics: of batch norm on queries while training: transductive (their own) or inductive (of support).
+        meta_steps: outer steps: how often theta0 and phi are changed.
         tasks: tasks an outer step.
-        outer_lr: of Adam, at the start; it falls to zero along a cosine.
+        outer_lr: the learning rate of Adam at the start; it falls to zero along a cosine.
         clip: the largest norm of a meta-gradient; 0 does not clip.
-        seed: of everything that is drawn.
-        chunk: tasks that are vectorised at once.
+        seed: the seed of everything that is drawn.
+        chunk: tasks that are vectorised at once; fewer need less memory.
         compile: compile the meta-gradient first, which takes a minute and a C++ compiler, and pays in a long run.
         validate_every: outer steps between validations.
         validate_tasks: tasks of a validation.
@@ -90,6 +98,7 @@ class Recipe:
             ("algorithm", self.algorithm, algorithms.ALL),
             ("model", self.model, models.ALL),
             ("engine", self.engine or "adjoint", hypergrad.ALL),
+            ("choice of statistics", self.statistics, ("transductive", "inductive")),  # conv4 keeps no running ones
         ):
             if name not in known:
                 raise unknown(kind, name, known)
@@ -100,8 +109,18 @@ class Recipe:
                 raise UsageError(f"{name} must be at least 1, not {getattr(self, name)}")
         if self.ways < 2:
             raise UsageError("a task needs at least 2 ways to tell apart, not 1")
-        if self.outer_lr <= 0 or self.clip < 0:
-            raise UsageError(f"outer_lr must be above 0 and clip at least 0, not {self.outer_lr} and {self.clip}")
+        if self.steps is not None and self.steps < 1:
+            raise UsageError(f"steps must be at least 1, not {self.steps}: without an inner step nothing is adapted")
+        for name in ("lr", "outer_lr"):
+            rate = getattr(self, name)
+            if rate is not None and not 0 < rate < math.inf:
+                raise UsageError(f"{name} must be a number above 0, not {rate}")
+        if not 0 <= self.clip < math.inf:
+            raise UsageError(f"clip must be a number, at least 0 (which does not clip), not {self.clip}")
+        if self.seed < 0:
+            raise UsageError(f"seed must be at least 0, not {self.seed}")
+        if self.channels not in (1, 3):
+            raise UsageError(f"channels must be 1 (grey) or 3 (colour), not {self.channels}")
 
     def build_model(self) -> nn.Module:
         """Return the model with its start weights."""
@@ -127,16 +146,23 @@ class Recipe:
         """Return the tasks of one part of the classes, ``"train"``, ``"val"`` or ``"test"``.
 
         Args:
-            part: which part.
+            part: which part; ``"all"`` for every class of a folder.
             root: where data is looked for.
             **changes: of the recipe, such as another source or another number of queries.
         """
         recipe = replace(self, **changes)
         own = {"size": self.size, "channels": self.channels} if recipe.data.startswith("folder") else {}
-        arrays = data.load(recipe.data, part, root, recipe.split, **own)
+        if part == "all" and own:
+            arrays = read_classes(recipe.data.partition(":")[2], self.size, self.channels)
+        else:
+            arrays = data.load(recipe.data, part, root, recipe.split, **own)
         wanted = (self.channels, self.size, self.size)
         if tuple(arrays.x.shape[1:]) != wanted:
-            raise UsageError(f"{recipe.data} has pictures {tuple(arrays.x.shape[1:])}, but the model is for {wanted}")
+            has, model = (" x ".join(map(str, shape)) for shape in (arrays.x.shape[1:], wanted))
+            raise UsageError(
+                f"{recipe.data} has pictures of {has} (channels, height, width), but the model is for {model}: "
+                f"a run of size {arrays.x.shape[-1]} and channels {arrays.x.shape[1]} fits them"
+            )
         return FewShot(arrays, recipe.ways, recipe.shots, recipe.queries)
 
     def to_json(self) -> dict[str, Any]:
@@ -155,4 +181,7 @@ class Recipe:
             raise CheckpointError(
                 f"the run's configuration has entries that this rbml does not know: {', '.join(strange)}"
             )
-        return Recipe(**values)
+        try:
+            return Recipe(**values)
+        except (TypeError, UsageError) as error:
+            raise CheckpointError(f"the run's configuration cannot be used by this rbml: {error}") from error

@@ -16,6 +16,7 @@ from __future__ import annotations
 import json
 import platform
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,11 @@ from rbml.errors import CheckpointError, RbmlError
 from rbml.learner import Learner
 from rbml.training import files
 from rbml.training.recipe import Recipe
+
+try:
+    import fcntl
+except ModuleNotFoundError:  # Windows has none: there, nothing keeps two processes apart
+    fcntl = None  # type: ignore[assignment]
 
 
 class RunFolder:
@@ -56,6 +62,11 @@ class RunFolder:
         return self.path / "best.pt"
 
     @property
+    def tensorboard(self) -> Path:
+        """Where TensorBoard's curves go."""
+        return self.path / "tensorboard"
+
+    @property
     def plots(self) -> Path:
         """Where the report goes."""
         return self.path / "plots"
@@ -70,10 +81,8 @@ class RunFolder:
         Raises:
             RbmlError: if the folder cannot be made.
         """
-        try:
+        with files.writing(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise RbmlError(f"cannot make the run folder {self.path}: {error.strerror}") from error
         versions = {"rbml": rbml.__version__, "torch": torch.__version__, "python": platform.python_version()}
         content = {
             "recipe": recipe.to_json(),
@@ -91,11 +100,14 @@ class RunFolder:
             CheckpointError: if there is none, or it cannot be read.
         """
         if not self.config.is_file():
-            raise CheckpointError(f"{self.path} is not a run folder: it has no config.json")
+            what = "is not a run folder: it has no config.json" if self.path.exists() else "does not exist"
+            raise CheckpointError(f"{self.path} {what}. Expected the run folder that rbml train or rbml demo made")
         try:
             content: dict[str, Any] = json.loads(self.config.read_text())
-        except ValueError as error:
-            raise CheckpointError(f"{self.config} is damaged: {error}") from error
+            if not content.keys() >= {"recipe", "data_root", "threads"}:
+                raise ValueError("entries are missing")
+        except (ValueError, AttributeError) as error:
+            raise CheckpointError(f"{self.config} is damaged ({error}): take it from a copy") from error
         return content
 
     def recipe(self) -> Recipe:
@@ -110,24 +122,62 @@ class RunFolder:
         """
         path = self.best if which == "best" and self.best.is_file() else self.last
         if not path.is_file():
-            raise CheckpointError(f"{self.path} has no checkpoint yet: go on with rbml train --resume {self.path}")
+            raise CheckpointError(f"{self.path} has no checkpoint yet: rbml train --resume {self.path} goes on")
         learner = self.recipe().build_learner()
         restore(learner, files.load(path, "best" if path == self.best else "checkpoint")["learner"], path)
         return learner
 
+    def saved_step(self) -> int:
+        """Return the outer steps that the last checkpoint has behind it; 0 where there is none.
+
+        Raises:
+            CheckpointError: if it is damaged.
+        """
+        return int(files.load(self.last, "checkpoint")["step"]) if self.last.is_file() else 0
+
     def lines(self) -> Iterator[dict[str, Any]]:
-        """Yield the journal's entries; a last line that was cut off is left out."""
+        """Yield the journal's entries; a last line that was cut off is left out.
+
+        Raises:
+            CheckpointError: if another line is not what was written.
+        """
         if not self.journal.is_file():
             return
-        with self.journal.open() as file:
-            for line in file:
+        with self.journal.open(errors="replace") as file:
+            for number, line in enumerate(file, 1):
                 if line.endswith("\n"):
-                    yield json.loads(line)
+                    yield self._entry(line, number)
+
+    def _entry(self, line: str, number: int) -> dict[str, Any]:
+        try:
+            entry = json.loads(line)
+        except ValueError:
+            entry = None
+        if not isinstance(entry, dict) or "step" not in entry:
+            raise CheckpointError(f"{self.journal} is damaged: line {number} is not an entry; remove that line")
+        return entry
 
     def trim_journal(self, step: int) -> None:
         """Take back what the journal says of steps after ``step``: they will be taken again."""
         kept = [line for line in self.lines() if line["step"] <= step]
         files.write_atomically(self.journal, "".join(json.dumps(line) + "\n" for line in kept).encode())
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other processes from training this run at the same time; a process that dies lets go.
+
+        Raises:
+            RbmlError: if another one is at it.
+        """
+        with self.config.open("rb") as file:
+            if fcntl is not None:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError as error:
+                    raise RbmlError(
+                        f"{self.path} is being trained by another process: wait for it, or stop it"
+                    ) from error
+            yield
 
 
 def restore(learner: Learner, state: dict[str, Any], path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -17,6 +16,7 @@ from rbml.learner import Learner
 from rbml.tasks import Episodes, FewShot, generator, task_seeds
 from rbml.training import files
 from rbml.training.evaluator import accuracy
+from rbml.training.log import Log
 from rbml.training.recipe import TRAIN, VALIDATE, Recipe
 from rbml.training.run_folder import RunFolder, restore
 from rbml.tree import norm
@@ -56,17 +56,16 @@ def train(
     Raises:
         DivergedError: if a loss or a gradient is not finite. The last checkpoint is from before.
         CheckpointError: if the checkpoint is damaged or of another model.
+        RbmlError: if a file cannot be written, or another process is training the same run.
     """
     learner = recipe.build_learner()
     optimizer = torch.optim.Adam(learner.parameters(), lr=recipe.outer_lr)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, recipe.meta_steps)
-    step, best = 0, -math.inf
-    if run.last.is_file():
-        step, best = _go_on(run, learner, optimizer, schedule)
-    run.trim_journal(step)
     held_out = validation.sample(recipe.validate_tasks, generator(recipe.seed, VALIDATE))
 
-    with run.journal.open("a") as journal, _board(run, step) as board:
+    with run.locked(), Log(run) as log:
+        step, best = _go_on(run, learner, optimizer, schedule) if run.last.is_file() else (0, -math.inf)
+        log.begin(step)
         while step < recipe.meta_steps:
             began = time.perf_counter()
             seeds = task_seeds(recipe.tasks, generator(recipe.seed, TRAIN, step))
@@ -91,11 +90,10 @@ def train(
                     best = entry["validation"]
                     files.save(run.best, "best", {"learner": learner.state_dict(), "step": step, "validation": best})
             entry["seconds"] = time.perf_counter() - began
-            journal.write(json.dumps(entry) + "\n")
-            board(entry)
+            log(entry)
             asked = stop()
             if step % recipe.save_every == 0 or done or asked:
-                journal.flush()
+                log.flush()
                 _save(run, learner, optimizer, schedule, step, best)
             yield Progress(step, entry["loss"], entry["accuracy"], entry.get("validation"))
             if asked:
@@ -103,7 +101,7 @@ def train(
 
 
 def _validate(learner: Learner, episodes: Episodes) -> float:
-    final = learner.evaluate(episodes).accuracy
+    final = learner.evaluate(episodes, each_step=False).accuracy
     assert final is not None  # few-shot tasks have classes
     return final[:, -1].mean().item()
 
@@ -113,10 +111,16 @@ def _check_finite(loss: Tensor, size: Tensor, losses: Tensor, step: int, seeds: 
         return
     bad = [seed for seed, value in zip(seeds, losses.tolist(), strict=True) if not math.isfinite(value)]
     what = "loss" if bad else "gradient"
+    kept = f"the last good checkpoint is kept in {run.path}" if run.last.is_file() else "no checkpoint was due before"
     raise DivergedError(
-        f"the {what} is not finite at outer step {step + 1}, task seeds {bad or seeds}. The last good checkpoint is kept in "
-        f"{run.path}. Try a smaller --lr or --outer-lr, or --clip."
+        f"the {what} is not finite at outer step {step + 1}, task seeds {_some(bad or seeds)}; {kept}. "
+        "Begin another run with a smaller lr, outer_lr or clip."
     )
+
+
+def _some(seeds: list[int]) -> str:
+    shown = ", ".join(str(seed) for seed in seeds[:4])
+    return shown if len(seeds) <= 4 else f"{shown} and {len(seeds) - 4} more of the step"
 
 
 Optimizer = torch.optim.Optimizer
@@ -142,27 +146,3 @@ def _go_on(run: RunFolder, learner: Learner, optimizer: Optimizer, schedule: Sch
     schedule.load_state_dict(content["schedule"])
     torch.set_rng_state(content["random"])
     return content["step"], content["best"]
-
-
-class _board:
-    """TensorBoard's curves, where TensorBoard is installed."""
-
-    def __init__(self, run: RunFolder, step: int) -> None:
-        self.run, self.step, self.writer = run, step, None
-
-    def __enter__(self) -> Callable[[dict[str, Any]], None]:
-        try:
-            from torch.utils.tensorboard import SummaryWriter
-        except ImportError:
-            return lambda entry: None
-        self.writer = SummaryWriter(str(self.run.path / "tensorboard"), purge_step=self.step + 1)
-        return self.write
-
-    def write(self, entry: dict[str, Any]) -> None:
-        for name in ("loss", "accuracy", "validation", "grad_norm", "outer_lr"):
-            if name in entry:
-                self.writer.add_scalar(name, entry[name], entry["step"])
-
-    def __exit__(self, *reason: object) -> None:
-        if self.writer is not None:
-            self.writer.close()
