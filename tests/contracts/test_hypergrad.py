@@ -13,7 +13,8 @@ from torch import Tensor, func, nn
 from rbml import Batch, Episodes, Learner, hypergrad, models
 from rbml.hypergrad import Adjoint, FirstOrder, Hypergradient, Unrolled, directional_difference
 from rbml.inner import Inner, roll
-from rbml.strategy import Hyper, Strategy, chain, l2, momentum, sgd, weight_decay
+from rbml.strategy import Hyper, Strategy, Term, chain, l2, momentum, sgd, weight_decay
+from rbml.strategy.base import Values
 from rbml.tree import Tree
 
 EXACT: dict[str, list[Hypergradient]] = {
@@ -68,6 +69,17 @@ def gentle() -> Strategy:
     return chain(*parts, sgd(Hyper(0.02, per_step=True)))
 
 
+def anchored() -> Strategy:
+    """Return a term that sees all a term may see: theta0 enters by the inner objective too."""
+
+    def value(theta: Tree, theta0: Tree, values: Values, x: Tensor, y: Tensor, prediction: Tensor) -> Tensor:
+        strengths = values["strength"]
+        pull = torch.stack([(strengths[name] * (leaf - theta0[name]) ** 2).sum() for name, leaf in theta.items()]).sum()
+        return pull + 0.1 * (prediction.logsumexp(1) * x.mean() * (y + 1)).mean()
+
+    return chain(Term("anchor", {"strength": Hyper(0.5, per="tensor")}, value), sgd(Hyper(0.3, per_step=True)))
+
+
 PROBLEMS = {
     **{f"mlp, {per}, {per_step}": Problem("mlp", lambda p=per, s=per_step: full(p, s), 5)  # type: ignore[misc]
        for per, per_step in product(PERS, (False, True))},
@@ -75,6 +87,7 @@ PROBLEMS = {
     "mlp, T=1": Problem("mlp", full, 1),
     "mlp, T=20": Problem("mlp", mixed, 20),
     "mlp, nesterov": Problem("mlp", lambda: full(nesterov=True), 5),
+    "mlp, anchored": Problem("mlp", anchored, 3),
     "conv4, T=1": Problem("conv4", lambda: full("all"), 1),
     "conv4, T=5": Problem("conv4", mixed, 5),
     "conv4, element": Problem("conv4", lambda: full("element"), 2),

@@ -29,7 +29,7 @@ def learned(run: RunFolder, which: str = "checkpoint") -> dict[str, Tensor]:
 def test_it_is_adam_on_clipped_meta_gradients_with_a_cosine(
     recipe: Callable[..., Recipe], trained: Trained, tasks: FewShot
 ) -> None:
-    settings = recipe(meta_steps=5, clip=0.3, outer_lr=0.02, seed=4)
+    settings = recipe(meta_steps=5, clip=0.02, outer_lr=0.02, seed=4, norm="none")
     learner = settings.build_learner()
     theta = dict(learner.named_parameters())
     first, second = ({name: torch.zeros_like(leaf) for name, leaf in theta.items()} for _ in range(2))
@@ -40,13 +40,13 @@ def test_it_is_adam_on_clipped_meta_gradients_with_a_cosine(
         norms.append(math.sqrt(sum(float(grad.double().square().sum()) for grad in grads.values())))
         rate = 0.02 * (1 + math.cos(math.pi * step / 5)) / 2
         for name, leaf in theta.items():
-            grad = grads[name] * min(1.0, 0.3 / norms[-1])
+            grad = grads[name] * min(1.0, 0.02 / norms[-1])
             first[name] = 0.9 * first[name] + 0.1 * grad
             second[name] = 0.999 * second[name] + 0.001 * grad**2
             slope = (second[name] / (1 - 0.999 ** (step + 1))).sqrt() + 1e-8
             leaf.data -= rate * first[name] / (1 - 0.9 ** (step + 1)) / slope
     run = trained("run", settings)
-    assert min(norms) > 0.3  # else clipping was not tried
+    assert min(norms) < 0.02 < max(norms)  # clipped, and not clipped
     end = learned(run)
     for name, leaf in theta.items():
         torch.testing.assert_close(end[name], leaf.detach(), atol=2e-5, rtol=2e-4)
@@ -55,18 +55,17 @@ def test_it_is_adam_on_clipped_meta_gradients_with_a_cosine(
     assert [entry["step"] for entry in journal] == [1, 2, 3, 4, 5]
 
 
-@pytest.mark.parametrize("algorithm", ["maml", "meta_sgd"])
-@pytest.mark.parametrize("stops", [(1,), (5, 2), (3, 4, 4)])
+@pytest.mark.parametrize(("algorithm", "stops"), [("maml", (1,)), ("maml", (3, 4, 4)), ("meta_sgd", (5, 2))])
 def test_a_stopped_run_ends_as_one_that_never_stopped(
     algorithm: str, stops: tuple[int, ...], recipe: Callable[..., Recipe], trained: Trained, same: Same
 ) -> None:
     settings = recipe(algorithm=algorithm)
     whole = trained("whole", settings)
     for stop_after in stops:
+        torch.seed()  # every process has another global random state
         cut = trained("cut", settings, stop_after)
-        torch.manual_seed(123)  # what else the next process draws
     assert files.load(cut.last, "checkpoint")["step"] == sum(stops)
-    assert not same(whole, cut)
+    torch.seed()
     assert same(whole, trained("cut", settings))
 
 
@@ -97,7 +96,9 @@ def test_the_chunk_changes_neither_tasks_nor_results(
     losses = {}
     draw = FewShot.draw
     for chunk in drawn:
-        monkeypatch.setattr(FewShot, "draw", lambda self, seeds, at=drawn[chunk]: at.append(list(seeds)) or draw(self, seeds))
+        monkeypatch.setattr(
+            FewShot, "draw", lambda self, seeds, at=drawn[chunk]: at.append(list(seeds)) or draw(self, seeds)
+        )
         run = trained(f"chunk {chunk}", recipe(tasks=4, chunk=chunk, meta_steps=4))
         losses[chunk] = [entry["loss"] for entry in run.lines()]
     assert drawn[1] == drawn[4]
@@ -193,7 +194,9 @@ def test_only_a_few_of_many_seeds_are_named(
     assert len(str(caught.value)) < 400
 
 
-def test_two_trainers_of_one_run_are_kept_apart(recipe: Callable[..., Recipe], trained: Trained, tasks: FewShot) -> None:
+def test_two_trainers_of_one_run_are_kept_apart(
+    recipe: Callable[..., Recipe], trained: Trained, tasks: FewShot
+) -> None:
     settings = recipe()
     run = trained("run", settings, 1)
     first = train(run, settings, tasks, tasks)

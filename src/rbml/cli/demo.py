@@ -78,7 +78,7 @@ def _row(folder: RunFolder, recipe: Recipe, source: str, shots: int, episodes: i
     tasks = recipe.build_tasks("test", data=source, shots=shots, queries=QUERIES)
     learner = folder.learner()
     result = measure(learner, tasks, episodes, recipe.seed)
-    keep(folder, result | {"tasks": source, "part": "test", "name": f"{source}-{recipe.ways}w{shots}s"})
+    keep(folder, result | {"tasks": source, "part": "test", "name": f"{source}-{recipe.ways}w{shots}s{QUERIES}q"})
     learned = Score(**result["accuracy"]["inductive"][-1])
     fresh, near = baselines(recipe, tasks, episodes)
     return [f"{NAMES[source]}, {shots}-shot", percent(learned), percent(fresh), percent(near)]

@@ -64,6 +64,7 @@ def train(
     held_out = validation.sample(recipe.validate_tasks, generator(recipe.seed, VALIDATE))
 
     with run.locked(), Log(run) as log:
+        torch.manual_seed(recipe.seed)  # rbml draws nothing from the global state; a model or an engine may
         step, best = _go_on(run, learner, optimizer, schedule) if run.last.is_file() else (0, -math.inf)
         log.begin(step)
         while step < recipe.meta_steps:

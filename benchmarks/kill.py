@@ -1,0 +1,123 @@
+"""Kill a training run with SIGKILL at random instants, go on each time, and compare its end with a run left alone.
+
+    python benchmarks/kill.py --kills 20      # about three minutes
+
+Every life is a real process: ``rbml train glyphs ... --resume FOLDER``. It is killed after a random time, from the
+first moments of its start to the middle of its steps; with a checkpoint after every step, many kills fall into saving.
+Prints a line a kill and the verdict; exits with 1 where a single bit differs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from rbml.training import RunFolder, files
+
+SETTINGS = "--filters 4 --tasks 2 --validate-every 3 --validate-tasks 4 --save-every 1 --threads 1"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--meta-steps", type=int, default=200)
+    parser.add_argument("--seed", type=int, default=0)
+    chosen = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        whole, cut = RunFolder(Path(name) / "whole"), RunFolder(Path(name) / "cut")
+        command = [str(Path(sys.executable).with_name("rbml")), "train", "glyphs", *SETTINGS.split()]
+        command += ["--meta-steps", str(chosen.meta_steps), "--resume"]
+        start, total = time_of(whole, [*command, str(whole.path)])
+        print(f"left alone: {chosen.meta_steps} outer steps in {total:.1f} s, of which {start:.1f} s before the first")
+        kills = kill(cut, [*command, str(cut.path)], chosen.kills, start, total, random.Random(chosen.seed))
+        subprocess.run([*command, str(cut.path)], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        different = compare(whole, cut)
+    print(f"{kills} kills; different from the run left alone: {', '.join(different) or 'nothing'}")
+    enough = kills >= chosen.kills
+    print("PASSED" if enough and not different else "FAILED" if different else "FAILED: it ended before the last kill")
+    sys.exit(bool(different) or not enough)
+
+
+def time_of(run: RunFolder, command: list[str]) -> tuple[float, float]:
+    """Run to the end; return the seconds until the first outer step was saved, and all of them."""
+    began = time.perf_counter()
+    process = begin(command)
+    while not run.last.exists() and process.poll() is None:
+        time.sleep(0.01)
+    start = time.perf_counter() - began
+    if process.wait() != 0:
+        sys.exit(f"{' '.join(command)} ended with {process.returncode}")
+    return start, time.perf_counter() - began
+
+
+def kill(run: RunFolder, command: list[str], kills: int, start: float, total: float, source: random.Random) -> int:
+    """Kill as often as asked, or until it ends; return how often it was killed while it ran."""
+    print("kill  after s  checkpoint  journal  what was going on")
+    for number in range(1, kills + 1):
+        # a third within the start; the others within what a life may do if they are to last for all kills
+        early = number % 3 == 1
+        delay = source.uniform(0, start) if early else start + source.uniform(0, (total - start) / kills)
+        process = begin(command)
+        time.sleep(delay)
+        process.kill()
+        if process.wait() != -9:
+            return number - 1
+        print(f"{number:4}  {delay:7.2f}  {state(run)}", flush=True)
+    return kills
+
+
+def begin(command: list[str]) -> subprocess.Popen[bytes]:
+    quiet = subprocess.DEVNULL
+    return subprocess.Popen(command, stdout=quiet, stderr=quiet, env=os.environ | {"OMP_NUM_THREADS": "1"})
+
+
+def state(run: RunFolder) -> str:
+    """Return what a killed process left: the steps of its checkpoint and its journal, and what it was doing."""
+    if not run.config.exists():
+        return f"{'-':>10}  {'-':>7}  starting"
+    partial = [path.name for path in run.path.glob(".*")]
+    lines = run.journal.read_bytes().count(b"\n") if run.journal.exists() else 0
+    saved = run.saved_step()
+    doing = f"writing {partial[0]}" if partial else "saving" if lines > saved else "starting or stepping"
+    return f"{saved:10}  {lines:7}  {doing}"
+
+
+def compare(whole: RunFolder, cut: RunFolder) -> list[str]:
+    """Return what differs between the ends of two runs, to the bit."""
+    different = []
+    for kind, path in (("checkpoint", "last.pt"), ("best", "best.pt")):
+        ours, theirs = (dict(leaves(files.load(run.path / path, kind))) for run in (whole, cut))
+        different += [f"{path}{place}" for place in ours.keys() | theirs.keys() if ours.get(place) != theirs.get(place)]
+    if entries(whole) != entries(cut):
+        different.append("the journal")
+    left = {path.name for path in cut.path.iterdir()} ^ {path.name for path in whole.path.iterdir()}
+    return [*different, *left]
+
+
+def leaves(value: Any, place: str = "") -> list[tuple[str, Any]]:
+    if isinstance(value, dict):
+        return [leaf for key, part in value.items() for leaf in leaves(part, f"{place}/{key}")]
+    if isinstance(value, list | tuple):
+        return [leaf for index, part in enumerate(value) for leaf in leaves(part, f"{place}/{index}")]
+    if isinstance(value, torch.Tensor):
+        return [(place, (value.dtype, value.shape, value.contiguous().numpy().tobytes()))]
+    return [(place, repr(value))]
+
+
+def entries(run: RunFolder) -> list[dict[str, Any]]:
+    lines = [json.loads(line) for line in run.journal.read_text().splitlines()]
+    return [{name: value for name, value in line.items() if name != "seconds"} for line in lines]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,50 @@
+"""The file of an adapted model: it predicts to the bit what the adapted model did."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from rbml.errors import CheckpointError, DivergedError
+from rbml.tasks import FewShot
+from rbml.training import Recipe, RunFolder, files
+from rbml.training.adapted_file import load_adapted, save_adapted
+
+
+@pytest.mark.parametrize("ways", [2, 3, 7])
+@pytest.mark.parametrize("algorithm", ["maml", "meta_sgd", "anil"])
+def test_it_predicts_what_the_adapted_model_did(
+    ways: int, algorithm: str, recipe: Callable[..., Recipe], tasks: FewShot, tmp_path: Path
+) -> None:
+    settings = recipe(algorithm=algorithm)
+    x, y = tasks.x[: 6 * ways].float() / 255, torch.arange(6 * ways) // 6
+    adapted = settings.build_learner().adapt(x, y, ways=ways)
+    names = [f"class {index}" for index in range(ways)]
+    save_adapted(tmp_path / "mine", adapted, settings, names)
+    found, its_recipe, its_names = load_adapted(tmp_path / "mine")
+    assert (its_recipe, its_names) == (settings, names)
+    assert found(x).shape == (6 * ways, ways)
+    assert torch.equal(found(x), adapted(x))
+
+
+def test_a_model_that_is_not_finite_is_not_kept(recipe: Callable[..., Recipe], tasks: FewShot, tmp_path: Path) -> None:
+    settings = recipe(lr=1e30, steps=3, norm="none")
+    adapted = settings.build_learner().adapt(tasks.x[:12].float(), torch.arange(12) // 6)
+    with pytest.raises(DivergedError, match=r"not finite: .*mine is not written.*smaller lr"):
+        save_adapted(tmp_path / "mine", adapted, settings, ["a", "b"])
+    assert not list(tmp_path.iterdir())
+
+
+def test_another_file_is_refused(
+    recipe: Callable[..., Recipe], trained: Callable[..., RunFolder], tmp_path: Path
+) -> None:
+    run = trained("run", recipe(meta_steps=1))
+    with pytest.raises(CheckpointError, match=r"best\.pt holds 'best', expected 'adapted' as rbml adapt makes it"):
+        load_adapted(run.best)
+    content = {"recipe": recipe(norm="none").to_json(), "names": ["a"], "model": {"head.weight": torch.ones(1)}}
+    files.save(tmp_path / "mine", "adapted", content)
+    with pytest.raises(CheckpointError, match="mine belongs to another model than it says"):
+        load_adapted(tmp_path / "mine")

@@ -1,0 +1,90 @@
+"""Measuring: the interval, leaving one out, and what an evaluation must not depend on."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from rbml.learner import Learner
+from rbml.tasks import FewShot, generator, task_seeds
+from rbml.training import Recipe, Score, evaluate
+from rbml.training.evaluator import accuracy, draw, leave_one_out
+
+
+def test_a_score_has_the_interval_of_the_mean() -> None:
+    values = torch.tensor([0.2, 0.4, 0.9, 0.5])
+    mean = (0.2 + 0.4 + 0.9 + 0.5) / 4
+    spread = math.sqrt(sum((value - mean) ** 2 for value in (0.2, 0.4, 0.9, 0.5)) / 3)
+    score = Score.of(values)
+    assert score.tasks == 4
+    assert score.mean == pytest.approx(mean)
+    assert score.interval == pytest.approx(1.96 * spread / 2, rel=1e-6)
+    assert math.isnan(Score.of(torch.tensor([0.5])).interval)
+
+
+def test_accuracy_is_the_share_of_right_predictions_of_each_task() -> None:
+    prediction = torch.tensor([[[0.1, 0.9], [0.8, 0.2]], [[0.3, 0.2], [0.1, 0.0]]])
+    assert accuracy(prediction, torch.tensor([[1, 1], [0, 0]])).tolist() == [0.5, 1.0]
+
+
+@pytest.fixture
+def learner(recipe: Callable[..., Recipe]) -> Callable[..., Learner]:
+    def build(**changes: object) -> Learner:
+        return recipe(steps=2, lr=0.3, **changes).build_learner()
+
+    return build
+
+
+def test_an_evaluation_is_the_mean_over_its_own_tasks(learner: Callable[..., Learner], tasks: FewShot) -> None:
+    ours = learner()
+    found = evaluate(ours, tasks, 7, 5, stream=2)
+    assert list(found) == ["transductive", "inductive"]
+    for which, scores in found.items():
+        single = [ours.evaluate(tasks.draw([seed]), which).accuracy for seed in task_seeds(7, generator(5, 2))]
+        rows = torch.cat([row for row in single if row is not None])
+        assert [score.mean for score in scores] == pytest.approx(rows.mean(0).tolist())
+        assert [score.interval for score in scores] == pytest.approx((1.96 * rows.std(0) / 7**0.5).tolist())
+        assert len(scores) == 3
+    assert found["inductive"] != evaluate(ours, tasks, 7, 6, stream=2)["inductive"]
+
+
+def test_an_evaluation_does_not_depend_on_the_chunk(learner: Callable[..., Learner], tasks: FewShot) -> None:
+    done: list[int] = []
+    whole, pieces = (evaluate(learner(chunk=chunk), tasks, 10, 0, steps=1, advance=done.append) for chunk in (32, 3))
+    assert done == [10, 3, 3, 3, 1]
+    for which, scores in whole.items():
+        assert [score.mean for score in scores] == pytest.approx([score.mean for score in pieces[which]], abs=1e-6)
+
+
+def test_tasks_are_drawn_a_chunk_at_a_time(tasks: FewShot) -> None:
+    parts = list(draw(tasks, 7, 3, 0, 1))
+    assert [part.tasks for part in parts] == [3, 3, 1]
+    assert torch.equal(torch.cat([part.query.x for part in parts]), tasks.draw(task_seeds(7, generator(0, 1))).query.x)
+
+
+@pytest.mark.parametrize(("norm", "agree"), [("batch", False), ("none", True)])
+def test_transductive_and_inductive_differ_where_there_is_batch_norm(
+    norm: str, agree: bool, learner: Callable[..., Learner], tasks: FewShot
+) -> None:
+    found = evaluate(learner(norm=norm), tasks, 20, 0)
+    assert (found["transductive"] == found["inductive"]) is agree
+
+
+def test_leaving_one_out_is_a_plain_loop(learner: Callable[..., Learner], tasks: FewShot) -> None:
+    ours = learner(chunk=2)
+    rows = torch.tensor([0, 1, 2, 3, 6, 12, 13, 18, 19, 20, 21, 24, 25])  # classes of 4, 1, 2, 4 and 2 pictures
+    x, y = tasks.x[rows].float() / 255, torch.tensor([0, 0, 0, 0, 1, 2, 2, 3, 3, 3, 3, 4, 4])
+    right = []
+    for index in range(len(y)):
+        if (y == y[index]).sum() > 1:
+            others = [other for other in range(len(y)) if other != index]
+            adapted = ours.adapt(x[others], y[others], "inductive", ways=5)
+            right.append(float(adapted(x[index : index + 1]).argmax() == y[index]))
+    assert 0 < sum(right) < len(right)  # else order would not matter
+    assert leave_one_out(ours, x, y, 5) == Score.of(torch.tensor(right))
+    few = leave_one_out(ours, x, y, 5, most=4)
+    assert few == Score.of(torch.tensor([right[place] for place in (0, 3, 6, 9)]))
+    assert leave_one_out(ours, x[[0, 4, 5]], torch.tensor([0, 1, 2]), 3) is None
