@@ -26,7 +26,7 @@ types:
 	$(BIN)/mypy
 
 check:
-	$(BIN)/pytest -n 2
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2
 
 format:
 	$(BIN)/ruff format .

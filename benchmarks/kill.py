@@ -52,8 +52,7 @@ def time_of(run: RunFolder, command: list[str]) -> tuple[float, float]:
     """Run to the end; return the seconds until the first outer step was saved, and all of them."""
     began = time.perf_counter()
     process = begin(command)
-    while not run.last.exists() and process.poll() is None:
-        time.sleep(0.01)
+    await_step(run, process)
     start = time.perf_counter() - began
     if process.wait() != 0:
         sys.exit(f"{' '.join(command)} ended with {process.returncode}")
@@ -64,16 +63,29 @@ def kill(run: RunFolder, command: list[str], kills: int, start: float, total: fl
     """Kill as often as asked, or until it ends; return how often it was killed while it ran."""
     print("kill  after s  checkpoint  journal  what was going on")
     for number in range(1, kills + 1):
-        # a third within the start; the others within what a life may do if they are to last for all kills
-        early = number % 3 == 1
-        delay = source.uniform(0, start) if early else start + source.uniform(0, (total - start) / kills)
+        began = time.perf_counter()
         process = begin(command)
-        time.sleep(delay)
+        if number % 3 == 1:
+            time.sleep(source.uniform(0, start))
+        else:  # a while after its first step: no longer than a life may take if the run is to last for all kills
+            await_step(run, process)
+            time.sleep(source.uniform(0, (total - start) / kills))
         process.kill()
         if process.wait() != -9:
             return number - 1
-        print(f"{number:4}  {delay:7.2f}  {state(run)}", flush=True)
+        print(f"{number:4}  {time.perf_counter() - began:7.2f}  {state(run)}", flush=True)
     return kills
+
+
+def await_step(run: RunFolder, process: subprocess.Popen[bytes]) -> None:
+    """Wait until a checkpoint is written, or the process ends."""
+
+    def written() -> int:
+        return run.last.stat().st_mtime_ns if run.last.exists() else 0
+
+    before = written()
+    while written() == before and process.poll() is None:
+        time.sleep(0.005)
 
 
 def begin(command: list[str]) -> subprocess.Popen[bytes]:

@@ -76,7 +76,9 @@ def command(
     result = measure(learner, tasks, episodes, seed, steps)
     name = (source or own).replace("/", "_").replace(":", "-").strip("-")
     result |= {"tasks": source or own, "part": part}
-    result["name"] = f"{name}-{tasks.ways}w{tasks.shots}s{tasks.queries}q" + (f"-{part}" if part in ("train", "val") else "")
+    result["name"] = f"{name}-{tasks.ways}w{tasks.shots}s{tasks.queries}q" + (
+        f"-{part}" if part in ("train", "val") else ""
+    )
     keep(folder, result)
     if as_json:
         click.echo(json.dumps(result, indent=2))
