@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -54,18 +54,18 @@ def tiny(path: Path, stop_after: int | None = None, **changes: Any) -> RunFolder
     return run
 
 
-@pytest.fixture(scope="session", autouse=True)
-def one_more_algorithm() -> Iterator[None]:
-    """Make ``everything`` a preset for as long as these tests run."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(algorithms.ALL, "everything", everything)
-        yield
+@pytest.fixture(autouse=True)
+def one_more_algorithm(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make ``everything`` a preset while one of these tests runs."""
+    monkeypatch.setitem(algorithms.ALL, "everything", everything)
 
 
 @pytest.fixture(scope="session")
-def trained(tmp_path_factory: pytest.TempPathFactory, one_more_algorithm: None) -> RunFolder:
+def trained(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     """A finished run whose strategy was learned; read only."""
-    return tiny(tmp_path_factory.mktemp("runs") / "everything", algorithm="everything")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(algorithms.ALL, "everything", everything)
+        return tiny(tmp_path_factory.mktemp("runs") / "everything", algorithm="everything")
 
 
 @pytest.fixture(scope="session")

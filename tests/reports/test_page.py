@@ -64,7 +64,7 @@ def test_a_run_that_has_not_begun_says_so(copy: RunFolder, blobs: Blobs) -> None
         path.unlink()
     paths = write_report(copy, FewShot(blobs(24), ways=3, shots=1, queries=2), seed=0)
     assert names(paths) == ["report.md"]
-    assert page(paths).count("no checkpoint yet: go on with rbml train --resume") == 3
+    assert page(paths).count("no checkpoint yet: rbml train --resume") == 3
     assert "no journal yet" in page(paths)
 
 

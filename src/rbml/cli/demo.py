@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 
 import click
@@ -98,7 +99,7 @@ def baselines(recipe: Recipe, tasks: FewShot, episodes: int) -> tuple[Score, Sco
     near = [algorithms.nearest_neighbour(part) for part in draw(tasks, episodes, recipe.chunk, recipe.seed, TEST)]
     fresh, few = [], min(episodes, FEW)
     with bar(few, what="training from scratch") as progress:
-        for part in draw(tasks, episodes, 10, recipe.seed, TEST)[: -(-few // 10)]:
+        for part in islice(draw(tasks, episodes, 10, recipe.seed, TEST), -(-few // 10)):
             last = learner.evaluate(part, "inductive", each_step=False)
             fresh.append(accuracy(last.prediction, part.query.y))
             progress.advance(progress.task_ids[0], part.tasks)
