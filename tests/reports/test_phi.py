@@ -71,7 +71,7 @@ def test_without_a_checkpoint_the_way_on_is_said(copy: RunFolder) -> None:
         phi_table(copy)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def panels(trained: RunFolder) -> list[Any]:
     figure = phi_figure(trained)
     assert figure is not None and png(figure)

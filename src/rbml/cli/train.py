@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import signal
+from contextlib import closing
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -69,6 +70,7 @@ def meta_train(folder: RunFolder, recipe: Recipe, data_root: str | None, threads
         SystemExit: with 130 or 143 after a signal; the run is saved.
     """
     keep_memory()
+    protocol = _protocol(recipe)
     if folder.config.is_file():
         config = folder.read_config()
         data_root, threads = data_root or config["data_root"], threads or config["threads"]
@@ -77,17 +79,18 @@ def meta_train(folder: RunFolder, recipe: Recipe, data_root: str | None, threads
     training = recipe.build_tasks("train", data_root)
     validation = recipe.build_tasks("val", data_root)
     if not folder.config.is_file():
-        about = {"training": training.about, "validation": validation.about, "protocol": _protocol(recipe)}
+        about = {"training": training.about, "validation": validation.about, "protocol": protocol}
         folder.create(recipe, about, str(Path(data_root).absolute()) if data_root else None)
     console.print(f"{recipe.algorithm} on {training.about}")
-    console.print(_protocol(recipe))
+    console.print(protocol)
     done = folder.saved_step()
     if 0 < done < recipe.meta_steps:
         console.print(f"Going on after step {done}")
     with Interrupt("Finishing this step, then saving. Once more stops at once.") as interrupt:
         steps = train(folder, recipe, training, validation, stop=lambda: interrupt.asked is not None)
         try:
-            last = follow(steps, recipe.meta_steps, done)
+            with closing(steps):
+                last = follow(steps, recipe.meta_steps, done)
         except KeyboardInterrupt:
             saved = folder.saved_step()
             kept = f"what was saved at step {saved} is kept" if saved else "nothing was saved yet"

@@ -120,10 +120,11 @@ class RunFolder:
         Raises:
             CheckpointError: if there is no checkpoint yet, or it is damaged or of another model.
         """
+        recipe = self.recipe()
         path = self.best if which == "best" and self.best.is_file() else self.last
         if not path.is_file():
             raise CheckpointError(f"{self.path} has no checkpoint yet: rbml train --resume {self.path} goes on")
-        learner = self.recipe().build_learner()
+        learner = recipe.build_learner()
         restore(learner, files.load(path, "best" if path == self.best else "checkpoint")["learner"], path)
         return learner
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,7 +41,7 @@ class Progress:
 
 def train(
     run: RunFolder, recipe: Recipe, training: FewShot, validation: FewShot, stop: Callable[[], bool] = lambda: False
-) -> Iterator[Progress]:
+) -> Generator[Progress]:
     """Meta-train from the run's last checkpoint, or from the start, to the recipe's last step.
 
     Random numbers are drawn per (seed, step, task), so a run that was stopped goes on as if it never had been.
@@ -52,6 +52,9 @@ def train(
         training: where training tasks come from.
         validation: where validation tasks come from.
         stop: asked after every step; the loop saves and ends when it says so.
+
+    Yields:
+        What every outer step came to. Until the generator is exhausted or closed, the run's files stay open and locked.
 
     Raises:
         DivergedError: if a loss or a gradient is not finite. The last checkpoint is from before.

@@ -1,0 +1,155 @@
+"""``rbml train``: a run, a stop, a resume, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+from rbml.cli import train as module
+from rbml.training import Progress, Recipe, RunFolder, files
+
+
+def test_a_run_says_what_it_does_and_leaves_a_folder(
+    trained: Path, pictures: Path, rbml: Callable, tiny: list[str]
+) -> None:
+    result = rbml("train", f"folder:{pictures}", *tiny, "--run", "again")
+    assert result.code == 0
+    assert "part train" in result.out
+    assert "3-way 1-shot, 2 queries a class, 1 inner step, 2 tasks an outer step, 4 outer steps" in result.out
+    assert "Next: rbml evaluate again" in result.out
+    assert "step 4/4" in result.err
+    names = {path.name for path in RunFolder("again").path.iterdir()}
+    assert {"config.json", "journal.jsonl", "last.pt", "best.pt"} <= names
+    config = json.loads(Path("again/config.json").read_text())
+    assert config["recipe"] == RunFolder(trained).recipe().to_json()
+    assert config["recipe"]["data"] == f"folder:{pictures}"
+    assert "part train" in config["about"]["training"]
+    assert "part val" in config["about"]["validation"]
+
+
+def test_every_entry_of_a_recipe_is_an_option_with_its_default(rbml: Callable) -> None:
+    text = " ".join(rbml("train", "--help").out.split())
+    for field in fields(Recipe):
+        if field.name != "data":
+            assert f"--{field.name.replace('_', '-')} " in text
+    for words in ("[default: 2000]", "[default: the preset's]", "maml, fomaml, meta_sgd, anil", "[default: no]"):
+        assert words in text
+    assert "None" not in text
+    assert text.index("Options:") < text.index("--help") < text.index("Tasks:") < text.index("--ways N")
+
+
+def test_options_come_into_the_recipe(pictures: Path, rbml: Callable, tiny: list[str]) -> None:
+    options = "--lr 0.2 --steps 2 --no-shared-head --seed 3 --norm group --algorithm anil --clip 0 --meta-steps 1"
+    assert rbml("train", f"folder:{pictures}", *tiny, *options.split(), "--run", "r").code == 0
+    recipe = RunFolder("r").recipe()
+    assert (recipe.lr, recipe.steps, recipe.seed, recipe.norm) == (0.2, 2, 3, "group")
+    assert (recipe.algorithm, recipe.clip, recipe.shared_head, recipe.ways) == ("anil", 0.0, False, 3)
+
+
+def test_a_folder_is_found_again_from_elsewhere(
+    pictures: Path, rbml: Callable, tiny: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(pictures.parent)
+    place = Path("run in a relative folder")
+    assert rbml("train", f"folder:{pictures.name}", *tiny, "--run", place).code == 0
+    place = place.absolute()
+    monkeypatch.chdir("/")
+    assert rbml("train", "--resume", place).code == 0
+    assert rbml("evaluate", place, "--episodes", "3").code == 0
+
+
+def test_runs_get_a_name_that_is_free(pictures: Path, rbml: Callable, tiny: list[str]) -> None:
+    for _ in range(2):
+        rbml("train", f"folder:{pictures}", *tiny, "--meta-steps", "1")
+    assert sorted(path.name for path in Path("runs").iterdir()) == ["folder-3w1s-maml", "folder-3w1s-maml-2"]
+
+
+def interrupted(monkeypatch: pytest.MonkeyPatch, number: int, times: int = 1) -> None:
+    """Let a signal come while the first outer step is shown."""
+    follow = module.follow
+
+    def shown(steps, total, done):  # type: ignore[no-untyped-def]
+        def marked():  # type: ignore[no-untyped-def]
+            for progress in steps:
+                if progress.step == done + 1:
+                    for _ in range(times):
+                        module.signal.raise_signal(number)
+                yield progress
+
+        return follow(marked(), total, done)
+
+    monkeypatch.setattr(module, "follow", shown)
+
+
+@pytest.mark.parametrize(("number", "code"), [(2, 130), (15, 143)])
+def test_a_signal_stops_it_and_it_goes_on_to_the_same_end(
+    number: int,
+    code: int,
+    trained: Path,
+    pictures: Path,
+    rbml: Callable,
+    tiny: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with monkeypatch.context() as patch:
+        interrupted(patch, number)
+        result = rbml("train", f"folder:{pictures}", *tiny, "--run", "my run")
+    assert result.code == code
+    assert result.out.splitlines()[-1] == (
+        "Stopped after step 2; all of it is saved. Go on with: rbml train --resume 'my run'"
+    )
+    assert "Finishing this step, then saving. Once more stops at once." in result.err
+    result = rbml("train", "--resume", "my run")
+    assert result.code == 0
+    assert "Going on after step 2" in result.out
+    for kind, name in (("checkpoint", "last.pt"), ("best", "best.pt")):
+        ours, theirs = (files.load(path / name, kind)["learner"] for path in (Path("my run"), trained))
+        assert all(leaf.equal(theirs[name]) for name, leaf in ours.items())
+
+
+def test_a_second_signal_stops_it_at_once(
+    pictures: Path, rbml: Callable, tiny: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        interrupted(patch, 15, times=2)
+        result = rbml("train", f"folder:{pictures}", *tiny, "--run", "r", "--save-every", "1")
+    assert result.code == 143
+    expected = "Stopped at once; what was saved at step 1 is kept. Go on with: rbml train --resume r"
+    assert result.out.splitlines()[-1] == expected
+    assert rbml("train", "--resume", "r").code == 0
+
+
+def test_resume_begins_a_run_where_there_is_none_and_is_content_with_one_that_ended(
+    pictures: Path, rbml: Callable, tiny: list[str]
+) -> None:
+    command = ["train", f"folder:{pictures}", *tiny, "--resume", "r"]
+    assert rbml(*command).code == 0
+    before = Path("r/last.pt").read_bytes()
+    result = rbml(*command)
+    assert result.code == 0
+    assert "4 outer steps done" in result.out
+    assert Path("r/last.pt").read_bytes() == before
+
+
+def test_what_goes_on_keeps_the_threads_of_the_run(
+    run: RunFolder, rbml: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = json.loads(run.config.read_text())
+    files.write_json(run.config, config | {"threads": 7})
+    asked: list[int] = []
+    monkeypatch.setattr(module.torch, "set_num_threads", asked.append)
+    rbml("train", "--resume", run.path)
+    rbml("train", "--resume", run.path, "--threads", "2")
+    assert asked == [7, 2]
+
+
+def test_progress_is_shown_in_a_log_with_what_is_left(capsys: pytest.CaptureFixture[str]) -> None:
+    steps = [Progress(5, 1.25, 0.5, None), Progress(6, 1.0, 0.625, 0.75)]
+    assert module.follow(iter(steps), 10, 4) == steps[-1]
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1
+    assert lines[0].startswith("step 6/10  loss 1.000 acc 62.5% val 75.0%  ")
