@@ -55,7 +55,8 @@ class Learner(nn.Module):
         loss: from (prediction, target) of one task to a scalar.
         adapt: which parameters a task adapts, a pattern such as ``"head.*"``; the others are learned across tasks only.
         hypergradient: the engine; ``None`` is ``Adjoint()``.
-        head: which parameters have a row a class. They let the learner start for any number of classes.
+        head: which parameters have a row a class. They let the learner start for any number of classes: fewer take the
+            first rows, more take the rows again (worse than a learner that was meta-trained with so many).
         shared_head: learn one row that every class starts from (Ye and Chao 2022, arXiv:2106.16245) rather than one a
             class.
         statistics: whose statistics batch norm uses on the query batch: its own (``"transductive"``, the custom of the
@@ -294,10 +295,10 @@ class Learner(nn.Module):
         return functional.statistics_of(self.model, under(m, "model.") | theta, x)
 
     def _fitted(self, leaf: Tensor, name: str, ways: int | None) -> Tensor:
-        """Return a parameter of the head with a row a class; other class counts start from the mean row."""
+        """Return a parameter of the head with a row a class: fewer take the first rows, more take the rows again."""
         if ways is None or name not in self.head or leaf.shape[0] == ways:
             return leaf
-        return leaf.mean(0, keepdim=True).expand(ways, *leaf.shape[1:]).clone()  # forward mode writes into it
+        return leaf[torch.arange(ways, device=leaf.device) % leaf.shape[0]]
 
     def _enters(self) -> dict[str, frozenset[str]]:
         terms = self.strategy.terms_of(dict(self.phi.named_parameters()))

@@ -105,11 +105,14 @@ def test_without_a_generator_the_global_one_is_used() -> None:
     assert torch.equal(first[""], Hyper((0, 1)).initial(theta(), 1, None)[""])
 
 
-def test_a_head_for_another_number_of_classes_takes_the_mean_row() -> None:
+def test_a_head_for_another_number_of_classes_repeats_the_rows() -> None:
     hyper = Hyper(0.0, per="element")
     leaves = {"/head.weight": torch.tensor([[1.0, 2.0], [3.0, 6.0]])}
-    values = hyper.at(leaves, {"head.weight": torch.zeros(7, 2)}, 0)["head.weight"]
-    assert torch.equal(values, torch.tensor([[2.0, 4.0]]))
+    values = hyper.at(leaves, {"head.weight": torch.zeros(3, 2)}, 0)["head.weight"]
+    assert torch.equal(values, torch.tensor([[1.0, 2.0], [3.0, 6.0], [1.0, 2.0]]))
+    assert torch.equal(
+        hyper.at(leaves, {"head.weight": torch.zeros(1, 2)}, 0)["head.weight"], torch.tensor([[1.0, 2.0]])
+    )
 
 
 @pytest.mark.parametrize(

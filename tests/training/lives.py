@@ -8,6 +8,8 @@ imported everything, some of it by taking one gradient. What a life does from th
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 import json
 import os
 import random
@@ -83,8 +85,8 @@ def main(folder: Path, kills: int, seed: int, arguments: list[str]) -> dict[str,
 
 
 if __name__ == "__main__":
-    import torch.utils.tensorboard
-
+    with contextlib.suppress(ImportError):
+        importlib.import_module("tensorboard.summary.writer.record_writer")
     import rbml.cli.train  # noqa: F401
     from rbml.cli.main import cli
     from rbml.tasks import Batch, Episodes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 
@@ -11,6 +12,9 @@ def main() -> None:
     # Threads that wait shall sleep, not spin: on a machine that others use too, spinning was ten times slower
     # (docs/facts.md). OpenMP reads this once, when PyTorch is loaded.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # no terminal is too plain for ± or for a file's name
     try:
         from rbml.cli.main import cli
     except ImportError as error:

@@ -48,4 +48,9 @@ def command(run: Path, support: Path, out: Path) -> None:
     right = leave_one_out(learner, x, found.y, found.classes)
     if right is not None:
         console.print(f"Leaving out one picture at a time, {right.mean:.0%} of {right.tasks} were classified right.")
+    if found.classes > recipe.ways:
+        console.print(
+            f"The run was meta-trained with {recipe.ways} ways; for {found.classes} classes one that was trained with "
+            f"--ways {found.classes} will do better."
+        )
     console.print(f"Next: rbml predict {shlex.quote(str(out))} IMAGE...")

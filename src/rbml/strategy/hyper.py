@@ -117,7 +117,7 @@ class Hyper:
     def at(self, leaves: Tree, parameters: Mapping[str, Tensor], t: int) -> Tree:
         """Return the value of every parameter at step ``t``, each broadcastable to it.
 
-        A head that was started for another number of classes has other rows than its values: all take the mean.
+        A head that was started for another number of classes repeats its rows, and so do their values here.
         """
         values: Tree = {}
         seen: Tree = {}
@@ -128,7 +128,7 @@ class Hyper:
                 seen[name] = self.valid(raw[min(t, raw.shape[0] - 1)] if self.per_step else raw)
             value = seen[name]
             fits = value.dim() == 0 or value.shape[0] == tensor.shape[0]
-            values[parameter] = value if fits else value.mean(0, keepdim=True)
+            values[parameter] = value if fits else value[torch.arange(len(tensor), device=value.device) % len(value)]
         return values
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import platform
+import time
 from collections.abc import Mapping
 from contextlib import ExitStack
 from types import TracebackType
@@ -39,24 +41,21 @@ class Log:
         self.run.trim_journal(step)
         with writing(self.run.journal):
             self.journal = self._open.enter_context(self.run.journal.open("a"))
-        self.board = _board(self.run, step)
-        if self.board is not None:
-            self._open.callback(self.board.close)
+        with writing(self.run.tensorboard):
+            self.curves = _Curves.begin(self.run, step, self._open)
 
     def __call__(self, entry: Mapping[str, Any]) -> None:
         """Write one entry; it needs a ``step``."""
         with writing(self.run.journal):
             self.journal.write(json.dumps(entry) + "\n")
-        if self.board is not None:
+            self.journal.flush()
+        if self.curves is not None:
             with writing(self.run.tensorboard):
-                for name in _CURVES:
-                    if name in entry:
-                        self.board.add_scalar(name, entry[name], entry["step"])
+                self.curves.add({name: entry[name] for name in _CURVES if name in entry}, entry["step"])
 
-    def flush(self) -> None:
+    def sync(self) -> None:
         """Bring the journal to the disk: a checkpoint must not be ahead of it."""
         with writing(self.run.journal):
-            self.journal.flush()
             os.fsync(self.journal.fileno())
 
     def __exit__(
@@ -67,11 +66,33 @@ class Log:
             self._open.close()
 
 
-def _board(run: RunFolder, step: int) -> Any:
-    """Return TensorBoard's writer, or ``None`` where it is not installed."""
-    try:
-        from torch.utils.tensorboard import SummaryWriter  # noqa: PLC0415  optional
-    except ImportError:
-        return None
-    with writing(run.tensorboard):
-        return SummaryWriter(str(run.tensorboard), purge_step=step + 1)
+class _Curves:
+    """An event file of TensorBoard, written at once: PyTorch's writer has a thread, which fails where none sees it."""
+
+    def __init__(self, records: Any, event: Any) -> None:
+        self.records, self.event = records, event
+
+    @staticmethod
+    def begin(run: RunFolder, step: int, stack: ExitStack) -> _Curves | None:
+        """Open a new file, or return ``None`` where TensorBoard is not installed."""
+        try:
+            from tensorboard.compat.proto import event_pb2  # noqa: PLC0415  optional
+            from tensorboard.summary.writer.record_writer import RecordWriter  # noqa: PLC0415
+        except ImportError:
+            return None
+        run.tensorboard.mkdir(exist_ok=True)
+        name = f"events.out.tfevents.{time.time_ns() // 10**9}.{platform.node()}.{os.getpid()}"
+        file = stack.enter_context((run.tensorboard / name).open("ab"))
+        curves = _Curves(RecordWriter(file), event_pb2.Event)
+        curves.write(file_version="brain.Event:2")
+        curves.write(step=step + 1, session_log={"status": event_pb2.SessionLog.START})  # forget what came later
+        return curves
+
+    def add(self, values: Mapping[str, float], step: int) -> None:
+        """Write the values of one outer step."""
+        self.write(step=step, summary={"value": [{"tag": tag, "simple_value": value} for tag, value in values.items()]})
+
+    def write(self, **content: Any) -> None:
+        """Write one event."""
+        self.records.write(self.event(wall_time=time.time(), **content).SerializeToString())
+        self.records.flush()

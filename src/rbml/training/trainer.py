@@ -97,7 +97,7 @@ def train(
             log(entry)
             asked = stop()
             if step % recipe.save_every == 0 or done or asked:
-                log.flush()
+                log.sync()
                 _save(run, learner, optimizer, schedule, step, best)
             yield Progress(step, entry["loss"], entry["accuracy"], entry.get("validation"))
             if asked:
