@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 
-INSTANTS = [("fsync", "before"), ("fsync", "after"), ("replace", "before"), ("replace", "after")]
+INSTANTS = [("open", "after"), ("fsync", "before"), ("fsync", "after"), ("replace", "before"), ("replace", "after")]
 
 
 def life(arguments: list[str], delay: float | None, instant: tuple[str, str, int] | None = None) -> int:
@@ -50,19 +50,22 @@ def life(arguments: list[str], delay: float | None, instant: tuple[str, str, int
 
 
 def deadly(name: str, when: str, nth: int) -> None:
-    """Make the n-th call of a function of ``os`` the last thing that this process does."""
-    function: Any = getattr(os, name)
+    """Make the n-th call of a function, which saving a file goes through, the last thing that this process does."""
+    owner: Any = Path if name == "open" else os
+    function: Any = getattr(owner, name)
     calls = iter(range(1, 1_000_000))
 
-    def call(*arguments: Any) -> None:
-        last = next(calls) == nth
+    def call(*arguments: Any, **options: Any) -> Any:
+        counts = name != "open" or "wb" in arguments  # opening to write empties a file
+        last = counts and next(calls) == nth
         if last and when == "before":
             os.kill(os.getpid(), signal.SIGKILL)
-        function(*arguments)
+        result = function(*arguments, **options)
         if last:
             os.kill(os.getpid(), signal.SIGKILL)
+        return result
 
-    setattr(os, name, call)
+    setattr(owner, name, call)
 
 
 def main(folder: Path, kills: int, seed: int, arguments: list[str]) -> dict[str, Any]:
@@ -76,7 +79,7 @@ def main(folder: Path, kills: int, seed: int, arguments: list[str]) -> dict[str,
     codes, lines = [], []
     for number in range(kills):
         if number % 3 == 2:  # at an instant of saving
-            codes.append(life(cut, None, (*INSTANTS[number // 3 % 4], source.randint(1, 6))))
+            codes.append(life(cut, None, (*INSTANTS[number // 3 % 5], source.randint(1, 6))))
         else:
             codes.append(life(cut, once / 6 * source.random() ** 2 if number else 0.02))
         journal = folder / "cut" / "journal.jsonl"

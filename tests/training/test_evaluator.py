@@ -11,7 +11,7 @@ import torch
 from rbml.learner import Learner
 from rbml.tasks import FewShot, generator, task_seeds
 from rbml.training import Recipe, Score, evaluate
-from rbml.training.evaluator import accuracy, draw, leave_one_out
+from rbml.training.evaluator import accuracy, draw, leave_out
 
 
 def test_a_score_has_the_interval_of_the_mean() -> None:
@@ -84,7 +84,31 @@ def test_leaving_one_out_is_a_plain_loop(learner: Callable[..., Learner], tasks:
             adapted = ours.adapt(x[others], y[others], "inductive", ways=5)
             right.append(float(adapted(x[index : index + 1]).argmax() == y[index]))
     assert 0 < sum(right) < len(right)  # else order would not matter
-    assert leave_one_out(ours, x, y, 5) == Score.of(torch.tensor(right))
-    few = leave_one_out(ours, x, y, 5, most=4)
-    assert few == Score.of(torch.tensor([right[place] for place in (0, 3, 6, 9)]))
-    assert leave_one_out(ours, x[[0, 4, 5]], torch.tensor([0, 1, 2]), 3) is None
+    done: list[int] = []
+    assert leave_out(ours, x, y, 5, advance=done.append) == Score.of(torch.tensor(right))
+    assert done == [1] * len(right)
+    assert leave_out(ours, x[[0, 4, 5]], torch.tensor([0, 1, 2]), 3) is None
+
+
+def test_leaving_out_groups_keeps_one_of_each_class(
+    learner: Callable[..., Learner], tasks: FewShot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours = learner()
+    x, y = tasks.x[:30].float() / 255, torch.tensor([2] * 9 + [0] * 2 + [1] + [3] * 18)[torch.randperm(30)]
+    adapt, learned, done = ours.adapt, [], []
+
+    def spy(some: torch.Tensor, labels: torch.Tensor, **options: int) -> torch.nn.Module:
+        learned.append([int(torch.nonzero((x == one).flatten(1).all(1))[0]) for one in some])
+        assert set(labels.tolist()) == {0, 1, 2, 3}
+        return adapt(some, labels, **options)
+
+    monkeypatch.setattr(ours, "adapt", spy)
+    score = leave_out(ours, x, y, 4, 5, done.append)
+    left_out = [index for rows in learned for index in range(30) if index not in rows]
+    assert sorted(left_out) == [index for index in range(30) if y[index] != 1]  # each once, but the only one of class 1
+    assert (len(learned), sum(done), max(done)) == (5, 29, 6)
+    right = []
+    for rows in learned:
+        others = [index for index in range(30) if index not in rows]
+        right.append((adapt(x[rows], y[rows], ways=4)(x[others]).argmax(1) == y[others]).float())
+    assert score == Score.of(torch.cat(right))

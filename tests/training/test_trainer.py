@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import math
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -124,6 +125,26 @@ def test_the_best_validation_is_kept(
     assert [entry.get("validation") for entry in run.lines()] == [None, 0.4, None, 0.6, None, 0.6, None, 0.5]
     assert torch.equal(run.learner("last").state_dict()["model.head.bias"], seen[3]["model.head.bias"])
     assert torch.equal(run.learner().state_dict()["model.head.bias"], seen[1]["model.head.bias"])
+
+
+def test_a_checkpoint_is_never_ahead_of_what_it_counts_on(
+    recipe: Callable[..., Recipe], tasks: FewShot, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, save, steps = RunFolder(tmp_path / "run"), files.save, []
+
+    def checked(path: Path, kind: str, content: dict[str, Any]) -> None:
+        if kind == "checkpoint":  # if the process died right after it, nothing would be made up for
+            assert content["best"] == (files.load(run.best, "best")["validation"] if run.best.exists() else -math.inf)
+            assert [entry["step"] for entry in run.lines()] == list(range(1, content["step"] + 1))
+            steps.append(content["step"])
+        save(path, kind, content)
+
+    monkeypatch.setattr(files, "save", checked)
+    accuracies = iter([0.1, 0.2, 0.3, 0.25, 0.4, 0.5])
+    monkeypatch.setattr(trainer, "_validate", lambda *arguments: next(accuracies))
+    run.create(recipe(validate_every=2, save_every=2), {}, None)
+    list(train(run, recipe(validate_every=2, save_every=2), tasks, tasks))
+    assert steps == [2, 4, 6, 8, 10, 12]
 
 
 def test_validation_is_the_accuracy_on_the_same_tasks_each_time(

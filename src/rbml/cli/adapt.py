@@ -9,14 +9,15 @@ from pathlib import Path
 import click
 import torch
 
-from rbml.cli.show import console
+from rbml.cli.show import bar, console
 from rbml.data.folder import read_classes
 from rbml.errors import UsageError
 from rbml.training import RunFolder
 from rbml.training.adapted_file import save_adapted
-from rbml.training.evaluator import leave_one_out
+from rbml.training.evaluator import leave_out
 
 _LISTED = 12  # classes that are named one by one
+_ONE_BY_ONE = 40  # pictures that are left out one by one
 
 
 @click.command("adapt")
@@ -43,11 +44,15 @@ def command(run: Path, support: Path, out: Path) -> None:
     counts = torch.bincount(found.y, minlength=found.classes).tolist()
     each = ", ".join(f"{name} {count}" for name, count in zip(found.names, counts, strict=True))
     if found.classes > _LISTED:
-        each = f"{min(counts)} to {max(counts)} each"
+        each = f"{min(counts)} to {max(counts)} each" if min(counts) < max(counts) else f"{counts[0]} each"
     console.print(f"Learned {found.classes} classes from {len(found.y)} pictures in {seconds:.1f} s: {each}")
-    right = leave_one_out(learner, x, found.y, found.classes)
+    groups, what = (None, "one picture") if len(found.y) <= _ONE_BY_ONE else (10, "a tenth of the pictures")
+    with bar(len(found.y), what="checking") as progress:
+        right = leave_out(
+            learner, x, found.y, found.classes, groups, lambda count: progress.advance(progress.task_ids[0], count)
+        )
     if right is not None:
-        console.print(f"Leaving out one picture at a time, {right.mean:.0%} of {right.tasks} were classified right.")
+        console.print(f"Leaving out {what} at a time, {right.mean:.0%} of {right.tasks} were classified right.")
     if found.classes > recipe.ways:
         console.print(
             f"The run was meta-trained with {recipe.ways} ways; for {found.classes} classes one that was trained with "

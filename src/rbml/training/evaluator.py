@@ -10,10 +10,9 @@ import torch
 from torch import Tensor
 
 from rbml.learner import Learner, Statistics
-from rbml.tasks import Batch, Episodes, FewShot, generator, task_seeds
+from rbml.tasks import Episodes, FewShot, generator, task_seeds
 from rbml.training.recipe import TEST
 
-_AT_ONCE = 2000  # examples in memory at once while leaving one out
 BOTH: tuple[Statistics, ...] = ("transductive", "inductive")
 
 
@@ -83,31 +82,40 @@ def draw(tasks: FewShot, episodes: int, chunk: int, *key: int) -> Iterator[Episo
         yield tasks.draw(seeds[start : start + chunk])
 
 
-def leave_one_out(learner: Learner, x: Tensor, y: Tensor, ways: int, most: int = 100) -> Score | None:
-    """Classify examples of a support set after learning from all others: what a user may expect of new ones.
+def leave_out(
+    learner: Learner,
+    x: Tensor,
+    y: Tensor,
+    ways: int,
+    groups: int | None = None,
+    advance: Callable[[int], None] = lambda count: None,
+) -> Score | None:
+    """Classify the examples of a support set after learning from the others: what a user may expect of new ones.
+
+    Each costs one adaptation, so many examples are better left out in groups. A class never leaves out its last one.
 
     Args:
         learner: the learner.
         x: examples ``(n, ...)``.
         y: labels ``(n,)``.
         ways: classes.
-        most: how many examples at most are left out in turn; of more, as many, evenly spread. Each costs one
-            adaptation to n - 1 examples.
+        groups: in how many groups, at least 2, examples are left out in turn; ``None`` leaves out one at a time.
+        advance: called with the number of examples that are newly classified.
 
     Returns:
         The accuracy over the examples whose class has another one, or ``None`` where no class has two.
     """
     counts = torch.bincount(y, minlength=ways)
-    left_out = [index for index, label in enumerate(y.tolist()) if counts[label] > 1]
-    if not left_out:
+    candidates = [index for index in torch.argsort(y, stable=True).tolist() if counts[y[index]] > 1]
+    if not candidates:
         return None
-    left_out = [left_out[place * len(left_out) // most] for place in range(most)] if len(left_out) > most else left_out
+    groups = min(groups or len(candidates), len(candidates))
     right = []
-    chunk = max(1, min(learner.chunk, _AT_ONCE // len(y)))
-    for start in range(0, len(left_out), chunk):
-        queries = left_out[start : start + chunk]
-        rest = torch.tensor([[other for other in range(len(y)) if other != index] for index in queries])
-        one = torch.tensor(queries)[:, None]
-        episodes = Episodes(Batch(x[rest], y[rest]), Batch(x[one], y[one]))
-        right.append(cast(Tensor, learner.evaluate(episodes, "inductive", ways=ways).accuracy)[:, -1])
+    for group in range(groups):
+        queries = candidates[group::groups]  # in class order, so that a class is spread over the groups
+        rest = [index for index in range(len(y)) if index not in set(queries)]
+        adapted = learner.adapt(x[rest], y[rest], ways=ways)
+        with torch.no_grad():
+            right.append((adapted(x[queries]).argmax(1) == y[queries]).float())
+        advance(len(queries))
     return Score.of(torch.cat(right))
