@@ -26,6 +26,7 @@ FLOORS: dict[str, int] = {
     "rbml.functional": 2,
     "rbml.hypergrad": 3,
     "rbml.checks": 3,
+    "rbml.binding": 3,
     "rbml.learner": 4,
     "rbml.algorithms": 5,
     "rbml.training": 6,
@@ -37,6 +38,7 @@ BESIDE: dict[str, set[str]] = {
     "rbml.inner": {"rbml.autodiff"},
     "rbml.functional": {"rbml.autodiff", "rbml.operators"},
     "rbml.tasks": {"rbml.data"},
+    "rbml.binding": {"rbml.checks"},
 }
 """On a floor each is blind to the others, but for these."""
 NARROW: dict[str, set[str]] = {

@@ -55,6 +55,8 @@ def mean_over_tasks(
     arguments: tuple[Tensor, ...],
     chunk: int,
     compiled: Compiled | None = None,
+    shared: tuple[Tensor, ...] = (),
+    variant: Any = None,
 ) -> tuple[Tensor, Tree, Tree]:
     """Run ``function`` on every task, vectorised over ``chunk`` tasks at a time, and average its first two results.
 
@@ -67,21 +69,24 @@ def mean_over_tasks(
         arguments: tensors with the tasks in front, ``(B, ...)``.
         chunk: how many tasks at once; it bounds memory and changes the result only by rounding.
         compiled: where the compiled steps are kept; ``None`` runs PyTorch's operators one by one.
+        shared: tensors that all tasks share and that nothing is differentiated by; the function takes them last.
+        variant: what else the function depends on, for :class:`Compiled`.
 
     Returns:
         The mean loss, the mean gradients, and aux with the tasks in front.
     """
+    axes = (None, *(0 for _ in arguments), *(None for _ in shared))
 
     def run(m: Tree, *part: Tensor) -> tuple[Tensor, Tree, Tree]:
-        loss, grads, aux = func.vmap(function, in_dims=(None, *(0 for _ in part)))(m, *part)
+        loss, grads, aux = func.vmap(function, in_dims=axes)(m, *part)
         return loss, {name: grad.sum(0) for name, grad in grads.items()}, aux
 
     count = arguments[0].shape[0]
     losses, auxes = [], []
     total: Tree = {}
     for start in range(0, count, chunk):
-        part = tuple(argument[start : start + chunk] for argument in arguments)
-        loss, grads, aux = run(m, *part) if compiled is None else compiled(run, m, *part)
+        part = (*(argument[start : start + chunk] for argument in arguments), *shared)
+        loss, grads, aux = run(m, *part) if compiled is None else compiled(run, m, *part, variant=variant)
         losses.append(loss)
         auxes.append(aux)
         total = add(total, grads)
@@ -106,13 +111,18 @@ class Compiled:
     def __deepcopy__(self, memo: dict[int, Any]) -> Compiled:
         return Compiled()
 
-    def __call__(self, function: Callable[..., Any], *arguments: Any) -> Any:
+    def __call__(self, function: Callable[..., Any], *arguments: Any, variant: Any = None) -> Any:
         """Return ``function(*arguments)``.
+
+        Args:
+            function: what is compiled, once for every set of shapes and every variant.
+            *arguments: trees of tensors.
+            variant: what else changes the function; hashable.
 
         Raises:
             UsageError: if there is no C++ compiler.
         """
-        key = tuple((leaf.shape, leaf.dtype, leaf.device) for leaf in tree_leaves(arguments))
+        key = (variant, *((leaf.shape, leaf.dtype, leaf.device) for leaf in tree_leaves(arguments)))
         if key in self._graphs:
             return self._graphs[key](*arguments)
         from torch._inductor.exc import InvalidCxxCompiler  # noqa: PLC0415  it takes as long to load as PyTorch

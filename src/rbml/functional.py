@@ -42,6 +42,12 @@ def isolated(module: nn.Module) -> nn.Module:
     return own
 
 
+def put(module: nn.Module, name: str, parameter: nn.Parameter) -> None:
+    """Put another parameter, perhaps of another shape, in the place of the one with this dotted name."""
+    owner, _, leaf = name.rpartition(".")
+    setattr(module.get_submodule(owner), leaf, parameter)
+
+
 def batch_norms(module: nn.Module) -> Iterator[tuple[str, _BatchNorm]]:
     """Yield the batch-norm layers with their names."""
     for name, layer in module.named_modules():
@@ -93,6 +99,21 @@ def statistics_of(module: nn.Module, parameters: Tree, x: Tensor) -> Tree:
     for handle in handles:
         handle.remove()
     return seen
+
+
+def inputs_of(module: nn.Module, parameters: Tree, x: Tensor, layer: str, statistics: Tree | None = None) -> Tensor:
+    """Return what comes into one layer of an :func:`isolated` module when ``x`` passes through: its features.
+
+    Raises:
+        UsageError: if the layer is not used once a pass.
+    """
+    seen: list[Tensor] = []
+    handle = module.get_submodule(layer).register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    call(module, parameters, x, statistics)
+    handle.remove()
+    if len(seen) != 1:
+        raise UsageError(f"{layer} is used {len(seen)} times a pass: it has no one set of features")
+    return seen[0]
 
 
 def without_statistics(module: nn.Module) -> list[str]:

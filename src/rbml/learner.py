@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
-from typing import Literal, NamedTuple, get_args
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -15,16 +15,14 @@ from torch import Tensor, func, nn
 
 from rbml import functional
 from rbml.autodiff import Compiled, mean_over_tasks
+from rbml.binding import Bound, Plan, Statistics, check_statistics, head_layer
 from rbml.checks import Loss, check_batch, check_episodes, explained
-from rbml.errors import UsageError, unknown
+from rbml.errors import UsageError
 from rbml.hypergrad import Adjoint, Hypergradient, MetaGradient
-from rbml.inner import Carry, Inner, step
-from rbml.operators import Differentiable
-from rbml.strategy import Rule, Strategy, Term, chain, sgd
+from rbml.inner import Inner, roll, step
+from rbml.strategy import Part, Strategy, chain, sgd
 from rbml.tasks import Batch, Episodes
 from rbml.tree import Tree, matching, pick, prefixed, under
-
-Statistics = Literal["transductive", "inductive", "running"]
 
 
 class Evaluation(NamedTuple):
@@ -65,6 +63,11 @@ class Learner(nn.Module):
         chunk: how many tasks are vectorised at once; it bounds memory.
         compile: compile the meta-gradient when it is first taken, and again for other shapes: a minute, then faster.
             It needs a C++ compiler; options that are changed later are not seen.
+        stepwise: parameters that have a value of their own for every inner step and for the queries after the last one:
+            learned across tasks, not adapted. MAML++'s batch norm: ``"*.norm.*"``.
+        reset: adapted parameters whose start is the model's own, not learned: context parameters.
+        step_weights: how much the query loss after each inner step counts, T numbers (MAML++'s multi-step loss);
+            ``None`` counts the last step only. It may be set anew at any time: ``learner.step_weights = ...``.
         generator: for starts that are drawn at random; ``None`` is PyTorch's global one.
 
     Raises:
@@ -74,7 +77,7 @@ class Learner(nn.Module):
     def __init__(
         self,
         model: nn.Module,
-        strategy: Strategy | Rule | Term | None = None,
+        strategy: Strategy | Part | None = None,
         steps: int = 1,
         loss: Loss = F.cross_entropy,
         adapt: str = "*",
@@ -85,6 +88,9 @@ class Learner(nn.Module):
         statistics: Statistics = "transductive",
         chunk: int = 32,
         compile: bool = False,
+        stepwise: str = "",
+        reset: str = "",
+        step_weights: Sequence[float] | None = None,
         generator: torch.Generator | None = None,
     ) -> None:
         """Copy the model, and start phi."""
@@ -95,10 +101,11 @@ class Learner(nn.Module):
             raise UsageError("the loss has parameters: learned by this loss itself they would only make it small")
         self.model = functional.isolated(model)
         self.strategy = chain(sgd(0.1) if strategy is None else strategy)
-        if not self.strategy.rules:
+        if steps and not self.strategy.rules:
             raise UsageError("a strategy of terms alone sets no learning rate: add a rule, such as sgd(0.1)")
-        self._check_statistics(statistics)
+        check_statistics(statistics, self.model)
         self.steps, self.loss, self.chunk, self.statistics = steps, loss, chunk, statistics
+        self.step_weights = step_weights
         self.compiled = Compiled() if compile else None
         self.hypergradient: Hypergradient = Adjoint() if hypergradient is None else hypergradient
 
@@ -108,23 +115,45 @@ class Learner(nn.Module):
         self.ways = rows[self.head[0]] if self.head else None
         if shared_head:
             self._share_head(head)
-        self.adapted = matching(trained, adapt)
-        if not self.adapted:
-            raise UsageError(
-                f"adapt={adapt!r} matches no parameter of the model; it has {', '.join(trained) or 'none'}"
-            )
+        self.stepwise = self._matching(trained, stepwise, "stepwise") if stepwise else []
+        self.adapted = [name for name in self._matching(trained, adapt, "adapt") if name not in self.stepwise]
+        if self.strategy.start is not None:
+            self._free_head(adapt)
+        for name in self._matching(self.adapted, reset, "reset") if reset else []:
+            self.model.get_parameter(name).requires_grad_(False)
+        for name in self.stepwise:
+            leaf = self.model.get_parameter(name).detach()
+            functional.put(self.model, name, nn.Parameter(torch.stack([leaf] * (steps + 1))))
         theta = pick(dict(self.model.named_parameters()), self.adapted)
         learned, fixed = self.strategy.initial({k: v.detach() for k, v in theta.items()}, steps, generator)
         self.phi = _nested(learned, fixed)
+
+    @staticmethod
+    def _matching(names: list[str], pattern: str, option: str) -> list[str]:
+        if found := matching(names, pattern):
+            return found
+        raise UsageError(f"{option}={pattern!r} matches no parameter of the model; it has {', '.join(names) or 'none'}")
+
+    def _free_head(self, adapt: str) -> None:
+        """Leave the head to the support set: what the model has there is not used, and so not learned."""
+        head_layer(self.model, self.head)
+        if not set(self.head) <= set(self.adapted):
+            raise UsageError(f"the head is made from the support set: adapt={adapt!r} must match {self.head[0]} too")
+        for name in self.head:
+            self.model.get_parameter(name).requires_grad_(False)
+
+    @property
+    def plan(self) -> Plan:
+        """What is the same for every task."""
+        return Plan(self.model, self.strategy, self.steps, self.loss, self.adapted, self.head, self.stepwise)
 
     def _share_head(self, pattern: str) -> None:
         """Replace the head's rows by their mean: the one row from which every class starts."""
         if not self.head:
             raise UsageError(f"shared_head needs a head, and head={pattern!r} matches no parameter of the model")
         for name in self.head:
-            owner, _, leaf = name.rpartition(".")
             rows = self.model.get_parameter(name).detach()
-            setattr(self.model.get_submodule(owner), leaf, nn.Parameter(rows.mean(0, keepdim=True)))
+            functional.put(self.model, name, nn.Parameter(rows.mean(0, keepdim=True)))
 
     # ------------------------------------------------------------------------------------------------ across tasks
 
@@ -142,15 +171,23 @@ class Learner(nn.Module):
         check_episodes(episodes, self.ways, self._dtype(), self._predict(self.ways))
         m = {name: leaf.detach() for name, leaf in self.named_parameters() if leaf.requires_grad}
 
-        def one(
-            m: Tree, support_x: Tensor, support_y: Tensor, query_x: Tensor, query_y: Tensor
-        ) -> tuple[Tensor, Tree, Tree]:
-            inner = self.inner(Batch(support_x, support_y), Batch(query_x, query_y))
-            loss, grads, aux, info = self.hypergradient(inner, m)
+        weights = self._step_weights(episodes.query.x.device)
+
+        def one(m: Tree, *task: Tensor) -> tuple[Tensor, Tree, Tree]:
+            support_x, support_y, query_x, query_y, *rest = task
+            key = rest.pop(0) if self.strategy.random else None
+            bound = self._bound(
+                Batch(support_x, support_y), Batch(query_x, query_y), step_weights=rest[0] if weights else None, key=key
+            )
+            loss, grads, aux, info = self.hypergradient(bound.inner(), m)
             return loss, grads, prefixed(aux | {"loss": loss}, "aux.") | prefixed(info, "info.")
 
+        keys = (
+            (torch.randint(2**62, (episodes.tasks,), device=episodes.query.x.device),) if self.strategy.random else ()
+        )
+        tasks, variant = (*episodes.support, *episodes.query, *keys), (self.hypergradient, self.statistics)
         with explained(self._predict(self.ways), self.loss, _first_task(episodes)):
-            loss, grads, kept = mean_over_tasks(one, m, (*episodes.support, *episodes.query), self.chunk, self.compiled)
+            loss, grads, kept = mean_over_tasks(one, m, tasks, self.chunk, self.compiled, weights, variant)
         return MetaGradient(loss, grads, under(kept, "aux."), under(kept, "info."))
 
     def backward(self, episodes: Episodes) -> MetaGradient:
@@ -183,14 +220,12 @@ class Learner(nn.Module):
             ways = max(self.ways, int(y.max()) + 1)
         support = Batch(x, y)
         check_batch(support, ways, self._dtype(), self._predict(ways))
-        inner = self.inner(support, support, statistics=statistics, ways=ways)
-        m = self._own()
+        bound = self._bound(support, support, statistics, ways, key=torch.zeros((), dtype=torch.int64, device=x.device))
         with explained(self._predict(ways), self.loss, support):
-            carry = inner.start(m)
-            for t in range(self.steps):
-                _, carry = step(inner, carry, m, t)
-            used = self._statistics(carry.theta, m, x, statistics)
-        return Adapted(self.model, self._whole(carry.theta, m, ways), used)
+            carry = roll(bound.inner(), bound.start({}), {})
+            whole = bound.whole(carry.theta, {}, self.steps)
+            used = bound.fitted_statistics(whole)
+        return Adapted(self.model, whole, used)
 
     def evaluate(
         self,
@@ -215,24 +250,29 @@ class Learner(nn.Module):
         ways = self.ways if ways is None else ways
         steps = self.steps if steps is None else steps
         check_episodes(episodes, ways, self._dtype(), self._predict(ways))
-        m = self._own()
         classes = not episodes.query.y.is_floating_point()
 
-        def one(support_x: Tensor, support_y: Tensor, query_x: Tensor, query_y: Tensor) -> tuple[Tensor, ...]:
-            inner = self.inner(Batch(support_x, support_y), Batch(query_x, query_y), statistics, ways)
-            carry = inner.start(m)
+        def one(
+            support_x: Tensor, support_y: Tensor, query_x: Tensor, query_y: Tensor, key: Tensor
+        ) -> tuple[Tensor, ...]:
+            bound = self._bound(Batch(support_x, support_y), Batch(query_x, query_y), statistics, ways, key=key)
+            inner, carry = bound.inner(), bound.start({})
             losses, right = [], []
             for t in range(steps + 1):
                 if each_step or t == steps:
-                    loss, aux = inner.outer(carry, m)
+                    loss, prediction = bound.measure(carry.theta, {}, t)
                     losses.append(loss)
-                    right.append((aux["prediction"].argmax(1) == query_y).float().mean() if classes else loss)
+                    right.append((prediction.argmax(1) == query_y).float().mean() if classes else loss)
                 if t < steps:
-                    _, carry = step(inner, carry, m, t)
-            return torch.stack(losses), torch.stack(right), aux["prediction"]
+                    _, carry = step(inner, carry, {}, t)
+            return torch.stack(losses), torch.stack(right), prediction
 
         with torch.no_grad(), explained(self._predict(ways), self.loss, _first_task(episodes)):
-            parts = [func.vmap(one)(*chunk.support, *chunk.query) for chunk in self._chunks(episodes)]
+            parts = []
+            for start in range(0, episodes.tasks, self.chunk):
+                part = episodes.part(start, start + self.chunk)
+                keys = torch.arange(start, start + part.tasks, device=part.query.x.device)
+                parts.append(func.vmap(one)(*part.support, *part.query, keys))
         loss, accuracy, prediction = (torch.cat(column) for column in zip(*parts, strict=True))
         return Evaluation(loss, accuracy if classes else None, prediction)
 
@@ -246,84 +286,40 @@ class Learner(nn.Module):
         Raises:
             UsageError: if the model has no such statistics, or no head for that many classes.
         """
+        return self._bound(support, query, statistics, ways).inner()
+
+    def _bound(
+        self,
+        support: Batch,
+        query: Batch,
+        statistics: Statistics | None = None,
+        ways: int | None = None,
+        step_weights: Tensor | None = None,
+        key: Tensor | None = None,
+    ) -> Bound:
         statistics = self.statistics if statistics is None else statistics
-        self._check_statistics(statistics)
+        check_statistics(statistics, self.model)
         if ways is not None and ways != self.ways and not self.head:
             raise UsageError(f"no parameter of the model is a head that could start for {ways} classes: name it, head=")
-        ways = self.ways if ways is None else ways
-        own = self._own()
-        fixed = dict(self.phi.named_buffers())
+        own = self._own() | prefixed(dict(self.phi.named_buffers()), "phi.")
+        return Bound(self.plan, own, support, query, statistics, ways or self.ways, step_weights, key)
 
-        def phi(m: Tree) -> Tree:
-            return under(own | m, "phi.") | fixed
-
-        def start(m: Tree) -> Carry:
-            theta0 = pick(under(own | m, "model."), self.adapted)
-            theta = {name: self._fitted(leaf, name, ways) for name, leaf in theta0.items()}
-            return Carry(theta, self.strategy.init(theta))
-
-        def objective(theta: Tree, m: Tree, t: int) -> Tensor:
-            fit = functional.running_statistics(self.model) if statistics == "running" else None
-            prediction = functional.call(self.model, self._whole(theta, own | m, ways), support.x, fit)
-            with Differentiable():
-                loss = self.loss(prediction, support.y)
-                if not self.strategy.terms:
-                    return loss
-                return loss + self.strategy.term(theta, start(m).theta, phi(m), (*support, prediction), t)
-
-        def update(grads: Tree, carry: Carry, m: Tree, t: int) -> Carry:
-            return Carry(*self.strategy.update(grads, carry.state, carry.theta, phi(m), t))
-
-        def outer(carry: Carry, m: Tree) -> tuple[Tensor, Tree]:
-            used = self._statistics(carry.theta, own | m, support.x, statistics)
-            prediction = functional.call(self.model, self._whole(carry.theta, own | m, ways), query.x, used)
-            with Differentiable():
-                return self.loss(prediction, query.y), {"prediction": prediction}
-
-        return Inner(start, objective, update, outer, self.steps, self._enters())
-
-    def _whole(self, theta: Tree, m: Tree, ways: int | None) -> Tree:
-        """Return all parameters of the model: theta where it is adapted, those of ``m`` elsewhere."""
-        others = {name: leaf for name, leaf in under(m, "model.").items() if name not in theta}
-        return {name: self._fitted(leaf, name, ways) for name, leaf in others.items()} | theta
-
-    def _statistics(self, theta: Tree, m: Tree, x: Tensor, which: Statistics) -> Tree | None:
-        if which == "transductive":
-            return None
-        if which == "running":
-            return functional.running_statistics(self.model)
-        return functional.statistics_of(self.model, under(m, "model.") | theta, x)
-
-    def _fitted(self, leaf: Tensor, name: str, ways: int | None) -> Tensor:
-        """Return a parameter of the head with a row a class: fewer take the first rows, more take the rows again."""
-        if ways is None or name not in self.head or leaf.shape[0] == ways:
-            return leaf
-        return leaf[torch.arange(ways, device=leaf.device) % leaf.shape[0]]
-
-    def _enters(self) -> dict[str, frozenset[str]]:
-        terms = self.strategy.terms_of(dict(self.phi.named_parameters()))
-        start = frozenset({"start", "objective"}) if self.strategy.terms else frozenset({"start"})
-        rest = frozenset({"objective", "outer"})
-        enters = {f"model.{n}": start if n in self.adapted else rest for n, _ in self.model.named_parameters()}
-        for name, _ in self.phi.named_parameters():
-            enters[f"phi.{name}"] = frozenset({"objective" if name in terms else "update"})
-        return enters
+    def _step_weights(self, device: torch.device) -> tuple[Tensor, ...]:
+        if self.step_weights is None:
+            return ()
+        if len(self.step_weights) != self.steps:
+            given = len(self.step_weights)
+            raise UsageError(f"step_weights needs a number for each of the {self.steps} inner steps, not {given}")
+        return (torch.tensor(list(self.step_weights), dtype=self._dtype(), device=device),)
 
     def _own(self) -> Tree:
         return {name: leaf.detach() for name, leaf in self.named_parameters()}
 
-    def _chunks(self, episodes: Episodes) -> Sequence[Episodes]:
-        return [episodes.part(start, start + self.chunk) for start in range(0, episodes.tasks, self.chunk)]
-
-    def _check_statistics(self, statistics: str) -> None:
-        """Refuse a choice of batch-norm statistics that does not exist, or that the model does not have."""
-        check_statistics(statistics)
-        if statistics == "running" and (without := functional.without_statistics(self.model)):
-            raise UsageError(f"{', '.join(without)} of the model keeps no running statistics: use another choice")
-
     def _predict(self, ways: int | None) -> Callable[[Tensor], Tensor]:
         """Return the unadapted model, for checks."""
-        return lambda x: functional.call(self.model, self._whole({}, self._own(), ways), x)
+        none = Batch(torch.empty(0), torch.empty(0))
+        bound = Bound(self.plan, self._own(), none, none, "transductive", ways)
+        return lambda x: functional.call(self.model, bound.whole({}, {}, 0), x)
 
     def _dtype(self) -> torch.dtype:
         return next(self.model.parameters()).dtype
@@ -342,8 +338,7 @@ class Adapted(nn.Module):
             if own.shape == leaf.shape:
                 own.data.copy_(leaf)  # in place: a tied parameter stays tied
             else:
-                owner, _, last = name.rpartition(".")
-                setattr(self.model.get_submodule(owner), last, nn.Parameter(leaf.detach().clone()))
+                functional.put(self.model, name, nn.Parameter(leaf.detach().clone()))
         for name, leaf in (statistics or {}).items():
             self.model.get_buffer(name).copy_(leaf.detach())
 
@@ -351,12 +346,6 @@ class Adapted(nn.Module):
         """Return the prediction for ``x``."""
         statistics = None if self.transductive else functional.running_statistics(self.model)
         return functional.call(self.model, {}, x, statistics)
-
-
-def check_statistics(statistics: str) -> None:
-    """Refuse a choice of batch-norm statistics that does not exist."""
-    if statistics not in get_args(Statistics):
-        raise unknown("choice of batch-norm statistics", statistics, get_args(Statistics))
 
 
 def _first_task(episodes: Episodes) -> Batch:

@@ -13,7 +13,7 @@ from torch import Tensor, func, nn
 from rbml import Batch, Episodes, Learner, hypergrad, models
 from rbml.hypergrad import Adjoint, FirstOrder, Hypergradient, Unrolled, directional_difference
 from rbml.inner import Inner, roll
-from rbml.strategy import Hyper, Strategy, Term, chain, l2, momentum, sgd, weight_decay
+from rbml.strategy import Hyper, Scene, Strategy, Term, chain, l2, momentum, sgd, weight_decay
 from rbml.strategy.base import Values
 from rbml.tree import Tree
 
@@ -72,7 +72,8 @@ def gentle() -> Strategy:
 def anchored() -> Strategy:
     """Return a term that sees all a term may see: theta0 enters by the inner objective too."""
 
-    def value(theta: Tree, theta0: Tree, values: Values, x: Tensor, y: Tensor, prediction: Tensor) -> Tensor:
+    def value(values: Values, scene: Scene) -> Tensor:
+        theta, theta0, x, y, prediction = scene[:5]
         strengths = values["strength"]
         pull = torch.stack([(strengths[name] * (leaf - theta0[name]) ** 2).sum() for name, leaf in theta.items()]).sum()
         return pull + 0.1 * (prediction.logsumexp(1) * x.mean() * (y + 1)).mean()

@@ -1,6 +1,7 @@
-"""What every rule and term must pass: a new member of ``strategy.ALL`` inherits all of it.
+"""What every rule, term and start must pass: a new member of ``strategy.ALL`` inherits all of it.
 
-The first argument of each is its number, a float or a :class:`Hyper`.
+A part is made with a :class:`Hyper` for every argument that may be one, around its default, and is then treated as a
+pure function of tensors. What a part cannot be held to is said in the tables at the top, with the reason.
 """
 
 from __future__ import annotations
@@ -12,29 +13,72 @@ from itertools import product
 
 import pytest
 import torch
-from torch import func
+from torch import Tensor, func
 
 from rbml import strategy
-from rbml.strategy import Hyper, Rule, Term, chain, sgd
-from rbml.strategy.hyper import as_hyper
+from rbml.strategy import Features, Hyper, Moment, Part, Rule, Scene, Start, Strategy, Term, chain, sgd
 from rbml.tree import Tree
 
-NAMES = sorted(strategy.ALL)
+MAKE: dict[str, Callable[..., Part]] = dict(strategy.ALL)
+NAMES = sorted(MAKE)
+RULES = [name for name in NAMES if isinstance(MAKE[name](), Rule)]
+TERMS = [name for name in NAMES if isinstance(MAKE[name](), Term)]
+STARTS = [name for name in NAMES if isinstance(MAKE[name](), Start)]
 PERS = ("all", "layer", "tensor", "element")
-MAKE: dict[str, Callable[..., Rule | Term]] = dict(strategy.ALL)
-RULES = [name for name in NAMES if isinstance(MAKE[name](0.1), Rule)]
-TERMS = [name for name in NAMES if isinstance(MAKE[name](0.1), Term)]
+
+FIXED_WAYS: dict[str, str] = {}
+"""Arguments that a test must give, as Python: ``{"rule": "dict(rank=2)"}``."""
 
 
 def tree(seed: int = 0) -> Tree:
     source = torch.Generator().manual_seed(seed)
-    shapes = {"body.0.weight": (4, 3), "body.0.bias": (4,), "head.weight": (2, 4), "scale": ()}
+    shapes = {"body.0.weight": (4, 3), "body.0.bias": (4,), "head.weight": (2, 4), "head.bias": (2,)}
     return {name: torch.randn(shape, dtype=torch.float64, generator=source) for name, shape in shapes.items()}
 
 
-def phi_of(part: Rule | Term, steps: int = 3) -> Tree:
-    learned, fixed = chain(part).initial(tree(), steps, torch.Generator().manual_seed(1))
-    return learned | fixed
+def numbers(name: str) -> dict[str, float]:
+    """Return the arguments that may be a Hyper, with the value that they have without one."""
+    options = eval(FIXED_WAYS.get(name, "{}"))
+    parameters = inspect.signature(MAKE[name]).parameters.values()
+    found = {}
+    for parameter in parameters:
+        if "Hyper" in str(parameter.annotation) and parameter.name not in options:
+            default = parameter.default
+            found[parameter.name] = default.range[0] if isinstance(default, Hyper) else float(default)
+    return found
+
+
+def made(name: str, per: str = "all", per_step: bool = False, **options: object) -> Part:
+    """Return the part with every number learned, at its default."""
+    given = {argument: Hyper(value, per=per, per_step=per_step) for argument, value in numbers(name).items()}  # type: ignore[arg-type]
+    return MAKE[name](**{**eval(FIXED_WAYS.get(name, "{}")), **given, **options})
+
+
+def phi_of(plan: Strategy, steps: int = 3) -> Tree:
+    """Return phi a little beside its start, so that nothing is zero or the same by chance."""
+    source = torch.Generator().manual_seed(1)
+    learned, fixed = plan.initial(tree(), steps, source)
+    noise = {key: torch.rand(leaf.shape, dtype=leaf.dtype, generator=source) for key, leaf in learned.items()}
+    return {key: leaf * (1 - 0.1 * noise[key]) - 0.01 * noise[key] for key, leaf in learned.items()} | fixed
+
+
+def moment(t: int = 0, key: Tensor | None = None) -> Moment:
+    return Moment(t, 3, torch.tensor(7) if key is None else key)
+
+
+def scene(theta: Tree, theta0: Tree, prediction: Tensor, at: Moment) -> Scene:
+    source = torch.Generator().manual_seed(3)
+    x = torch.randn(5, 3, dtype=torch.float64, generator=source)
+    return Scene(theta, theta0, x, torch.arange(5) % 2, prediction, torch.nn.functional.cross_entropy, at)
+
+
+def unpacked(flat: tuple[Tensor, ...], like: tuple[Tree, ...]) -> list[Tree]:
+    rest = list(flat)
+    return [{key: rest.pop(0) for key in one} for one in like]
+
+
+def leaves(*trees: Tree) -> tuple[Tensor, ...]:
+    return tuple(leaf.clone().requires_grad_() for one in trees for leaf in one.values())
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -44,39 +88,44 @@ def test_it_says_what_it_does(name: str) -> None:
     assert re.fullmatch(r"[A-Z].*\.", first), "one line, a sentence"
     assert ".. math::" in text and "Args:" in text
     for argument in inspect.signature(MAKE[name]).parameters:
-        assert re.search(rf"^\s+{argument}: ", text, re.M), f"{argument} is not explained"
-    assert MAKE[name](0.1).name == name, "filed under the name in the table"
+        assert re.search(rf"^\s+(\w+, )*{argument}(, \w+)*: ", text, re.M), f"{argument} is not explained"
+    part = MAKE[name]()
+    assert part.name == name, "filed under the name in the table"
+    assert part.made is not None and part.made.by == name, "made by @part"
+    assert MAKE[name](name="other").name == "other"
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [name for name in NAMES if numbers(name)])
 def test_a_plain_number_is_fixed_and_a_hyper_says_for_itself(name: str) -> None:
-    (hyper, *_) = MAKE[name](0.25).hypers.values()
-    assert hyper == as_hyper(0.25) and not hyper.learn
-    own = Hyper(0.5, per="layer", bounds=(0, 1))
-    assert own in MAKE[name](own, name="other").hypers.values()
-    assert MAKE[name](own, name="other").name == "other"
+    plain = MAKE[name](**numbers(name))
+    assert not any(isinstance(hyper, Hyper) and hyper.learn for hyper in plain.hypers.values())
+    for argument, value in numbers(name).items():
+        own = Hyper(value, per="layer")
+        assert own in MAKE[name](**{argument: own}).hypers.values()
 
 
-@pytest.mark.parametrize(("name", "per", "per_step"), list(product(NAMES, PERS, (False, True))))
+@pytest.mark.parametrize(
+    ("name", "per", "per_step"), list(product([n for n in NAMES if numbers(n)], PERS, (False, True)))
+)
 def test_phi_has_one_leaf_a_group_whatever_the_part(name: str, per: str, per_step: bool) -> None:
-    part = MAKE[name](Hyper(0.3, per=per, per_step=per_step))
-    learned, fixed = chain(part).initial(tree(), 3, None)
-    count = {"all": 1, "layer": 3, "tensor": 4, "element": 4}[per] * len(
-        [1 for hyper in part.hypers.values() if hyper.learn]
-    )
-    assert len(learned) == count and all(key.startswith(f"{name}.") for key in learned | fixed)
+    part = made(name, per, per_step)
+    learned, fixed = chain(part).initial(tree(), 3, torch.Generator())
+    count = {"all": 1, "layer": 2, "tensor": 4, "element": 4}[per]
+    for argument in (argument for argument, hyper in part.hypers.items() if isinstance(hyper, Hyper)):
+        whole = f"{name}.{argument}"
+        assert len([key for key in learned if key == whole or key.startswith(f"{whole}/")]) == count
+    assert all(key.startswith(f"{name}.") for key in learned | fixed)
     assert all(leaf.dtype == torch.float64 for leaf in (learned | fixed).values())
 
 
 @pytest.mark.parametrize(("name", "per"), list(product(RULES, PERS)))
 def test_a_rule_is_a_pure_function_of_what_it_is_given(name: str, per: str) -> None:
-    part = MAKE[name](Hyper((0.1, 0.4), per=per, per_step=True))
-    plan, phi, theta = chain(part), phi_of(part), tree(1)
-    state = plan.init(theta)
+    plan, theta = chain(made(name, per, per_step=True)), tree(1)
+    phi, state = phi_of(plan), plan.init(theta)
     given = [theta, state, phi, tree(2)]
     before = [{key: leaf.clone() for key, leaf in one.items()} for one in given]
-    first = plan.update(given[3], state, theta, phi, 1)
-    again = plan.update(given[3], state, theta, phi, 1)
+    first = plan.update(given[3], state, theta, phi, moment(1))
+    again = plan.update(given[3], state, theta, phi, moment(1))
     for one, same in zip(first, again, strict=True):
         assert all(torch.equal(one[key], same[key]) for key in one)
     assert all(torch.equal(one[key], old[key]) for one, old in zip(given, before, strict=True) for key in old)
@@ -88,62 +137,95 @@ def test_a_rule_is_a_pure_function_of_what_it_is_given(name: str, per: str) -> N
 
 @pytest.mark.parametrize(("name", "per"), list(product(RULES, PERS)))
 def test_a_rule_has_the_derivatives_that_it_should(name: str, per: str) -> None:
-    """Forward and reverse mode agree with central differences, by theta, gradient, state and phi, and under vmap."""
-    part = MAKE[name](Hyper((0.1, 0.4), per=per, bounds=(0, 1)))
-    plan, phi = chain(part), phi_of(part)
-    state = {key: leaf + 0.3 for key, leaf in plan.init(tree(1)).items()}
-
+    """Both modes agree with central differences after two steps, by theta, gradient and phi, and under vmap."""
+    plan = chain(made(name, per, per_step=True), sgd(0.5, name="last"))
+    phi = phi_of(plan)
+    state = plan.update(tree(3), plan.init(tree(1)), tree(1), phi, moment(0))[1]  # not zero
     given = (tree(2), state, tree(1), phi)
 
-    def run(*flat: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        rest = list(flat)
-        theta, after = plan.update(*({key: rest.pop(0) for key in like} for like in given), 0)
-        return (*theta.values(), *after.values())
+    def run(*flat: Tensor) -> Tensor:
+        grads, state, theta, phi = unpacked(flat, given)
+        theta, state = plan.update(grads, state, theta, phi, moment(1))
+        theta, after = plan.update({key: grads[key] * theta[key] for key in grads}, state, theta, phi, moment(2))
+        seen = torch.cat([leaf.flatten() for leaf in (*theta.values(), *after.values())])
+        return (seen * torch.linspace(1, 2, len(seen), dtype=torch.float64)).sum()
 
-    inputs = tuple(leaf.clone().requires_grad_() for one in given for leaf in one.values())
-    assert torch.autograd.gradcheck(
-        run, inputs, fast_mode=True, check_forward_ad=True, check_batched_grad=True, check_batched_forward_grad=True
-    )
+    assert torch.autograd.gradcheck(run, leaves(*given), check_forward_ad=True, check_batched_grad=True)
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_derivatives_stay_finite_at_zero_gradient(name: str) -> None:
+    plan = chain(made(name), sgd(0.5, name="last"))
+    phi, zero = phi_of(plan), {key: torch.zeros_like(leaf) for key, leaf in tree().items()}
+    given = (zero, tree(1), phi)
+
+    def run(*flat: Tensor) -> Tensor:
+        grads, theta, phi = unpacked(flat, given)
+        theta, state = plan.update(grads, plan.init(theta), theta, phi, moment(0))
+        theta, _ = plan.update(grads, state, theta, phi, moment(1))
+        return torch.stack([leaf.sum() for leaf in theta.values()]).sum()
+
+    grads = torch.autograd.grad(run(*(inputs := leaves(*given))), inputs, allow_unused=True)
+    assert all(bool(torch.isfinite(grad).all()) for grad in grads if grad is not None)
 
 
 @pytest.mark.parametrize("name", RULES)
 def test_a_rule_vectorised_over_tasks_equals_the_loop(name: str) -> None:
-    part = MAKE[name](Hyper(0.3))
-    plan, phi = chain(part), phi_of(part)
+    plan = chain(made(name))
+    phi = phi_of(plan)
     tasks = [tree(seed) for seed in range(3)]
     stacked = {key: torch.stack([one[key] for one in tasks]) for key in tasks[0]}
+    keys = torch.tensor([3, 5, 9])
 
-    def two(grads: Tree) -> Tree:
-        theta, state = plan.update(grads, plan.init(grads), grads, phi, 0)
-        return plan.update(grads, state, theta, phi, 1)[0]
+    def two(grads: Tree, key: Tensor) -> Tree:
+        theta, state = plan.update(grads, plan.init(grads), grads, phi, moment(0, key))
+        return plan.update(grads, state, theta, phi, moment(1, key))[0]
 
-    whole = func.vmap(two)(stacked)
+    whole = func.vmap(two)(stacked, keys)
     for index, one in enumerate(tasks):
-        assert all(torch.allclose(whole[key][index], leaf, rtol=1e-14) for key, leaf in two(one).items())
+        assert all(torch.allclose(whole[key][index], leaf, rtol=1e-12) for key, leaf in two(one, keys[index]).items())
 
 
 @pytest.mark.parametrize(("name", "per"), list(product(TERMS, PERS)))
 def test_a_term_is_a_scalar_with_derivatives(name: str, per: str) -> None:
-    part = MAKE[name](Hyper((0.1, 0.4), per=per, bounds=(0, None)))
-    plan, phi, theta = chain(part, sgd(0.1)), phi_of(part), tree(1)
-    batch = (torch.randn(5, 3), torch.arange(5), torch.randn(5, 2))
-    given = (theta, tree(2), phi)
+    plan = chain(made(name, per, per_step=True), sgd(0.1))
+    phi = phi_of(plan)
+    prediction = {"prediction": torch.randn(5, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(5))}
+    given = (tree(1), tree(2), phi, prediction)
 
-    def run(*flat: torch.Tensor) -> torch.Tensor:
-        rest = list(flat)
-        value = plan.term(*({key: rest.pop(0) for key in like} for like in given), batch, 0)
-        assert isinstance(value, torch.Tensor) and value.dim() == 0
+    def run(*flat: Tensor) -> Tensor:
+        theta, theta0, phi, prediction = unpacked(flat, given)
+        value = plan.objective(phi, scene(theta, theta0, prediction["prediction"], moment(1)))
+        assert value.dim() == 0 and value.dtype == torch.float64
         return value
 
-    inputs = tuple(leaf.clone().requires_grad_() for one in given for leaf in one.values())
+    inputs = leaves(*given)
     assert torch.autograd.gradcheck(run, inputs, check_forward_ad=True, check_batched_grad=True)
     assert torch.autograd.gradgradcheck(run, inputs, check_fwd_over_rev=True)
 
 
+@pytest.mark.parametrize("name", STARTS)
+def test_a_start_makes_a_head_with_derivatives(name: str) -> None:
+    plan = chain(made(name), sgd(0.1))
+    phi = phi_of(plan)
+    features = torch.randn(6, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(5))
+    y = torch.tensor([0, 1, 2, 0, 1, 1])
+    given = ({"features": features}, phi)
+
+    def run(*flat: Tensor) -> tuple[Tensor, ...]:
+        seen, phi = unpacked(flat, given)
+        weight, bias = plan.head(tree(), phi, Features(seen["features"], y, 3))
+        assert weight.shape == (3, 4) and bias.shape == (3,)
+        return weight, bias
+
+    assert torch.autograd.gradcheck(run, leaves(*given), check_forward_ad=True, check_batched_grad=True)
+
+
 @pytest.mark.parametrize("name", NAMES)
-def test_every_number_enters_the_way_that_chain_says(name: str) -> None:
-    """``Strategy.terms_of`` decides what a first-order engine is blind to."""
-    part = MAKE[name](Hyper(0.3))
+def test_every_leaf_of_phi_belongs_to_its_kind(name: str) -> None:
+    """``Strategy.of`` decides what a first-order engine is blind to."""
+    part = made(name)
     plan = chain(part, sgd(0.1, name="last"))
-    learned, _ = plan.initial(tree(), 1, None)
-    assert list(plan.terms_of(learned)) == (list(learned) if name in TERMS else [])
+    learned, _ = plan.initial(tree(), 1, torch.Generator())
+    for kind in (Rule, Term, Start):
+        assert list(plan.of(learned, kind)) == (list(learned) if isinstance(part, kind) else [])

@@ -72,7 +72,7 @@ def quantities(run: RunFolder) -> list[Quantity]:
         for name, hyper in part.hypers.items():
             whole = f"{part.name}.{name}"
             leaves = [leaf for leaf in after if leaf == whole or leaf.startswith(f"{whole}/")]
-            if leaves:
+            if leaves and isinstance(hyper, Hyper):
                 layers = _by_layer(whole, hyper, leaves, before, after)
                 found.append(Quantity(whole, hyper, layers))
     return found

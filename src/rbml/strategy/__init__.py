@@ -1,9 +1,11 @@
 """Learning strategies: how one step changes theta, and what of that is learned."""
 
-from rbml.strategy.base import Rule, Strategy, Term, chain
+from rbml.strategy.base import Features, Moment, Part, Rule, Scene, Start, Strategy, Term, chain, part
 from rbml.strategy.descent import momentum, sgd, weight_decay
 from rbml.strategy.hyper import Hyper
 from rbml.strategy.penalties import l2
+from rbml.strategy.random import normal, uniform
+from rbml.strategy.weights import Weights
 
 ALL = {
     "sgd": sgd,
@@ -12,4 +14,24 @@ ALL = {
     "l2": l2,
 }
 
-__all__ = ["ALL", "Hyper", "Rule", "Strategy", "Term", "chain", "l2", "momentum", "sgd", "weight_decay"]
+__all__ = [
+    "ALL",
+    "Features",
+    "Hyper",
+    "Moment",
+    "Part",
+    "Rule",
+    "Scene",
+    "Start",
+    "Strategy",
+    "Term",
+    "Weights",
+    "chain",
+    "l2",
+    "momentum",
+    "normal",
+    "part",
+    "sgd",
+    "uniform",
+    "weight_decay",
+]

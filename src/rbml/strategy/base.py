@@ -1,26 +1,110 @@
-r"""What a strategy is made of: rules and terms, chained in order.
+r"""What a strategy is made of: rules, terms and starts, chained in order.
 
 A **rule** turns the gradient into a step. Rules hand a *descent direction* from one to the next, beginning with the
 gradient, and in the end :math:`\theta \leftarrow \theta - d`. So every order of a chain has a meaning, and none has a
 wrong sign: ``chain(weight_decay(1e-4), momentum(0.9), sgd(0.1))`` is SGD as in ``torch.optim``,
-``chain(sgd(0.1), weight_decay(1e-4))`` decays apart from the gradient. A **term** adds to the inner objective. Rules
-and terms hold no tensors and no state.
+``chain(sgd(0.1), weight_decay(1e-4))`` decays apart from the gradient. A **term** adds to the inner objective, or takes
+the place of the support loss. A **start** makes the head of a task from its support set. Parts hold no tensors and no
+state: their numbers are phi.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import wraps
+from inspect import signature
+from typing import Any, NamedTuple, ParamSpec, Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
 from rbml.errors import UsageError
-from rbml.strategy.hyper import Hyper
 from rbml.tree import Tree, pick, prefixed, tmap, under
 
 Values = Mapping[str, Tree]
-"""The numbers of one rule at one step: from a Hyper's name to one broadcastable tensor a parameter."""
+"""The numbers of one part at one step: of a :class:`Hyper` one broadcastable tensor a parameter of theta, of
+:class:`Weights` the tensors themselves."""
+
+
+class Quantity(Protocol):
+    """What a part has as its numbers: a :class:`Hyper`, or :class:`Weights`."""
+
+    @property
+    def learn(self) -> bool:
+        """Whether they are meta-parameters."""
+        ...
+
+    def initial(self, theta: Tree, steps: int, generator: torch.Generator | None) -> Tree:
+        """Return the leaves at their start, named ``""`` or ``"/..."``."""
+        ...
+
+    def at(self, leaves: Tree, theta: Mapping[str, Tensor], t: int) -> Tree:
+        """Return what a part sees of the leaves at step ``t``."""
+        ...
+
+
+class Moment(NamedTuple):
+    """When a part acts.
+
+    Attributes:
+        t: the inner step, from 0.
+        steps: T, how many there are.
+        key: a whole number that differs from task to task, for :func:`rbml.strategy.normal`; ``None`` where nothing is
+            drawn.
+    """
+
+    t: int
+    steps: int = 1
+    key: Tensor | None = None
+
+
+class Scene(NamedTuple):
+    """What a term sees.
+
+    Attributes:
+        theta: what is adapted, now.
+        theta0: what is adapted, at its start.
+        x: support examples ``(n, ...)``.
+        y: their targets ``(n, ...)``.
+        prediction: the model's prediction for them ``(n, ...)``.
+        loss: the learner's loss, from (prediction, target) to a scalar.
+        at: when.
+    """
+
+    theta: Tree
+    theta0: Tree
+    x: Tensor
+    y: Tensor
+    prediction: Tensor
+    loss: Callable[[Tensor, Tensor], Tensor]
+    at: Moment
+
+    def losses(self) -> Tensor:
+        """Return the loss of every example by itself, ``(n,)``."""
+        one = self.prediction[:, None], self.y[:, None]
+        return torch.func.vmap(self.loss)(*one)
+
+
+class Features(NamedTuple):
+    """What a start sees.
+
+    Attributes:
+        features: the inputs of the head for the support examples at theta0, ``(n, d)``.
+        y: their labels ``(n,)``.
+        ways: C, how many classes there are.
+    """
+
+    features: Tensor
+    y: Tensor
+    ways: int
+
+
+class Made(NamedTuple):
+    """How a part was made: by which function of :data:`rbml.strategy.ALL`, of what."""
+
+    by: str
+    settings: Mapping[str, Any]
 
 
 def _stateless(theta: Tree) -> Tree:
@@ -34,36 +118,81 @@ class Rule:
     Attributes:
         name: what its numbers are filed under: ``sgd.lr``.
         hypers: its numbers, by name.
-        update: ``(direction, state, theta, values, t) -> (direction, state)``, a pure function.
+        update: ``(direction, state, theta, values, at) -> (direction, state)``, a pure function.
         init: ``theta -> state``, a flat tree; empty for a rule without memory.
+        random: whether it draws random numbers, from ``at.key``.
+        made: filled in by :func:`part`.
     """
 
     name: str
-    hypers: Mapping[str, Hyper]
-    update: Callable[[Tree, Tree, Tree, Values, int], tuple[Tree, Tree]]
+    hypers: Mapping[str, Quantity]
+    update: Callable[[Tree, Tree, Tree, Values, Moment], tuple[Tree, Tree]]
     init: Callable[[Tree], Tree] = field(default=_stateless)
+    random: bool = False
+    made: Made | None = None
 
 
 @dataclass(frozen=True)
 class Term:
-    """What is added to the support loss.
+    """What is added to the support loss, or stands in its place.
 
     Attributes:
         name: what its numbers are filed under.
         hypers: its numbers, by name.
-        value: ``(theta, theta0, values, x, y, prediction) -> scalar``.
+        value: ``(values, scene) -> scalar``.
+        alone: whether it takes the place of the support loss.
+        random: whether it draws random numbers, from ``scene.at.key``.
+        made: filled in by :func:`part`.
     """
 
     name: str
-    hypers: Mapping[str, Hyper]
-    value: Callable[[Tree, Tree, Values, Tensor, Tensor, Tensor], Tensor]
+    hypers: Mapping[str, Quantity]
+    value: Callable[[Values, Scene], Tensor]
+    alone: bool = False
+    random: bool = False
+    made: Made | None = None
+
+
+@dataclass(frozen=True)
+class Start:
+    """How the head begins on a task: made from the support set, for as many classes as it has.
+
+    Attributes:
+        name: what its numbers are filed under.
+        hypers: its numbers, by name.
+        head: ``(values, features) -> (weight (C, d), bias (C,))``.
+        made: filled in by :func:`part`.
+    """
+
+    name: str
+    hypers: Mapping[str, Quantity]
+    head: Callable[[Values, Features], tuple[Tensor, Tensor]]
+    made: Made | None = None
+
+
+Part = Rule | Term | Start
+
+Options = ParamSpec("Options")
+Kind = TypeVar("Kind", Rule, Term, Start)
+
+
+def part(factory: Callable[Options, Kind]) -> Callable[Options, Kind]:
+    """Let every part that a function makes remember how it was made, so that it can be changed, saved and shown."""
+
+    @wraps(factory)
+    def make(*arguments: Options.args, **options: Options.kwargs) -> Kind:
+        given = signature(factory).bind(*arguments, **options)
+        given.apply_defaults()
+        return replace(factory(*arguments, **options), made=Made(factory.__name__, dict(given.arguments)))
+
+    return make
 
 
 @dataclass(frozen=True)
 class Strategy:
-    """Rules and terms in order; made by :func:`chain`."""
+    """Rules, terms and at most one start, in order; made by :func:`chain`."""
 
-    parts: tuple[Rule | Term, ...]
+    parts: tuple[Part, ...]
 
     @property
     def rules(self) -> list[Rule]:
@@ -75,25 +204,35 @@ class Strategy:
         """The terms of the inner objective."""
         return [part for part in self.parts if isinstance(part, Term)]
 
+    @property
+    def start(self) -> Start | None:
+        """What makes the head from the support set, if anything does."""
+        return next((part for part in self.parts if isinstance(part, Start)), None)
+
+    @property
+    def random(self) -> bool:
+        """Whether a part draws random numbers."""
+        return any(rule.random for rule in self.rules) or any(term.random for term in self.terms)
+
     def initial(self, theta: Tree, steps: int, generator: torch.Generator | None) -> tuple[Tree, Tree]:
         """Return phi for parameters like ``theta``: the learned leaves and the fixed, named ``sgd.lr/conv.weight``."""
         learned: Tree = {}
         fixed: Tree = {}
         for part in self.parts:
-            for name, hyper in part.hypers.items():
-                leaves = prefixed(hyper.initial(theta, steps, generator), f"{part.name}.{name}")
-                (learned if hyper.learn else fixed).update(leaves)
+            for name, quantity in part.hypers.items():
+                leaves = prefixed(quantity.initial(theta, steps, generator), f"{part.name}.{name}")
+                (learned if quantity.learn else fixed).update(leaves)
         return learned, fixed
 
-    def values(self, part: Rule | Term, phi: Tree, theta: Tree, t: int) -> Values:
-        """Return the numbers of one part at step ``t``, each as a tree over the names of ``theta``."""
+    def values(self, part: Part, phi: Tree, theta: Tree, t: int) -> Values:
+        """Return the numbers of one part at step ``t``."""
         values: dict[str, Tree] = {}
-        for name, hyper in part.hypers.items():
+        for name, quantity in part.hypers.items():
             whole = f"{part.name}.{name}"
             leaves = {
                 key[len(whole) :]: leaf for key, leaf in phi.items() if key == whole or key.startswith(f"{whole}/")
             }
-            values[name] = hyper.at(leaves, theta, t)
+            values[name] = quantity.at(leaves, theta, t)
         return values
 
     def init(self, theta: Tree) -> Tree:
@@ -103,37 +242,41 @@ class Strategy:
             state |= prefixed(rule.init(theta), f"{rule.name}/")
         return state
 
-    def update(self, grads: Tree, state: Tree, theta: Tree, phi: Tree, t: int) -> tuple[Tree, Tree]:
+    def head(self, theta: Tree, phi: Tree, features: Features) -> tuple[Tensor, Tensor]:
+        """Return the head that the start makes: weight ``(C, d)`` and bias ``(C,)``."""
+        assert self.start is not None
+        return self.start.head(self.values(self.start, phi, theta, 0), features)
+
+    def update(self, grads: Tree, state: Tree, theta: Tree, phi: Tree, at: Moment) -> tuple[Tree, Tree]:
         """Pass the gradient through all rules and return the next theta and the next state."""
         direction: Tree = grads
         next_state: Tree = {}
         for rule in self.rules:
             own = under(state, f"{rule.name}/")
-            direction, own = rule.update(direction, own, theta, self.values(rule, phi, theta, t), t)
+            direction, own = rule.update(direction, own, theta, self.values(rule, phi, theta, at.t), at)
             next_state |= prefixed(own, f"{rule.name}/")
         return tmap(torch.sub, theta, direction), next_state
 
-    def term(
-        self, theta: Tree, theta0: Tree, phi: Tree, batch: tuple[Tensor, Tensor, Tensor], t: int
-    ) -> Tensor | float:
-        """Return the sum of all terms at step ``t``; ``batch`` is (x, y, prediction)."""
-        total: Tensor | float = 0.0
+    def objective(self, phi: Tree, scene: Scene) -> Tensor:
+        """Return the support loss, or the terms that take its place, plus all other terms."""
+        total = torch.zeros(()) if any(term.alone for term in self.terms) else scene.loss(scene.prediction, scene.y)
         for term in self.terms:
-            total = total + term.value(theta, theta0, self.values(term, phi, theta, t), *batch)
+            total = total + term.value(self.values(term, phi, scene.theta, scene.at.t), scene)
         return total
 
-    def terms_of(self, phi: Tree) -> Tree:
-        """Return the leaves of phi that belong to terms (the others belong to rules)."""
-        return pick(phi, [name for term in self.terms for name in phi if name.startswith(f"{term.name}.")])
+    def of(self, phi: Tree, kind: type[Rule | Term | Start]) -> Tree:
+        """Return the leaves of phi that belong to parts of one kind."""
+        parts = [part for part in self.parts if isinstance(part, kind)]
+        return pick(phi, [name for part in parts for name in phi if name.startswith(f"{part.name}.")])
 
 
-def chain(*parts: Rule | Term | Strategy) -> Strategy:
-    """Put rules and terms together; strategies among them are laid open.
+def chain(*parts: Part | Strategy) -> Strategy:
+    """Put rules, terms and a start together; strategies among them are laid open.
 
     Raises:
-        UsageError: if there is none, or two have the same name: their numbers would be one.
+        UsageError: if there is none, two have the same name (their numbers would be one), or there are two starts.
     """
-    flat: list[Rule | Term] = []
+    flat: list[Part] = []
     for part in parts:
         flat.extend(part.parts if isinstance(part, Strategy) else (part,))
     names = [part.name for part in flat]
@@ -141,4 +284,7 @@ def chain(*parts: Rule | Term | Strategy) -> Strategy:
         raise UsageError("a strategy needs at least one rule, such as sgd(0.1)")
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise UsageError(f"two parts of a strategy are named {', '.join(twice)}: give one of them another name=")
+    starts = [part.name for part in flat if isinstance(part, Start)]
+    if len(starts) > 1:
+        raise UsageError(f"{' and '.join(starts)} would both make the head: keep one of them")
     return Strategy(tuple(flat))

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import torch
 
-from rbml.strategy.base import Rule, Values
+from rbml.strategy.base import Moment, Rule, Values, part
 from rbml.strategy.hyper import Hyper, as_hyper
 from rbml.tree import Tree, tmap, zeros_like
 
 
+@part
 def sgd(lr: float | Hyper = 0.1, name: str = "sgd") -> Rule:
     r"""Scale the direction by a learning rate.
 
@@ -22,12 +23,13 @@ def sgd(lr: float | Hyper = 0.1, name: str = "sgd") -> Rule:
         name: what it is filed under.
     """
 
-    def update(direction: Tree, state: Tree, theta: Tree, values: Values, t: int) -> tuple[Tree, Tree]:
+    def update(direction: Tree, state: Tree, theta: Tree, values: Values, at: Moment) -> tuple[Tree, Tree]:
         return tmap(torch.mul, direction, values["lr"]), state
 
     return Rule(name, {"lr": as_hyper(lr)}, update)
 
 
+@part
 def momentum(decay: float | Hyper = 0.9, nesterov: bool = False, name: str = "momentum") -> Rule:
     r"""Replace the direction by its running sum, as ``torch.optim.SGD(momentum=...)`` does.
 
@@ -43,7 +45,7 @@ def momentum(decay: float | Hyper = 0.9, nesterov: bool = False, name: str = "mo
         name: what it is filed under.
     """
 
-    def update(direction: Tree, state: Tree, theta: Tree, values: Values, t: int) -> tuple[Tree, Tree]:
+    def update(direction: Tree, state: Tree, theta: Tree, values: Values, at: Moment) -> tuple[Tree, Tree]:
         decays = values["decay"]
         buffer = tmap(lambda b, d, mu: mu * b + d, state, direction, decays)
         ahead = tmap(lambda d, b, mu: d + mu * b, direction, buffer, decays) if nesterov else buffer
@@ -52,6 +54,7 @@ def momentum(decay: float | Hyper = 0.9, nesterov: bool = False, name: str = "mo
     return Rule(name, {"decay": as_hyper(decay)}, update, zeros_like)
 
 
+@part
 def weight_decay(rate: float | Hyper = 1e-4, name: str = "weight_decay") -> Rule:
     r"""Pull the parameters towards zero.
 
@@ -65,7 +68,7 @@ def weight_decay(rate: float | Hyper = 1e-4, name: str = "weight_decay") -> Rule
         name: what it is filed under.
     """
 
-    def update(direction: Tree, state: Tree, theta: Tree, values: Values, t: int) -> tuple[Tree, Tree]:
+    def update(direction: Tree, state: Tree, theta: Tree, values: Values, at: Moment) -> tuple[Tree, Tree]:
         return tmap(lambda d, p, rate: d + rate * p, direction, theta, values["rate"]), state
 
     return Rule(name, {"rate": as_hyper(rate)}, update)

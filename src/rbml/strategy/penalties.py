@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from rbml.strategy.base import Term, Values
+from rbml.strategy.base import Scene, Term, Values, part
 from rbml.strategy.hyper import Hyper, as_hyper
-from rbml.tree import Tree
 
 
+@part
 def l2(strength: float | Hyper = 1e-3, name: str = "l2") -> Term:
     r"""Add half the squared norm of what is adapted.
 
@@ -23,8 +23,8 @@ def l2(strength: float | Hyper = 1e-3, name: str = "l2") -> Term:
         name: what it is filed under.
     """
 
-    def value(theta: Tree, theta0: Tree, values: Values, x: Tensor, y: Tensor, prediction: Tensor) -> Tensor:
+    def value(values: Values, scene: Scene) -> Tensor:
         strengths = values["strength"]
-        return 0.5 * torch.stack([(strengths[key] * leaf**2).sum() for key, leaf in theta.items()]).sum()
+        return 0.5 * torch.stack([(strengths[key] * leaf**2).sum() for key, leaf in scene.theta.items()]).sum()
 
     return Term(name, {"strength": as_hyper(strength)}, value)

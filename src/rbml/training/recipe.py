@@ -10,9 +10,10 @@ import torch
 from torch import nn
 
 from rbml import algorithms, data, hypergrad, models
+from rbml.binding import Statistics
 from rbml.data.folder import read_classes
 from rbml.errors import CheckpointError, UsageError, unknown
-from rbml.learner import Learner, Statistics
+from rbml.learner import Learner
 from rbml.tasks import FewShot, generator
 
 TRAIN, VALIDATE, TEST, START = range(4)
