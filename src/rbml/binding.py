@@ -183,9 +183,8 @@ def head_layer(model: nn.Module, head: list[str]) -> str:
     layers = {name.rpartition(".")[0] for name in head}
     layer = model.get_submodule(layers.pop()) if len(layers) == 1 else None
     if not isinstance(layer, nn.Linear) or len(head) != 2:
-        raise UsageError(
-            f"a head made from the support set needs one nn.Linear with a bias; head= has {', '.join(head) or 'nothing'}"
-        )
+        found = ", ".join(head) or "nothing"
+        raise UsageError(f"a head made from the support set needs one nn.Linear with a bias; head= has {found}")
     return head[0].rpartition(".")[0]
 
 

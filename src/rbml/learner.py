@@ -68,6 +68,8 @@ class Learner(nn.Module):
         reset: adapted parameters whose start is the model's own, not learned: context parameters.
         step_weights: how much the query loss after each inner step counts, T numbers (MAML++'s multi-step loss);
             ``None`` counts the last step only. It may be set anew at any time: ``learner.step_weights = ...``.
+        curriculum: what :meth:`advance` does to the learner as training goes on, such as
+            :class:`rbml.algorithms.Annealing`; ``None`` is nothing.
         generator: for starts that are drawn at random; ``None`` is PyTorch's global one.
 
     Raises:
@@ -91,6 +93,7 @@ class Learner(nn.Module):
         stepwise: str = "",
         reset: str = "",
         step_weights: Sequence[float] | None = None,
+        curriculum: Callable[[Learner, float], None] | None = None,
         generator: torch.Generator | None = None,
     ) -> None:
         """Copy the model, and start phi."""
@@ -105,7 +108,7 @@ class Learner(nn.Module):
             raise UsageError("a strategy of terms alone sets no learning rate: add a rule, such as sgd(0.1)")
         check_statistics(statistics, self.model)
         self.steps, self.loss, self.chunk, self.statistics = steps, loss, chunk, statistics
-        self.step_weights = step_weights
+        self.step_weights, self.curriculum = step_weights, curriculum
         self.compiled = Compiled() if compile else None
         self.hypergradient: Hypergradient = Adjoint() if hypergradient is None else hypergradient
 
@@ -198,6 +201,11 @@ class Learner(nn.Module):
                 grad = result.grads[name]
                 parameter.grad = grad.clone() if parameter.grad is None else parameter.grad + grad
         return result
+
+    def advance(self, progress: float) -> None:
+        """Let the curriculum, if there is one, set the learner for this part of training: from 0 to 1."""
+        if self.curriculum is not None:
+            self.curriculum(self, progress)
 
     # ------------------------------------------------------------------------------------------------ on one task
 

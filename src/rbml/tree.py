@@ -72,13 +72,21 @@ def prefixed(tree: Tree, prefix: str) -> Tree:
 
 
 def matching(names: Iterable[str], pattern: str) -> list[str]:
-    """Return the names that a shell pattern matches; several patterns are joined with ``|``.
+    """Return the names that a shell pattern matches; several are joined with ``|``, and ``!`` leaves out.
 
     >>> matching(["conv.weight", "head.weight", "head.bias"], "head.*")
     ['head.weight', 'head.bias']
+    >>> matching(["conv.weight", "head.weight", "head.bias"], "!head.*")
+    ['conv.weight']
     """
     patterns = pattern.split("|")
-    return [name for name in names if any(fnmatchcase(name, one) for one in patterns)]
+    wanted = [one for one in patterns if not one.startswith("!")] or ["*"]
+    left_out = [one[1:] for one in patterns if one.startswith("!")]
+
+    def fits(name: str, patterns: list[str]) -> bool:
+        return any(fnmatchcase(name, one) for one in patterns)
+
+    return [name for name in names if fits(name, wanted) and not fits(name, left_out)]
 
 
 def dot(tree: Tree, other: Tree) -> Tensor:

@@ -23,7 +23,7 @@ def test_every_preset_is_a_learner_that_takes_every_option_of_a_learner(name: st
     own = inspect.signature(Learner.__init__).parameters
     options = {"loss": F.mse_loss, "statistics": "inductive", "chunk": 7, "hypergradient": Unrolled(), "steps": 3}
     assert set(options) <= set(own)
-    learner = algorithms.ALL[name](models.MLP(4, 3), **options)
+    learner = algorithms.ALL[name](models.MLP(4, 3, context=2 * (name == "cavia")), **options)
     assert isinstance(learner, Learner)
     for option, value in options.items():
         assert getattr(learner, option) == value, f"{name} loses {option}"

@@ -9,6 +9,7 @@ from rbml.tasks import TaskDistribution, generator
 MEMBERS: dict[str, TaskDistribution] = {
     "few_shot": tasks.FewShot((torch.randn(60, 3, generator=generator(0)), torch.arange(60) % 6), queries=4),
     "sinusoid": tasks.Sinusoid(),
+    "supervised": tasks.Supervised((torch.randn(60, 3, generator=generator(0)), torch.arange(60) % 6), batch=5),
 }
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rbml.learner import Learner
-from rbml.strategy import chain, momentum, sgd
+from rbml.strategy import chain, momentum, sgd, zero
 from rbml.tasks import Episodes
 
 
@@ -26,8 +27,42 @@ def scratch(model: nn.Module, lr: float = 0.1, steps: int = 30, **options: Any) 
     return Learner(model, chain(momentum(0.9), sgd(lr)), steps, **options)
 
 
+def pretrain(model: nn.Module, **options: Any) -> Learner:
+    """Learn to tell all training classes apart, as ordinary supervised learning does: no inner steps.
+
+    Train it on :class:`rbml.tasks.Supervised`, then give ``learner.model`` to :func:`finetune`.
+
+    Args:
+        model: a model with an output for every training class.
+        **options: any other of :class:`rbml.Learner`.
+    """
+    return Learner(model, sgd(0.1), **({"steps": 0} | options))
+
+
+def finetune(model: nn.Module, lr: float = 0.1, steps: int = 50, **options: Any) -> Learner:
+    """Train a new head, and the body with it, on the few examples with momentum, from a pretrained body.
+
+    Chen et al. 2019 (arXiv:1904.04232) call fine-tuning of the head alone their baseline: ``adapt="head.*"``.
+
+    Args:
+        model: the pretrained model; its own head is not used.
+        lr: the learning rate.
+        steps: gradient steps on the whole support batch.
+        **options: any other of :class:`rbml.Learner`.
+    """
+    return Learner(model, chain(zero(), momentum(0.9), sgd(lr)), steps, **options)
+
+
 def nearest_neighbour(episodes: Episodes) -> Tensor:
     """Return the accuracy of the nearest support example (Euclidean, on raw inputs) for every task, ``(B,)``."""
     support, query = episodes.support.x.flatten(2), episodes.query.x.flatten(2)
     nearest = torch.cdist(query, support).argmin(-1)
     return (episodes.support.y.gather(1, nearest) == episodes.query.y).float().mean(-1)
+
+
+def nearest_centroid(episodes: Episodes) -> Tensor:
+    """Return the accuracy of the nearest class mean (Euclidean, on raw inputs) for every task, ``(B,)``."""
+    support, query = episodes.support.x.flatten(2), episodes.query.x.flatten(2)
+    members = F.one_hot(episodes.support.y).to(support.dtype)  # (B, n, C)
+    centroids = members.transpose(1, 2) @ support / members.sum(1)[..., None]
+    return (torch.cdist(query, centroids).argmin(-1) == episodes.query.y).float().mean(-1)

@@ -37,27 +37,39 @@ def fomaml(model: nn.Module, lr: float | Hyper = 0.4, steps: int = 1, **options:
     return Learner(model, sgd(lr), steps, **({"hypergradient": FirstOrder()} | options))
 
 
-def meta_sgd(
-    model: nn.Module, lr: tuple[float, float] | float = (0.005, 0.1), steps: int = 1, **options: Any
-) -> Learner:
-    r"""Learn an initialisation and, for every single weight, a learning rate of either sign.
-
-    .. math:: \theta_{t+1} = \theta_t - \alpha \circ \nabla L_{support}(\theta_t), \qquad \min_{\theta_0, \alpha}
-
-    Li, Zhou, Chen, Li 2017 (arXiv:1707.09835): one step, rates drawn uniformly from [0.005, 0.1].
-
-    Args:
-        model: the model.
-        lr: where the rates start: a range to draw from, or one value.
-        steps: T, inner steps.
-        **options: any other of :class:`rbml.Learner`.
-    """
-    return Learner(model, sgd(Hyper(lr, per="element")), steps, **options)
-
-
 def anil(model: nn.Module, lr: float | Hyper = 0.1, steps: int = 5, **options: Any) -> Learner:
     """Learn features that all tasks share, and adapt the head alone.
 
     Raghu, Raghu, Bengio, Vinyals 2020 (arXiv:1909.09157): MAML with ``adapt="head.*"``. Arguments as :func:`maml`.
     """
     return Learner(model, sgd(lr), steps, **({"adapt": "head.*"} | options))
+
+
+def boil(model: nn.Module, lr: float | Hyper = 0.4, steps: int = 1, **options: Any) -> Learner:
+    """Adapt the body alone: the head is learned across tasks and stays as it is on each.
+
+    Oh, Yoo, Kim, Yun 2021 (arXiv:2008.08882): MAML with ``adapt="!head.*"``. Arguments as :func:`maml`. The head's rows
+    must differ at the start, or the body has no gradient: PyTorch's own random start will do.
+    """
+    return Learner(model, sgd(lr), steps, **({"adapt": "!head.*"} | options))
+
+
+def cavia(model: nn.Module, lr: float | Hyper = 1.0, steps: int = 1, **options: Any) -> Learner:
+    r"""Adapt a few context parameters that the model takes beside its input, each task from zero.
+
+    .. math:: \phi_{t+1} = \phi_t - \mathrm{lr}\, \nabla_\phi L_{support}(\phi_t, \theta), \qquad \phi_0 = 0
+
+    Zintgraf et al. 2019 (arXiv:1810.03642). All other parameters are learned across tasks. On sinusoids the paper takes
+    4 or 5 context parameters, ``lr=1`` and one step.
+
+    Args:
+        model: a model with a parameter named ``context`` that is zero: ``MLP(..., context=4)``, ``Conv4(...,
+            context=100)``, or your own.
+        lr: the inner learning rate.
+        steps: T, inner steps.
+        **options: any other of :class:`rbml.Learner`.
+
+    Raises:
+        UsageError: if the model has no context parameters.
+    """
+    return Learner(model, sgd(lr), steps, **({"adapt": "context|*.context", "reset": "*context"} | options))

@@ -2,10 +2,11 @@
 
 from rbml.models.conv4 import Conv4
 from rbml.models.mlp import MLP
+from rbml.models.warp import warped
 
 ALL = {
     "mlp": MLP,
     "conv4": Conv4,
 }
 
-__all__ = ["ALL", "MLP", "Conv4"]
+__all__ = ["ALL", "MLP", "Conv4", "warped"]

@@ -7,6 +7,7 @@ from itertools import pairwise
 from math import gcd
 from typing import Literal
 
+import torch
 from torch import Tensor, nn
 
 from rbml.errors import UsageError, unknown
@@ -55,6 +56,8 @@ class Conv4(nn.Module):
         pool: ``"stride"`` (and the mean of the last map) or ``"max"`` (and the flattened last map).
         size: height and width of the pictures.
         activation: the activation module; a smooth one makes central differences meaningful.
+        context: how many context parameters (CAVIA, Zintgraf et al. 2019, arXiv:1810.03642) scale and shift the maps of
+            the third block (FiLM): a parameter ``context`` that starts at zero; 0 is none.
 
     Raises:
         UsageError: for an unknown norm or pool, or pictures too small for it.
@@ -69,6 +72,7 @@ class Conv4(nn.Module):
         pool: Pool = "stride",
         size: int = 28,
         activation: Callable[[], nn.Module] = nn.ReLU,
+        context: int = 0,
     ) -> None:
         """Build the blocks with PyTorch's own initialisation."""
         super().__init__()
@@ -79,13 +83,19 @@ class Conv4(nn.Module):
         if pool == "max" and size < 16:
             raise UsageError(f"pictures of size {size} are too small for pool='max', which halves them four times")
         self.pool = pool
+        self.context = nn.Parameter(torch.zeros(context)) if context else None
+        self.film = nn.Linear(context, 2 * filters) if context else None
         widths = [channels, filters, filters, filters, filters]
         self.blocks = nn.Sequential(*(Block(a, b, norm, pool, activation) for a, b in pairwise(widths)))
         self.head = nn.Linear(filters if pool == "stride" else filters * (size // 16) ** 2, outputs)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(n, channels, size, size)`` to ``(n, outputs)``."""
-        maps = self.blocks(x)
+        maps = self.blocks[:3](x)
+        if self.context is not None and self.film is not None:
+            scale, shift = self.film(self.context)[:, None, None].chunk(2)
+            maps = maps * (1 + scale) + shift
+        maps = self.blocks[3](maps)
         features = maps.mean((2, 3)) if self.pool == "stride" else maps.flatten(1)
         output: Tensor = self.head(features)
         return output

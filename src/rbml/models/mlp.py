@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 
+import torch
 from torch import Tensor, nn
 
 
@@ -18,6 +19,8 @@ class MLP(nn.Module):
         outputs: ways, or regression targets.
         hidden: widths of the hidden layers; ``(40, 40)`` on sinusoids (Finn et al. 2017, arXiv:1703.03400).
         activation: the activation module between layers.
+        context: how many context parameters (CAVIA, Zintgraf et al. 2019, arXiv:1810.03642) every input is followed by:
+            a parameter ``context`` that starts at zero; 0 is none.
     """
 
     def __init__(
@@ -26,10 +29,12 @@ class MLP(nn.Module):
         outputs: int,
         hidden: Sequence[int] = (40, 40),
         activation: Callable[[], nn.Module] = nn.ReLU,
+        context: int = 0,
     ) -> None:
         """Build the layers with PyTorch's own initialisation."""
         super().__init__()
-        widths = [inputs, *hidden]
+        self.context = nn.Parameter(torch.zeros(context)) if context else None
+        widths = [inputs + context, *hidden]
         layers: list[nn.Module] = []
         for before, after in pairwise(widths):
             layers += [nn.Linear(before, after), activation()]
@@ -38,5 +43,7 @@ class MLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(n, ...)`` to ``(n, outputs)``."""
+        if self.context is not None:
+            x = torch.cat([x.flatten(1), self.context.expand(len(x), -1)], 1)
         output: Tensor = self.head(self.body(x))
         return output

@@ -132,6 +132,47 @@ class Hyper:
         return values
 
 
+@dataclass(frozen=True)
+class Scalar:
+    """One number of a part that does not belong to a parameter of theta, such as a smoothing or the strength of a head.
+
+    Args:
+        value: the start.
+        per_step: whether each inner step has its own.
+        bounds: as in :class:`Hyper`.
+        learn: whether it is a meta-parameter or stays as it starts.
+
+    Raises:
+        UsageError: if the start is not inside the bounds.
+    """
+
+    value: float
+    per_step: bool = False
+    bounds: Bounds = (None, None)
+    learn: bool = True
+
+    def __post_init__(self) -> None:
+        """Refuse at once what could not be learned later."""
+        self._hyper()
+
+    def initial(self, theta: Tree, steps: int, generator: torch.Generator | None) -> Tree:
+        """Return the raw leaf, named ``""``: of shape ``()`` or, per step, ``(T,)``."""
+        like = next(iter(theta.values()))
+        return self._hyper().initial({"": like}, steps, generator)
+
+    def at(self, leaves: Tree, theta: Mapping[str, Tensor], t: int) -> Tree:
+        """Return the value at step ``t``, named ``""``: a part reads it as ``values["strength"][""]``."""
+        return self._hyper().at(leaves, {"": leaves[""]}, t)
+
+    def _hyper(self) -> Hyper:
+        return Hyper(self.value, "all", self.per_step, self.bounds, self.learn)
+
+
+def as_scalar(value: float | Scalar) -> Scalar:
+    """Return ``value`` as a Scalar: a plain number is fixed, a Scalar says for itself."""
+    return value if isinstance(value, Scalar) else Scalar(float(value), learn=False)
+
+
 def as_hyper(value: float | Hyper) -> Hyper:
     """Return ``value`` as a Hyper: a plain number is fixed, a Hyper says for itself."""
     return value if isinstance(value, Hyper) else Hyper(float(value), learn=False)

@@ -5,7 +5,18 @@ from __future__ import annotations
 from rbml.tasks.base import Batch, Episodes, TaskDistribution, generator, task_seeds
 from rbml.tasks.few_shot import FewShot
 from rbml.tasks.sinusoid import Sinusoid
+from rbml.tasks.supervised import Supervised
 
-__all__ = ["ALL", "Batch", "Episodes", "FewShot", "Sinusoid", "TaskDistribution", "generator", "task_seeds"]
+__all__ = [
+    "ALL",
+    "Batch",
+    "Episodes",
+    "FewShot",
+    "Sinusoid",
+    "Supervised",
+    "TaskDistribution",
+    "generator",
+    "task_seeds",
+]
 
-ALL = {"few_shot": FewShot, "sinusoid": Sinusoid}
+ALL = {"few_shot": FewShot, "sinusoid": Sinusoid, "supervised": Supervised}

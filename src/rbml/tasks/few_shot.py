@@ -54,7 +54,7 @@ class FewShot:
             if number < 1:
                 raise UsageError(f"{name} must be at least 1, not {number}.")
         self.ways, self.shots, self.queries = ways, shots, queries
-        self.x, y, self.names = _arrays(arrays)
+        self.x, y, self.names = arrays_of(arrays)
         self.about = arrays.about if isinstance(arrays, Labelled) else f"{len(self.names)} classes of the user's arrays"
         if ways > len(self.names):
             raise UsageError(f"{ways} ways need {ways} classes, but the data has {len(self.names)}: lower the ways.")
@@ -123,7 +123,7 @@ def _classes(source: torch.Generator, classes: int, ways: int) -> Tensor:
     return torch.randperm(classes, generator=source)[:ways]
 
 
-def _arrays(arrays: Labelled | tuple[Any, Any]) -> tuple[Tensor, Tensor, list[str]]:
+def arrays_of(arrays: Labelled | tuple[Any, Any]) -> tuple[Tensor, Tensor, list[str]]:
     """Return ``x``, ``y`` as int64 ``0 .. C-1`` on the CPU, and the class names."""
     if isinstance(arrays, Labelled):
         x, y, names = arrays.x, arrays.y.cpu(), arrays.names
