@@ -51,6 +51,9 @@ LOSSES: dict[str, tuple[Function, Function]] = {
         lambda p, y: F.huber_loss(p, y, weight=weights(p)),
         lambda p, y: (weights(p) * hubers(p, y)).mean(),
     ),
+    "smooth l1": (F.smooth_l1_loss, lambda p, y: hubers(p, y).mean()),
+    "smooth l1 beta": (lambda p, y: F.smooth_l1_loss(p, y, beta=0.5), lambda p, y: hubers(p, y, 0.5).mean() / 0.5),
+    "smooth l1 sum": (nn.SmoothL1Loss(reduction="sum"), lambda p, y: hubers(p, y).sum()),
     "soft margin": (lambda p, y: F.soft_margin_loss(p, y.sign()), lambda p, y: margins(p, y).mean()),
     "soft margin sum": (lambda p, y: nn.SoftMarginLoss(reduction="sum")(p, y.sign()), lambda p, y: margins(p, y).sum()),
 }

@@ -15,11 +15,12 @@ from torch import Tensor, nn
 from rbml import functional
 from rbml.checks import Loss
 from rbml.errors import UsageError, unknown
-from rbml.inner import Carry, Inner
+from rbml.inner import Carry, Inner, Undo
 from rbml.operators import Differentiable
 from rbml.strategy import Features, Moment, Rule, Scene, Start, Strategy, Term
+from rbml.strategy.undo import split
 from rbml.tasks import Batch
-from rbml.tree import Tree, pick, under
+from rbml.tree import Tree, add, pick, under
 
 Statistics = Literal["transductive", "inductive", "running"]
 
@@ -76,7 +77,7 @@ class Bound:
 
     def inner(self) -> Inner:
         """Return the process as an engine sees it."""
-        return Inner(self.start, self.objective, self.update, self.outer, self.plan.steps, self.enters())
+        return Inner(self.start, self.objective, self.update, self.outer, self.plan.steps, self.enters(), self.undo)
 
     def enters(self) -> dict[str, frozenset[str]]:
         """Return by which of the functions below each meta-parameter enters."""
@@ -113,12 +114,36 @@ class Bound:
     def update(self, grads: Tree, carry: Carry, m: Tree, t: int) -> Carry:
         """Pass the gradient through the strategy's rules."""
         theta, state = self.plan.strategy.update(grads, carry.state, carry.theta, self._phi(m), self._at(t))
-        if self.step_weights is not None:
-            state[RUNNING_LOSS] = carry.state[RUNNING_LOSS]
-            if t + 1 < self.plan.steps:  # the last one is the outer loss
-                loss, _ = self.measure(theta, m, t + 1)
-                state[RUNNING_LOSS] = state[RUNNING_LOSS] + self.step_weights[t] * loss
-        return Carry(theta, state)
+        return Carry(theta, state | add(pick(carry.state, [RUNNING_LOSS]), self._gain(theta, m, t)))
+
+    def _gain(self, theta: Tree, m: Tree, t: int) -> Tree:
+        """Return what the step that ended in ``theta`` adds to the running query loss, if there is one."""
+        if self.step_weights is None:
+            return {}
+        if t + 1 >= self.plan.steps:  # the last one is the outer loss
+            return {RUNNING_LOSS: self.step_weights.new_zeros(())}
+        loss, _ = self.measure(theta, m, t + 1)
+        return {RUNNING_LOSS: self.step_weights[t] * loss}
+
+    def undo(self) -> Undo:
+        """Return how a step is walked back.
+
+        Raises:
+            UsageError: naming the rule whose step cannot be.
+        """
+        parts = split(self.plan.strategy)
+        like = self.start({}).theta
+
+        def decay(m: Tree, t: int) -> Tree:
+            return parts.decay(self._phi(m), like, t)
+
+        def inflow(grads: Tree, theta: Tree, m: Tree, t: int) -> Tree:
+            return parts.inflow(grads, theta, self._phi(m), self._at(t))
+
+        def outflow(sums: Tree, m: Tree, t: int) -> Tree:
+            return parts.outflow(sums, self._phi(m), self._at(t))
+
+        return Undo(decay, inflow, outflow, self._gain, parts.ratio, parts.span)
 
     def outer(self, carry: Carry, m: Tree) -> tuple[Tensor, Tree]:
         """Return the query loss after the last step (or the weighted sum over the steps), and the prediction."""

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from fractions import Fraction
 from typing import NamedTuple
 
 from torch import Tensor, func
 
+from rbml.errors import UsageError
 from rbml.tree import Tree
 
 
@@ -20,6 +22,37 @@ class Carry(NamedTuple):
 
     theta: Tree
     state: Tree
+
+
+@dataclass(frozen=True)
+class Undo:
+    r"""A step in a form that can be walked back: a running sum s is kept, and theta moves by it alone.
+
+    .. math:: s' = decay \cdot s + inflow(g, \theta), \qquad \theta' = \theta - outflow(s'), \qquad
+              r' = r + gain(\theta')
+
+    From :math:`(\theta', s', r')` first theta follows, then its gradient g, then s and r. The leaves of s and r are
+    named as in ``Carry.state``, which has no others.
+
+    Attributes:
+        decay: ``(m, t) -> tree``: one broadcastable number a leaf of s.
+        inflow: ``(grads, theta, m, t) -> tree``, named as s.
+        outflow: ``(s, m, t) -> tree``, named as theta.
+        gain: ``(theta, m, t) -> tree``: what is added up beside, named as r; may be empty.
+        ratio: the decay as a fraction, where it is one fixed number.
+        span: between which bounds the decay stays whatever is learned; ``None`` is an open side.
+    """
+
+    decay: Callable[[Tree, int], Tree]
+    inflow: Callable[[Tree, Tree, Tree, int], Tree]
+    outflow: Callable[[Tree, Tree, int], Tree]
+    gain: Callable[[Tree, Tree, int], Tree]
+    ratio: Fraction | None = None
+    span: tuple[float | None, float | None] = (None, None)
+
+
+def _no_way_back() -> Undo:
+    raise UsageError("this inner loop does not say how its steps are undone: use Adjoint(store='segments')")
 
 
 @dataclass(frozen=True)
@@ -35,6 +68,7 @@ class Inner:
         enters: by which of ``start``, ``objective``, ``update`` and ``outer`` each meta-parameter enters. With it an
             engine differentiates only what can matter, and knows what it is blind to. A name that is absent may enter
             by any of them.
+        undo: how a step is walked back; calling it raises a ``UsageError`` where the rules cannot be.
     """
 
     start: Callable[[Tree], Carry]
@@ -43,6 +77,7 @@ class Inner:
     outer: Callable[[Carry, Tree], tuple[Tensor, Tree]]
     steps: int
     enters: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    undo: Callable[[], Undo] = _no_way_back
 
     def entering(self, m: Tree, where: str) -> Tree:
         """Return the part of ``m`` that enters by the function named ``where``."""

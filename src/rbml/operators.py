@@ -1,10 +1,11 @@
 """Operators that PyTorch cannot differentiate as a hypergradient needs, replaced by equal formulas that it can.
 
 The adjoint sweep takes a forward derivative of a gradient, vectorised over tasks. A few common operators do not have
-it: the mean of ``F.mse_loss`` (PyTorch writes into an immutable zero), ``F.huber_loss``, ``F.soft_margin_loss``. Fused
-attention has no second derivative of any kind, and ``F.batch_norm`` no derivative by statistics that it is given.
-Inside :class:`Differentiable` each is the same function of the same arguments, made of operators that have every
-derivative; nothing else is touched.
+it: ``F.mse_loss`` (PyTorch writes into an immutable zero, and crashes where the step is traced), the mean of
+``F.smooth_l1_loss`` (it crashes too), ``F.huber_loss``, ``F.soft_margin_loss``. Fused attention has no second
+derivative of any kind, and ``F.batch_norm`` no derivative by statistics that it is given. Inside
+:class:`Differentiable` each is the same function of the same arguments, made of operators that have every derivative;
+nothing else is touched.
 """
 
 from __future__ import annotations
@@ -26,7 +27,9 @@ def _reduced(each: Tensor, reduction: str) -> Tensor:
 def _mse_loss(input: Tensor, target: Tensor, *, reduction: str = "mean", **rest: Any) -> Tensor:
     if any(value is not None for value in rest.values()):  # weights, which PyTorch itself writes out, or old options
         return F.mse_loss(input, target, reduction=reduction, **rest)
-    return _reduced(F.mse_loss(input, target, reduction="none"), reduction)
+    if input.shape != target.shape:
+        return F.mse_loss(input, target, reduction=reduction)  # it warns, and broadcasts
+    return _reduced((input - target) ** 2, reduction)
 
 
 def _huber_loss(
@@ -34,6 +37,12 @@ def _huber_loss(
 ) -> Tensor:
     each = delta * F.smooth_l1_loss(input, target, reduction="none", beta=delta)
     return _reduced(each if weight is None else each * weight, reduction)
+
+
+def _smooth_l1_loss(
+    input: Tensor, target: Tensor, *, reduction: str = "mean", beta: float = 1.0, **rest: Any
+) -> Tensor:
+    return _reduced(F.smooth_l1_loss(input, target, reduction="none", beta=beta, **rest), reduction)
 
 
 def _soft_margin_loss(input: Tensor, target: Tensor, *, reduction: str = "mean", **rest: Any) -> Tensor:
@@ -78,6 +87,7 @@ REPLACED: Mapping[Callable[..., Any], Callable[..., Any]] = {
     F.batch_norm: _batch_norm,
     F.mse_loss: _mse_loss,
     F.huber_loss: _huber_loss,
+    F.smooth_l1_loss: _smooth_l1_loss,
     F.soft_margin_loss: _soft_margin_loss,
     F.scaled_dot_product_attention: _unfused(F.scaled_dot_product_attention),
     F.multi_head_attention_forward: _unfused(F.multi_head_attention_forward),

@@ -106,4 +106,9 @@ def test_only_one_part_can_make_the_head() -> None:
 def test_a_part_remembers_how_it_was_made() -> None:
     made = momentum(Hyper(0.5, bounds=(0, 1)), nesterov=True).made
     assert made is not None and made.by == "momentum"
-    assert made.settings == {"decay": Hyper(0.5, bounds=(0, 1)), "nesterov": True, "name": "momentum"}
+    assert made.settings == {
+        "decay": Hyper(0.5, bounds=(0, 1)),
+        "nesterov": True,
+        "dampening": 0.0,
+        "name": "momentum",
+    }

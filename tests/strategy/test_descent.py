@@ -66,3 +66,24 @@ def test_a_rate_of_each_granularity_reaches_its_own_parameters() -> None:
     phi = {"sgd.lr/a.w": torch.tensor([0.5, 2.0]), "sgd.lr/a.b": torch.zeros(1), "sgd.lr/b.w": torch.ones(1)}
     after, _ = strategy.update(grads, {}, theta, phi, Moment(0))
     assert after["a.w"].tolist() == [0.5, -1.0] and float(after["a.b"]) == 1 and float(after["b.w"]) == 0
+
+
+@pytest.mark.parametrize("learned", [False, True])
+@pytest.mark.parametrize(("decay", "mu", "dampening"), [(0.0, 0.9, 0.9), (0.1, 0.9, 0.3), (0.1, 0.5, 0.5)])
+def test_ten_dampened_steps_of_torch_optim(decay: float, mu: float, dampening: float, learned: bool) -> None:
+    model, x, y = net(), torch.randn(6, 3, dtype=torch.float64), torch.randn(6, 2, dtype=torch.float64)
+    numbers = [Hyper(value) if learned else value for value in (decay, mu, dampening, 0.05)]
+    strategy = chain(weight_decay(numbers[0]), momentum(numbers[1], dampening=numbers[2]), sgd(numbers[3]))
+    trail = follow(strategy, model, x, y, 10)
+    optimizer = torch.optim.SGD(model.parameters(), 0.05, momentum=mu, weight_decay=decay, dampening=dampening)
+    for theta in trail:
+        optimizer.zero_grad()
+        ((model(x) - y) ** 2).mean().backward()
+        optimizer.step()
+        for name, leaf in model.named_parameters():
+            assert torch.allclose(theta[name], leaf, rtol=1e-12, atol=1e-14), name
+
+
+def test_no_dampening_is_no_number_of_phi() -> None:
+    assert list(momentum(0.9).hypers) == ["decay"]
+    assert list(momentum(0.9, dampening=Hyper(0.0)).hypers) == ["decay", "dampening"]

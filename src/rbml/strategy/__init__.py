@@ -1,17 +1,57 @@
 """Learning strategies: how one step changes theta, and what of that is learned."""
 
+from rbml.strategy.adaptive import adagrad, adam, lion, nadam, rmsprop
 from rbml.strategy.base import Features, Moment, Part, Rule, Scene, Start, Strategy, Term, chain, part
 from rbml.strategy.descent import momentum, sgd, weight_decay
-from rbml.strategy.hyper import Hyper
-from rbml.strategy.penalties import l2
+from rbml.strategy.example_weights import example_weights, weight_net
+from rbml.strategy.generated import alfa, attenuate
+from rbml.strategy.heads import prototype, ridge, zero
+from rbml.strategy.hyper import Hyper, Scalar
+from rbml.strategy.learned_loss import metal, ml3
+from rbml.strategy.learned_optimizer import learned_lstm, learned_optimizer
+from rbml.strategy.limits import clip_norm, clip_value, noise
+from rbml.strategy.penalties import confidence, l1, l2, label_smoothing, proximal
+from rbml.strategy.precondition import kronecker, low_rank
 from rbml.strategy.random import normal, uniform
+from rbml.strategy.schedules import cosine, exponential, inverse_time, piecewise, polynomial, warmup
 from rbml.strategy.weights import Weights
 
 ALL = {
     "sgd": sgd,
     "momentum": momentum,
     "weight_decay": weight_decay,
+    "rmsprop": rmsprop,
+    "adagrad": adagrad,
+    "adam": adam,
+    "nadam": nadam,
+    "lion": lion,
+    "cosine": cosine,
+    "polynomial": polynomial,
+    "exponential": exponential,
+    "inverse_time": inverse_time,
+    "warmup": warmup,
+    "piecewise": piecewise,
+    "clip_norm": clip_norm,
+    "clip_value": clip_value,
+    "noise": noise,
     "l2": l2,
+    "l1": l1,
+    "proximal": proximal,
+    "label_smoothing": label_smoothing,
+    "confidence": confidence,
+    "kronecker": kronecker,
+    "low_rank": low_rank,
+    "alfa": alfa,
+    "attenuate": attenuate,
+    "learned_optimizer": learned_optimizer,
+    "learned_lstm": learned_lstm,
+    "ml3": ml3,
+    "metal": metal,
+    "example_weights": example_weights,
+    "weight_net": weight_net,
+    "prototype": prototype,
+    "ridge": ridge,
+    "zero": zero,
 }
 
 __all__ = [
@@ -21,17 +61,49 @@ __all__ = [
     "Moment",
     "Part",
     "Rule",
+    "Scalar",
     "Scene",
     "Start",
     "Strategy",
     "Term",
     "Weights",
+    "adagrad",
+    "adam",
+    "alfa",
+    "attenuate",
     "chain",
+    "clip_norm",
+    "clip_value",
+    "confidence",
+    "cosine",
+    "example_weights",
+    "exponential",
+    "inverse_time",
+    "kronecker",
+    "l1",
     "l2",
+    "label_smoothing",
+    "learned_lstm",
+    "learned_optimizer",
+    "lion",
+    "low_rank",
+    "metal",
+    "ml3",
     "momentum",
+    "nadam",
+    "noise",
     "normal",
     "part",
+    "piecewise",
+    "polynomial",
+    "prototype",
+    "proximal",
+    "ridge",
+    "rmsprop",
     "sgd",
     "uniform",
+    "warmup",
     "weight_decay",
+    "weight_net",
+    "zero",
 ]

@@ -107,8 +107,24 @@ class Made(NamedTuple):
     settings: Mapping[str, Any]
 
 
-def _stateless(theta: Tree) -> Tree:
+def stateless(theta: Tree) -> Tree:
+    """Return the state of a rule without memory."""
     return {}
+
+
+@dataclass(frozen=True)
+class RunningSum:
+    r"""What makes a rule's step one that can be walked back: its state is a running sum, and what it gives is that sum.
+
+    .. math:: b \leftarrow decay \cdot b + inflow(d), \qquad d \leftarrow b
+
+    Attributes:
+        decay: the name of the decay in ``Rule.hypers``.
+        inflow: ``(direction, values, at) -> tree``.
+    """
+
+    decay: str
+    inflow: Callable[[Tree, Values, Moment], Tree]
 
 
 @dataclass(frozen=True)
@@ -119,17 +135,22 @@ class Rule:
         name: what its numbers are filed under: ``sgd.lr``.
         hypers: its numbers, by name.
         update: ``(direction, state, theta, values, at) -> (direction, state)``, a pure function.
-        init: ``theta -> state``, a flat tree; empty for a rule without memory.
+        init: ``theta -> state``, a flat tree; a rule without memory leaves the default.
         random: whether it draws random numbers, from ``at.key``.
         made: filled in by :func:`part`.
+        sums: how its state is undone, where it can be (``Adjoint(store="reverse")``).
+        direct: whether what it gives depends on the direction, its numbers and the moment alone, not on theta or a
+            state: then it may follow a running sum in a chain that is undone.
     """
 
     name: str
     hypers: Mapping[str, Quantity]
     update: Callable[[Tree, Tree, Tree, Values, Moment], tuple[Tree, Tree]]
-    init: Callable[[Tree], Tree] = field(default=_stateless)
+    init: Callable[[Tree], Tree] = field(default=stateless)
     random: bool = False
     made: Made | None = None
+    sums: RunningSum | None = None
+    direct: bool = False
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from rbml.strategy.base import Moment, Rule, Values, part
+from rbml.strategy.base import Moment, Rule, RunningSum, Values, part
 from rbml.strategy.hyper import Hyper, as_hyper
 from rbml.tree import Tree, tmap, zeros_like
 
@@ -26,32 +26,45 @@ def sgd(lr: float | Hyper = 0.1, name: str = "sgd") -> Rule:
     def update(direction: Tree, state: Tree, theta: Tree, values: Values, at: Moment) -> tuple[Tree, Tree]:
         return tmap(torch.mul, direction, values["lr"]), state
 
-    return Rule(name, {"lr": as_hyper(lr)}, update)
+    return Rule(name, {"lr": as_hyper(lr)}, update, direct=True)
 
 
 @part
-def momentum(decay: float | Hyper = 0.9, nesterov: bool = False, name: str = "momentum") -> Rule:
+def momentum(
+    decay: float | Hyper = 0.9, nesterov: bool = False, dampening: float | Hyper = 0.0, name: str = "momentum"
+) -> Rule:
     r"""Replace the direction by its running sum, as ``torch.optim.SGD(momentum=...)`` does.
 
-    .. math:: b \leftarrow \mathrm{decay} \cdot b + d, \qquad d \leftarrow b
+    .. math:: b \leftarrow \mathrm{decay} \cdot b + (1 - \mathrm{dampening})\, d, \qquad d \leftarrow b
               \quad (\text{Nesterov: } d \leftarrow d + \mathrm{decay} \cdot b)
 
-    Source: Sutskever et al. 2013; the form of ``torch.optim.SGD`` with ``dampening=0``. It sets no learning rate:
-    ``chain(momentum(0.9), sgd(0.1))``.
+    Source: Sutskever et al. 2013; the form of ``torch.optim.SGD``, where the first step is not dampened. It sets no
+    learning rate: ``chain(momentum(0.9), sgd(0.1))``. Without Nesterov a step of it can be undone
+    (``Adjoint(store="reverse")``).
 
     Args:
         decay: how much of the sum is kept a step; learn it with ``Hyper(0.9, bounds=(0, 1))``.
         nesterov: whether to look one step ahead.
+        dampening: how much of each new direction is left out of the sum; equal to the decay it makes the sum a mean.
         name: what it is filed under.
     """
+    damped = as_hyper(dampening)
+
+    def inflow(direction: Tree, values: Values, at: Moment) -> Tree:
+        if "dampening" not in values or at.t == 0:
+            return direction
+        return tmap(lambda d, left_out: (1 - left_out) * d, direction, values["dampening"])
 
     def update(direction: Tree, state: Tree, theta: Tree, values: Values, at: Moment) -> tuple[Tree, Tree]:
-        decays = values["decay"]
-        buffer = tmap(lambda b, d, mu: mu * b + d, state, direction, decays)
+        decays, added = values["decay"], inflow(direction, values, at)
+        buffer = tmap(lambda b, d, mu: mu * b + d, state, added, decays)
         ahead = tmap(lambda d, b, mu: d + mu * b, direction, buffer, decays) if nesterov else buffer
         return ahead, buffer
 
-    return Rule(name, {"decay": as_hyper(decay)}, update, zeros_like)
+    numbers = {"decay": as_hyper(decay)}
+    if damped.learn or damped.range != (0, 0):
+        numbers["dampening"] = damped
+    return Rule(name, numbers, update, zeros_like, sums=None if nesterov else RunningSum("decay", inflow))
 
 
 @part

@@ -1,12 +1,18 @@
-"""Terms of the inner objective: what keeps theta small or near."""
+"""Terms of the inner objective: what keeps theta small or near, and predictions less sure."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
+from rbml.errors import UsageError
 from rbml.strategy.base import Scene, Term, Values, part
-from rbml.strategy.hyper import Hyper, as_hyper
+from rbml.strategy.hyper import Hyper, Scalar, as_hyper, as_scalar
+from rbml.tree import Tree
+
+
+def _total(each: Tree) -> Tensor:
+    return torch.stack([leaf.sum() for leaf in each.values()]).sum()
 
 
 @part
@@ -25,6 +31,104 @@ def l2(strength: float | Hyper = 1e-3, name: str = "l2") -> Term:
 
     def value(values: Values, scene: Scene) -> Tensor:
         strengths = values["strength"]
-        return 0.5 * torch.stack([(strengths[key] * leaf**2).sum() for key, leaf in scene.theta.items()]).sum()
+        return 0.5 * _total({key: strengths[key] * leaf**2 for key, leaf in scene.theta.items()})
 
     return Term(name, {"strength": as_hyper(strength)}, value)
+
+
+@part
+def l1(strength: float | Hyper = 1e-4, name: str = "l1") -> Term:
+    r"""Add the sum of the absolute values of what is adapted.
+
+    .. math:: \sum_i \mathrm{strength}_i \, |\theta_i|
+
+    Source: Tibshirani 1996 (the lasso). At zero its derivative is zero, as PyTorch has it; gradient steps make weights
+    small, not exactly zero.
+
+    Args:
+        strength: the weight of the term; a :class:`Hyper` may be learned, down to one a weight.
+        name: what it is filed under.
+    """
+
+    def value(values: Values, scene: Scene) -> Tensor:
+        strengths = values["strength"]
+        return _total({key: strengths[key] * leaf.abs() for key, leaf in scene.theta.items()})
+
+    return Term(name, {"strength": as_hyper(strength)}, value)
+
+
+@part
+def proximal(strength: float | Hyper = 1.0, name: str = "proximal") -> Term:
+    r"""Pull what is adapted back to where it started.
+
+    .. math:: \tfrac12 \sum_i \mathrm{strength}_i \, (\theta_i - \theta_{0,i})^2
+
+    Source: Rajeswaran et al. 2019 (iMAML), arXiv:1909.04630, whose lambda is the strength. With it theta0 enters the
+    inner objective, and so an implicit hypergradient sees it.
+
+    Args:
+        strength: the weight of the term; a :class:`Hyper` may be learned, down to one a weight.
+        name: what it is filed under.
+    """
+
+    def value(values: Values, scene: Scene) -> Tensor:
+        strengths, theta0 = values["strength"], scene.theta0
+        return 0.5 * _total({key: strengths[key] * (leaf - theta0[key]) ** 2 for key, leaf in scene.theta.items()})
+
+    return Term(name, {"strength": as_hyper(strength)}, value)
+
+
+@part
+def label_smoothing(rate: float | Scalar = 0.1, name: str = "label_smoothing") -> Term:
+    r"""Mix into the support loss the cross entropy to targets of equal probability.
+
+    .. math:: (1 - \mathrm{rate})\, L + \mathrm{rate} \cdot \frac1n \sum_i \frac1C \sum_c -\log p_{ic}
+
+    Source: Szegedy et al. 2016, arXiv:1512.00567. It takes the place of the support loss L. Where L is
+    ``F.cross_entropy`` (the mean over examples, without weights or ignored ones) it equals
+    ``F.cross_entropy(label_smoothing=rate)``, for labels and for probabilities.
+
+    Args:
+        rate: how much of the target is spread over all classes; learn it with ``Scalar(0.1, bounds=(0, 1))``.
+        name: what it is filed under.
+
+    Raises:
+        UsageError: where predictions are not scores of classes ``(n, C, ...)``.
+    """
+
+    def value(values: Values, scene: Scene) -> Tensor:
+        rate, spread = values["rate"][""], -_log_probabilities(scene, "label_smoothing").mean()
+        return (1 - rate) * scene.loss(scene.prediction, scene.y) + rate * spread
+
+    return Term(name, {"rate": as_scalar(rate)}, value, alone=True)
+
+
+@part
+def confidence(strength: float | Scalar = 0.1, name: str = "confidence") -> Term:
+    r"""Subtract the entropy of the predictions: being sure costs.
+
+    .. math:: \mathrm{strength} \cdot \frac1n \sum_i \sum_c p_{ic} \log p_{ic}
+
+    Source: Pereyra et al. 2017, arXiv:1701.06548 (the confidence penalty), whose beta is the strength.
+
+    Args:
+        strength: the weight of the term; below zero it makes predictions surer (entropy minimisation).
+        name: what it is filed under.
+
+    Raises:
+        UsageError: where predictions are not scores of classes ``(n, C, ...)``.
+    """
+
+    def value(values: Values, scene: Scene) -> Tensor:
+        logs = _log_probabilities(scene, "confidence")
+        return values["strength"][""] * (logs.exp() * logs).sum(1).mean()
+
+    return Term(name, {"strength": as_scalar(strength)}, value)
+
+
+def _log_probabilities(scene: Scene, wanted_by: str) -> Tensor:
+    """Return the logarithm of the probability of every class, which are along the second dimension."""
+    if scene.prediction.dim() < 2 or scene.prediction.shape[1] < 2:
+        shape = tuple(scene.prediction.shape)
+        raise UsageError(f"{wanted_by} needs scores of classes (n, C), and the model predicts {shape}: leave it out")
+    return torch.log_softmax(scene.prediction, 1)

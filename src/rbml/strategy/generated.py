@@ -1,0 +1,101 @@
+"""Rules whose numbers a small network makes for every task, from what the task's gradient and weights look like."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+from rbml.errors import UsageError
+from rbml.strategy.base import Moment, Rule, Values, part
+from rbml.strategy.hyper import Hyper, as_hyper
+from rbml.strategy.networks import first, forward, means, perceptron
+from rbml.strategy.weights import Weights
+from rbml.tree import Tree
+
+_RATE = Hyper(0.01, per="tensor", per_step=True)
+_DECAY = Hyper(5e-6, per="tensor", per_step=True)
+
+
+@part
+def alfa(lr: float | Hyper = _RATE, decay: float | Hyper = _DECAY, name: str = "alfa") -> Rule:
+    r"""Multiply learning rates and weight decays by factors that a network makes for the task at every step.
+
+    .. math:: d_i \leftarrow \mathrm{lr}_i\, a_i\, d_i + \mathrm{decay}_i\, b_i\, \theta_i, \qquad
+              (a, b) = \mathrm{MLP}(\overline{\theta}_1 .. \overline{\theta}_N,\; \overline{d}_1 .. \overline{d}_N)
+
+    with the mean of each of the N tensors and of its direction. In the paper's words
+    :math:`\theta \leftarrow \beta \theta - \alpha \nabla L` with :math:`\alpha = \mathrm{lr}\, a` and
+    :math:`\beta = 1 - \mathrm{decay}\, b`.
+
+    Source: ALFA (Baik et al. 2020, arXiv:2011.00209), with the defaults of the authors' code: one rate and one decay a
+    tensor and step, a hidden layer of 2N ReLU units, the same network at every step. They draw its last layer at
+    random; here it starts at zero with a bias of one, so that learning starts with lr and decay as they are. The rule
+    sets the learning rate itself: put it first in a chain, where the direction is the gradient, with no ``sgd``.
+
+    Cost: 8 N * N numbers and about as many multiplications a step.
+
+    Args:
+        lr: the learning rate that is multiplied.
+        decay: the weight decay that is multiplied; not scaled by lr.
+        name: what it is filed under.
+    """
+
+    def start(theta: Tree, steps: int, generator: torch.Generator | None) -> Tree:
+        width = 2 * len(theta)
+        return perceptron((width, width, width), first(theta), generator, last=1.0)
+
+    def update(direction: Tree, state: Tree, theta: Tree, values: Values, at: Moment) -> tuple[Tree, Tree]:
+        seen = torch.stack([*means(theta), *means(direction)])
+        rates, decays = forward(values["net"], seen, torch.relu).chunk(2)
+        after: Tree = {}
+        for index, key in enumerate(sorted(theta)):
+            rate, pull = values["lr"][key] * rates[index], values["decay"][key] * decays[index]
+            after[key] = rate * direction[key] + pull * theta[key]
+        return {key: after[key] for key in direction}, state
+
+    return Rule(name, {"lr": as_hyper(lr), "decay": as_hyper(decay), "net": Weights(start)}, update)
+
+
+@part
+def attenuate(keep: float = 0.95, name: str = "attenuate") -> Rule:
+    r"""Shrink every tensor of theta0 by a factor that a network makes for the task, in place of the first step.
+
+    .. math:: t = 0:\; d_i \leftarrow (1 - \gamma_i)\, \theta_i, \qquad
+              \gamma = \mathrm{sigmoid}(\mathrm{MLP}(\overline{d}_1 .. \overline{d}_N)) \qquad\qquad
+              t > 0:\; d \leftarrow d
+
+    so that :math:`\theta_1 = \gamma \theta_0`: what the task's gradient disagrees with can be forgotten before it
+    learns. A learner of T + 1 steps attenuates and then takes T steps.
+
+    Source: L2F (Baik et al. 2020, arXiv:1906.05859): a hidden layer of N ReLU units; gamma for each of the N tensors,
+    from the mean of its gradient. What differs: the network sees the direction that arrives (lr times the gradient in
+    ``chain(sgd(lr), attenuate())``); the derivative goes through it too, which the authors' code cuts; and they draw
+    the last layer at random, where here gamma starts at ``keep`` for every task.
+
+    Put it last in the chain: a rule after it would act on the attenuation. Rules before it do see the gradient at
+    theta0: ``momentum`` starts its sum with it, an adaptive rule its moments, and numbers of their own for step 0 are
+    spent on the attenuation.
+
+    Args:
+        keep: where gamma starts, between 0 and 1.
+        name: what it is filed under.
+
+    Raises:
+        UsageError: if ``keep`` is not between 0 and 1.
+    """
+    if not 0 < keep < 1:
+        raise UsageError(f"keep is a factor strictly between 0 and 1, not {keep}")
+
+    def start(theta: Tree, steps: int, generator: torch.Generator | None) -> Tree:
+        width = len(theta)
+        return perceptron((width, width, width), first(theta), generator, last=math.log(keep / (1 - keep)))
+
+    def update(direction: Tree, state: Tree, theta: Tree, values: Values, at: Moment) -> tuple[Tree, Tree]:
+        if at.t > 0:
+            return direction, state
+        gammas = torch.sigmoid(forward(values["net"], torch.stack(means(direction)), torch.relu))
+        gamma = dict(zip(sorted(theta), gammas.unbind(), strict=True))
+        return {key: (1 - gamma[key]) * theta[key] for key in direction}, state
+
+    return Rule(name, {"net": Weights(start)}, update)
