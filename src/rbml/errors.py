@@ -31,7 +31,16 @@ class DivergedError(RbmlError):
 
 
 class BlindError(UsageError):
-    """A hypergradient was asked of an engine that cannot give it: it would have been a silent zero."""
+    """A hypergradient was asked of an engine that cannot give it: it would have been a silent zero.
+
+    Attributes:
+        parameters: the meta-parameters that the engine is blind to.
+    """
+
+    def __init__(self, message: str, parameters: Iterable[str] = ()) -> None:
+        """Keep the names beside the message."""
+        super().__init__(message)
+        self.parameters = tuple(parameters)
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> UsageError:

@@ -104,8 +104,7 @@ class Learner(nn.Module):
             raise UsageError("the loss has parameters: learned by this loss itself they would only make it small")
         self.model = functional.isolated(model)
         self.strategy = chain(sgd(0.1) if strategy is None else strategy)
-        if steps and not self.strategy.rules:
-            raise UsageError("a strategy of terms alone sets no learning rate: add a rule, such as sgd(0.1)")
+        _check_rules(self.strategy, steps)
         check_statistics(statistics, self.model)
         self.steps, self.loss, self.chunk, self.statistics = steps, loss, chunk, statistics
         self.step_weights, self.curriculum = step_weights, curriculum
@@ -127,9 +126,31 @@ class Learner(nn.Module):
         for name in self.stepwise:
             leaf = self.model.get_parameter(name).detach()
             functional.put(self.model, name, nn.Parameter(torch.stack([leaf] * (steps + 1))))
+        self.phi = self._start_of_phi(generator)
+
+    def with_strategy(self, strategy: Strategy | Part, generator: torch.Generator | None = None) -> Learner:
+        """Return a copy of the learner with another strategy, whose phi is at its start; theta0 is as it is.
+
+        Args:
+            strategy: the strategy.
+            generator: for starts that are drawn at random; ``None`` is PyTorch's global one.
+
+        Raises:
+            UsageError: if the strategy has no rule to take steps with, or makes a head that is not adapted.
+        """
+        other, start = copy.deepcopy(self), self.strategy.start
+        other.strategy = chain(strategy)
+        _check_rules(other.strategy, self.steps)
+        if other.strategy.start is not None:
+            other._free_head("|".join(self.adapted))
+        for name in self.head if start is not None and other.strategy.start is None else []:
+            other.model.get_parameter(name).requires_grad_(True)
+        other.phi = other._start_of_phi(generator)
+        return other
+
+    def _start_of_phi(self, generator: torch.Generator | None) -> nn.Module:
         theta = pick(dict(self.model.named_parameters()), self.adapted)
-        learned, fixed = self.strategy.initial({k: v.detach() for k, v in theta.items()}, steps, generator)
-        self.phi = _nested(learned, fixed)
+        return _nested(*self.strategy.initial({k: v.detach() for k, v in theta.items()}, self.steps, generator))
 
     @staticmethod
     def _matching(names: list[str], pattern: str, option: str) -> list[str]:
@@ -285,16 +306,23 @@ class Learner(nn.Module):
         return Evaluation(loss, accuracy if classes else None, prediction)
 
     def inner(
-        self, support: Batch, query: Batch, statistics: Statistics | None = None, ways: int | None = None
+        self,
+        support: Batch,
+        query: Batch,
+        statistics: Statistics | None = None,
+        ways: int | None = None,
+        key: Tensor | None = None,
     ) -> Inner:
         """Return the learning process of one task, for an engine or for a look inside.
 
-        Its functions take any part of the parameters for ``m``; the others are the learner's own, as constants.
+        Its functions take any part of the parameters for ``m``; the others are the learner's own, as constants. Parts
+        that draw random numbers draw them from ``key``, a whole number.
 
         Raises:
             UsageError: if the model has no such statistics, or no head for that many classes.
         """
-        return self._bound(support, query, statistics, ways).inner()
+        weights = self._step_weights(query.x.device)
+        return self._bound(support, query, statistics, ways, weights[0] if weights else None, key).inner()
 
     def _bound(
         self,
@@ -358,6 +386,11 @@ class Adapted(nn.Module):
 
 def _first_task(episodes: Episodes) -> Batch:
     return Batch(episodes.support.x[0], episodes.support.y[0])
+
+
+def _check_rules(strategy: Strategy, steps: int) -> None:
+    if steps and not strategy.rules:
+        raise UsageError("a strategy of terms alone sets no learning rate: add a rule, such as sgd(0.1)")
 
 
 def _nested(learned: Tree, fixed: Tree) -> nn.Module:

@@ -2,44 +2,69 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from itertools import product
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import pytest
 import torch
 from torch import Tensor, func, nn
 
 from rbml import Batch, Episodes, Learner, hypergrad, models
-from rbml.hypergrad import Adjoint, FirstOrder, Hypergradient, Unrolled, directional_difference
+from rbml.hypergrad import Adjoint, FirstOrder, Forward, Hypergradient, Unrolled, directional_difference
 from rbml.inner import Inner, roll
-from rbml.strategy import Hyper, Scene, Strategy, Term, chain, l2, momentum, sgd, weight_decay
+from rbml.strategy import (
+    Hyper,
+    Scalar,
+    Scene,
+    Strategy,
+    Term,
+    adam,
+    chain,
+    cosine,
+    l2,
+    momentum,
+    noise,
+    prototype,
+    sgd,
+    weight_decay,
+)
 from rbml.strategy.base import Values
 from rbml.tree import Tree
 
 EXACT: dict[str, list[Hypergradient]] = {
     "unrolled": [Unrolled()],
-    "adjoint": [Adjoint(), Adjoint(hvp="reverse")],
+    "adjoint": [Adjoint(), Adjoint(hvp="reverse"), Adjoint(store="segments")],
+    "forward": [Forward(chunk=2000, limit=4000)],
 }
+UNDOING: list[Hypergradient] = [Adjoint(store="reverse")]
+"""Exact engines for the problems whose steps can be undone; tests/hypergrad/test_reverse.py has ``exact=True``."""
 APPROXIMATE: dict[str, list[Hypergradient]] = {
     "first_order": [FirstOrder()],
-    "adjoint": [Adjoint(window=1)],
+    "adjoint": [Adjoint(window=1), Adjoint(store="segments", window=2), Adjoint(hvp="difference")],
     "unrolled": [Unrolled(window=1)],
 }
+ELSEWHERE = Path(__file__).parent / "test_approximate_engines.py"
+"""The table of the other approximate engines is there."""
 WITH_WINDOW: dict[str, Callable[[int], Hypergradient]] = {
     "unrolled": lambda window: Unrolled(window=window),
     "adjoint": lambda window: Adjoint(window=window),
-    "adjoint, reverse": lambda window: Adjoint(window=window, hvp="reverse"),
+    "adjoint, hvp": lambda window: Adjoint(window=window, hvp="reverse"),
+    "adjoint, segments": lambda window: Adjoint(store="segments", window=window),
+    "adjoint, reverse": lambda window: Adjoint(store="reverse", window=window),
 }
 PERS = ("all", "layer", "tensor", "element")
 
 
 class Problem(NamedTuple):
-    """A network, a strategy with everything in it, and T."""
+    """A network, a strategy with everything in it, T, whether its steps can be undone, and options of the learner."""
 
     net: str
     strategy: Callable[[], Strategy]
     steps: int
+    undone: bool = False
+    options: Mapping[str, Any] = {}
 
 
 def full(per: str = "tensor", per_step: bool = True, nesterov: bool = False, terms: bool = True) -> Strategy:
@@ -69,6 +94,17 @@ def gentle() -> Strategy:
     return chain(*parts, sgd(Hyper(0.02, per_step=True)))
 
 
+def long(decay: float | Hyper = 0.9) -> Strategy:
+    """Return a chain that can be undone, gentle enough for many steps."""
+    return chain(weight_decay(Hyper(0.02)), momentum(decay), sgd(Hyper(0.02, per_step=True)), cosine(Hyper(0.1)))
+
+
+def adaptive() -> Strategy:
+    """Return Adam with everything learned, noise and all."""
+    numbers = (Hyper(0.8, per="layer", bounds=(0, 1)), Hyper(0.9, bounds=(0, 1)), Hyper(0.3, bounds=(0, None)))
+    return chain(weight_decay(Hyper(0.1, per="tensor")), adam(*numbers), sgd(Hyper(0.05, per_step=True)))
+
+
 def anchored() -> Strategy:
     """Return a term that sees all a term may see: theta0 enters by the inner objective too."""
 
@@ -82,16 +118,23 @@ def anchored() -> Strategy:
 
 
 PROBLEMS = {
-    **{f"mlp, {per}, {per_step}": Problem("mlp", lambda p=per, s=per_step: full(p, s), 5)  # type: ignore[misc]
+    **{f"mlp, {per}, {per_step}": Problem("mlp", lambda p=per, s=per_step: full(p, s), 5, True)  # type: ignore[misc]
        for per, per_step in product(PERS, (False, True))},
     "mlp, plain": Problem("mlp", lambda: chain(sgd(Hyper(0.3))), 1),
     "mlp, T=1": Problem("mlp", full, 1),
     "mlp, T=20": Problem("mlp", mixed, 20),
+    "mlp, T=50": Problem("mlp", long, 50, True),
+    "mlp, adam": Problem("mlp", adaptive, 7),
+    "mlp, noise": Problem("mlp", lambda: chain(noise(Hyper(0.1)), momentum(Hyper(0.8)), sgd(Hyper(0.1))), 5, True),
+    "mlp, every step counts": Problem("mlp", full, 4, True, {"step_weights": (0.1, 0.2, 0.3, 0.4)}),
+    "mlp, prototypes": Problem("mlp", lambda: chain(prototype(Scalar(1.0)), full()), 3, True),
     "mlp, nesterov": Problem("mlp", lambda: full(nesterov=True), 5),
     "mlp, anchored": Problem("mlp", anchored, 3),
     "conv4, T=1": Problem("conv4", lambda: full("all"), 1),
+    "conv4, stepwise": Problem("conv4", mixed, 2, False, {"stepwise": "*.norm.*", "step_weights": (0.3, 0.7)}),
+    "conv4, adam": Problem("conv4", adaptive, 5),
     "conv4, T=5": Problem("conv4", mixed, 5),
-    "conv4, element": Problem("conv4", lambda: full("element"), 2),
+    "conv4, element": Problem("conv4", lambda: full("element"), 2, True),
     "conv4, T=20": Problem("conv4", gentle, 20),
 }  # fmt: skip
 
@@ -106,7 +149,7 @@ def make(roughened: Callable[[nn.Module], nn.Module]) -> Make:
         net: nn.Module = models.MLP(4, 3, (5,), nn.Tanh)
         if problem.net == "conv4":
             net = models.Conv4(3, filters=3, norm="batch", activation=nn.Tanh)
-        return Learner(roughened(net), problem.strategy(), problem.steps)
+        return Learner(roughened(net), problem.strategy(), problem.steps, **problem.options)
 
     return build
 
@@ -118,7 +161,15 @@ def task(make: Make, pictures: Pictures) -> Callable[[Problem], tuple[Inner, Tre
     def build(problem: Problem) -> tuple[Inner, Tree]:
         learner, episodes = make(problem), episodes_for(problem, pictures)
         support, query = (Batch(batch.x[0], batch.y[0]) for batch in episodes)
-        return learner.inner(support, query), {name: leaf.detach() for name, leaf in learner.named_parameters()}
+        weights = problem.options.get("step_weights")
+        bound = learner._bound(
+            support,
+            query,
+            step_weights=None if weights is None else torch.tensor(weights, dtype=torch.float64),
+            key=torch.tensor(11),
+        )
+        learned = {name: leaf for name, leaf in learner.named_parameters() if leaf.requires_grad}
+        return bound.inner(), {name: leaf.detach() for name, leaf in learned.items()}
 
     return build
 
@@ -131,13 +182,22 @@ def label(engine: Hypergradient) -> str:
     return repr(engine)
 
 
-every = [pytest.param(one, id=label(one)) for table in (EXACT, APPROXIMATE) for row in table.values() for one in row]
+TABLES = (*EXACT.values(), UNDOING, *APPROXIMATE.values())
+every = [pytest.param(one, id=label(one)) for row in TABLES for one in row]
 exact = [pytest.param(one, id=label(one)) for row in EXACT.values() for one in row]
 Task = Callable[[Problem], tuple[Inner, Tree]]
 
 
+def exact_for(problem: Problem) -> list[list[Hypergradient]]:
+    """Return the exact engines for a problem; Forward's many tangents through Conv4 would only take long."""
+    few = problem.net == "mlp" or problem.steps == 5
+    rows = [row for name, row in EXACT.items() if name != "forward" or few]
+    return [*rows, UNDOING] if problem.undone else rows
+
+
 def test_every_member_is_tested_here() -> None:
-    assert set(EXACT) | set(APPROXIMATE) == set(hypergrad.ALL)
+    for name in hypergrad.ALL:
+        assert name in EXACT or name in APPROXIMATE or f'"{name}"' in ELSEWHERE.read_text(), name
 
 
 @pytest.mark.parametrize("name", sorted(hypergrad.ALL))
@@ -160,22 +220,23 @@ def test_exact_engines_agree(name: str, task: Task, error: Errors) -> None:
     for leaf, grad in truth.grads.items():
         # Only a number that no step has used (the momentum of a first step) may have no derivative.
         assert float(grad.norm()) > 1e-9 or (PROBLEMS[name].steps == 1 and "momentum" in leaf), leaf
-    for row in EXACT.values():
-        for engine in row:
-            result = engine(inner, m)
-            assert error(result.grads, truth.grads) < 1e-11, f"{engine}: the issue asks for 1e-8"
-            assert torch.allclose(result.loss, truth.loss, rtol=1e-13)
+    for engine in (engine for row in exact_for(PROBLEMS[name]) for engine in row):
+        result = engine(inner, m)
+        assert error(result.grads, truth.grads) < 1e-11, f"{engine}: the issue asks for 1e-10"
+        assert torch.allclose(result.loss, truth.loss, rtol=1e-13)
 
 
-@pytest.mark.parametrize("name", PROBLEMS)
+@pytest.mark.parametrize("name", [name for name in PROBLEMS if "adam" not in name and "50" not in name])
 def test_exact_engines_agree_with_central_differences(name: str, task: Task) -> None:
     """Every leaf, along its own gradient and a random direction at once: the first for signal, the second to see all.
+
+    Not with Adam, whose step has a kink where an element of the gradient is zero: tests/strategy/test_adaptive.py.
 
     The difference of fourth order with h = 1e-4 errs by rounding, about 2e-16 * loss / h = 2e-12, and by h**4 = 1e-16
     times the fifth derivative, up to 1e6 here. Hence 3e-11 beside a relative 1e-8; the gradients are 1e-5 to 1.
     """
     inner, m = task(PROBLEMS[name])
-    found = [(row[0], row[0](inner, m).grads) for row in EXACT.values()]
+    found = [(row[0], row[0](inner, m).grads) for row in exact_for(PROBLEMS[name])]
     directions = {leaf: along(grad) for leaf, grad in found[0][1].items()}
     one_by_one = {
         leaf: torch.stack([way if other == leaf else torch.zeros_like(way) for other in m])
@@ -293,7 +354,8 @@ def test_vectorised_over_tasks_it_equals_the_loop(
     for index in range(episodes.tasks):
         loss, truth = one(*(tensor[index] for tensor in tensors))
         assert torch.allclose(losses[index], loss, rtol=1e-12)
-        assert error({name: grad[index] for name, grad in grads.items()}, truth) < 1e-11
+        rounding = 1e-9 if "difference" in repr(engine) else 1e-11
+        assert error({name: grad[index] for name, grad in grads.items()}, truth) < rounding
 
 
 @pytest.mark.parametrize("engine", every)

@@ -53,7 +53,9 @@ def refuse_blind(engine: str, blind: list[str], why: str, able: str) -> None:
         BlindError: naming the meta-parameters and the engines that can.
     """
     if blind:
-        raise BlindError(f"{engine} cannot see {', '.join(blind)}: {why}. Use {able}, or fix them with learn=False.")
+        raise BlindError(
+            f"{engine} cannot see {', '.join(blind)}: {why}. Use {able}, or fix them with learn=False.", blind
+        )
 
 
 def directional_difference(inner: Inner, m: Tree, direction: Tree, step: float = 3e-4) -> Tensor:

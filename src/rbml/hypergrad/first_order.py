@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from rbml.hypergrad.adjoint import sweep
 from rbml.hypergrad.base import MetaGradient, refuse_blind
@@ -26,6 +27,8 @@ class FirstOrder:
     Raises:
         BlindError: when called with such a meta-parameter.
     """
+
+    approximate: ClassVar[bool] = True
 
     def __call__(self, inner: Inner, m: Tree) -> MetaGradient:
         """Return the outer loss and its approximate derivative with respect to ``m``."""

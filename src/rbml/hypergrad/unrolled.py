@@ -25,7 +25,8 @@ class Unrolled:
     Args:
         window: differentiate only the last ``window`` steps and take the earlier ones as the identity: the cotangent of
             the carry goes through them unchanged to the start. Approximate (Shaban et al. 2019, arXiv:1810.10667),
-            memory of ``window`` steps. ``None``, or at least T, is exact.
+            memory of ``window`` steps; ``window=1`` is T1-T2 (Luketina et al. 2016, arXiv:1511.06727). ``None``, or at
+            least T, is exact.
 
     Raises:
         UsageError: if ``window`` is negative.

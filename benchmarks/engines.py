@@ -1,0 +1,312 @@
+"""Memory and time of the exact hypergradient engines, beside ``higher`` and TorchOpt doing the same work.
+
+    python benchmarks/engines.py memory --net mlp --steps 1 10 100 1000
+    python benchmarks/engines.py memory --net conv4 --steps 1 10 100 --peers /tmp/peers/bin/python
+    python benchmarks/engines.py time --net conv4
+    python benchmarks/engines.py time --net mlp --compile
+
+``memory``: one task, 5-way 5-shot, float32, SGD with weight decay and momentum 0.9; the derivative of the query loss by
+theta0 and the learning rate (by the learning rate and the decay with ``Forward``). Each number comes from a process of
+its own: the peak of its resident memory above what it had after one run of one step. A process that passes ``--limit``
+GiB of address space, or ``--patience`` seconds, is reported as such. The peers are run by the Python of ``--peers``
+(``python -m venv``, then ``pip install torch higher torchopt``). ``--figure`` writes a PNG (needs matplotlib).
+
+``time``: several tasks through ``Learner.meta_gradient``, the engines in turns, medians and the best, on the wall's
+clock or (``--clock cpu``) in the processor's seconds, which other jobs on the machine disturb less.
+"""
+# ruff: noqa: PLC0415  the Python of the peers has no rbml, and ours has no peers
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.fx.experimental.proxy_tensor import make_fx
+from torch.utils._pytree import tree_map
+
+RATE, DECAY, PULL = 0.01, 0.9, 1e-4
+OURS = ("unrolled", "all", "segments", "reverse", "exact", "forward")
+PEERS = ("higher", "torchopt")
+Task = tuple[Tensor, Tensor, Tensor, Tensor]
+
+
+def network(net: str) -> nn.Module:
+    """Return the same module for everyone: batch norm by the statistics of the batch, nothing kept."""
+    torch.manual_seed(0)
+    if net == "mlp":
+        return nn.Sequential(nn.Linear(784, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 5))
+    layers: list[nn.Module] = []
+    for channels in (1, 64, 64, 64):
+        norm = nn.BatchNorm2d(64, track_running_stats=False)
+        layers += [nn.Conv2d(channels, 64, 3, padding=1), norm, nn.ReLU(), nn.MaxPool2d(2)]
+    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(64, 5))
+
+
+def task(net: str) -> Task:
+    shape = (784,) if net == "mlp" else (1, 28, 28)
+    torch.manual_seed(1)
+    y = torch.arange(25) % 5
+    return torch.randn(25, *shape), y, torch.randn(25, *shape), y
+
+
+# ------------------------------------------------------------------------------------------------ one run, by everyone
+
+
+def ours(engine: str, net: str) -> Callable[[int], float]:
+    from rbml import Batch, Learner
+    from rbml.hypergrad import Adjoint, Forward, Hypergradient, Unrolled
+    from rbml.strategy import Hyper, chain, momentum, sgd, weight_decay
+
+    engines: dict[str, Hypergradient] = {
+        "unrolled": Unrolled(),
+        "all": Adjoint(),
+        "segments": Adjoint(store="segments"),
+        "reverse": Adjoint(store="reverse"),
+        "exact": Adjoint(store="reverse", exact=True),
+        "forward": Forward(),
+    }
+    x, y, qx, qy = task(net)
+
+    def run(steps: int) -> float:
+        decay = Hyper(DECAY) if engine == "forward" else DECAY
+        learner = Learner(network(net), chain(weight_decay(PULL), momentum(decay), sgd(Hyper(RATE))), steps, head="")
+        learner.model.requires_grad_(engine != "forward")
+        m = {name: leaf.detach() for name, leaf in learner.named_parameters() if leaf.requires_grad}
+        result = engines[engine](learner.inner(Batch(x, y), Batch(qx, qy)), m)
+        return float(result.grads["phi.sgd.lr"])
+
+    return run
+
+
+def by_higher(net: str) -> Callable[[int], float]:
+    import higher  # type: ignore[import-not-found,unused-ignore]
+
+    x, y, qx, qy = task(net)
+
+    def run(steps: int) -> float:
+        module, rate = network(net), torch.tensor(RATE, requires_grad=True)
+        optimizer = torch.optim.SGD(module.parameters(), lr=RATE, momentum=DECAY, weight_decay=PULL)
+        with higher.innerloop_ctx(module, optimizer, override={"lr": [rate]}, copy_initial_weights=False) as (
+            own,
+            step,
+        ):
+            for _ in range(steps):
+                step.step(F.cross_entropy(own(x), y))
+            found = torch.autograd.grad(F.cross_entropy(own(qx), qy), [rate, *module.parameters()])
+        return float(found[0])
+
+    return run
+
+
+def by_torchopt(net: str) -> Callable[[int], float]:
+    import torchopt  # type: ignore[import-not-found,unused-ignore]
+
+    x, y, qx, qy = task(net)
+
+    def run(steps: int) -> float:
+        module, rate = network(net), torch.tensor(RATE, requires_grad=True)
+        first = list(module.parameters())
+        optimizer = torchopt.MetaSGD(module, lr=lambda count: rate, momentum=DECAY, weight_decay=PULL)
+        for _ in range(steps):
+            optimizer.step(F.cross_entropy(module(x), y))
+        found = torch.autograd.grad(F.cross_entropy(module(qx), qy), [rate, *first])
+        return float(found[0])
+
+    return run
+
+
+def runner(engine: str, net: str) -> Callable[[int], float]:
+    if engine == "higher":
+        return by_higher(net)
+    return by_torchopt(net) if engine == "torchopt" else ours(engine, net)
+
+
+# ------------------------------------------------------------------------------------------------------------- memory
+
+
+def worker(engine: str, net: str, steps: int, limit: float) -> None:
+    """Print the peak above the base in MiB, the seconds, and the derivative by the learning rate."""
+    torch.set_num_threads(1)
+    run = runner(engine, net)
+    run(1)
+    gc.collect()
+    resource.setrlimit(resource.RLIMIT_AS, (int(limit * 2**30), int(limit * 2**30)))
+    Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far
+    base, began = status("VmRSS"), time.perf_counter()
+    found = run(steps)
+    seconds = time.perf_counter() - began
+    print(json.dumps({"mib": (status("VmHWM") - base) / 1024, "seconds": seconds, "by_rate": found}))
+
+
+def status(field: str) -> int:
+    """Return a field of this process's status in KiB (Linux)."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(field))
+
+
+def measured(engine: str, net: str, steps: int, chosen: argparse.Namespace) -> dict[str, Any]:
+    """Return what a process of its own found, or why it found nothing."""
+    python = chosen.peers if engine in PEERS else sys.executable
+    command = [python, __file__, "worker", engine, net, str(steps), str(chosen.limit)]
+    given_back = {"MALLOC_TRIM_THRESHOLD_": "65536", "MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_ARENA_MAX": "1"}
+    environment = os.environ | given_back | {"OMP_NUM_THREADS": "1"}
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=chosen.patience)
+    except subprocess.TimeoutExpired:
+        return {"why": f"> {chosen.patience:.0f} s"}
+    if done.returncode == 0:
+        found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+        return found
+    full = any(word in done.stderr for word in ("MemoryError", "not enough memory", "alloc", "Cannot allocate"))
+    return {"why": f"> {chosen.limit:g} GiB" if full or done.returncode < 0 else done.stderr.splitlines()[-1][:60]}
+
+
+def memory(chosen: argparse.Namespace) -> None:
+    names = [name for name in chosen.engines if name not in PEERS or chosen.peers]
+    table: dict[str, dict[int, dict[str, Any]]] = {name: {} for name in names}
+    print(f"{chosen.net}: peak MiB above the base (seconds) at T")
+    print(f"{'':10}" + "".join(f"{steps:>20}" for steps in chosen.steps), flush=True)
+    for name in names:
+        cells = []
+        for steps in chosen.steps:
+            failed = [found for found in table[name].values() if "why" in found]
+            found = failed[0] if failed else measured(name, chosen.net, steps, chosen)  # more steps will not do better
+            table[name][steps] = found
+            cells.append(found.get("why") or f"{found['mib']:.1f} ({found['seconds']:.1f})")
+        print(f"{name:10}" + "".join(f"{cell:>20}" for cell in cells), flush=True)
+    agree(table)
+    if chosen.figure:
+        figure(table, chosen)
+
+
+def agree(table: dict[str, dict[int, dict[str, Any]]]) -> None:
+    """Print how far the derivatives by the learning rate are apart."""
+    for steps in next(iter(table.values())):
+        found = {name: row[steps]["by_rate"] for name, row in table.items() if "by_rate" in row[steps]}
+        if len(found) > 1:
+            middle = statistics.median(found.values())
+            apart = {name: abs(value / middle - 1) for name, value in found.items()}
+            worst = max(apart, key=lambda name: apart[name])
+            print(f"T={steps}: derivatives by the rate agree to {apart[worst]:.1e} (the farthest: {worst})")
+
+
+def figure(table: dict[str, dict[int, dict[str, Any]]], chosen: argparse.Namespace) -> None:
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot as plt
+
+    fig, axes = plt.subplots(figsize=(6, 4.2), layout="constrained")
+    for name, row in table.items():
+        seen = [(steps, max(found["mib"], 0.1)) for steps, found in row.items() if "mib" in found]
+        if seen:
+            axes.loglog(*zip(*seen, strict=True), "o--" if name in PEERS else "o-", label=name)
+    axes.set(xlabel="T, inner steps", ylabel="peak MiB above the base process", title=f"{chosen.net}, 5-way 5-shot")
+    axes.grid(alpha=0.3)
+    axes.legend()
+    fig.savefig(chosen.figure, dpi=150)
+    print(f"wrote {chosen.figure}")
+
+
+# --------------------------------------------------------------------------------------------------------------- time
+
+
+class Traced:
+    """Replays a trace of PyTorch's operators, without those whose result nobody uses; nothing is compiled."""
+
+    def __init__(self) -> None:
+        self.graphs: dict[Any, Any] = {}
+
+    def __call__(self, function: Callable[..., Any], *arguments: Any, variant: Any = None) -> Any:
+        if variant not in self.graphs:
+            graph = make_fx(function)(*tree_map(lambda leaf: leaf.contiguous().clone(), arguments))
+            graph.graph.eliminate_dead_code()
+            graph.recompile()
+            self.graphs[variant] = graph
+        return self.graphs[variant](*arguments)
+
+
+def timed(chosen: argparse.Namespace) -> None:
+    from rbml import Batch, Episodes, Learner
+    from rbml.hypergrad import Adjoint, Hypergradient, Unrolled
+    from rbml.strategy import Hyper, chain, momentum, sgd, weight_decay
+
+    torch.set_num_threads(chosen.threads)
+    clock = time.perf_counter if chosen.clock == "wall" else time.process_time
+    engines: dict[str, Hypergradient] = {
+        "unrolled": Unrolled(),
+        "all": Adjoint(),
+        "segments": Adjoint(store="segments"),
+    }
+    stacked = [torch.stack([leaf] * chosen.tasks) for leaf in task(chosen.net)]
+    episodes = Episodes(Batch(*stacked[:2]), Batch(*stacked[2:]))
+    for steps in chosen.steps:
+        runs: dict[str, Callable[[], object]] = {}
+        for name, engine in engines.items():
+            rules = chain(weight_decay(PULL), momentum(DECAY), sgd(Hyper(RATE)))
+            learner = Learner(
+                network(chosen.net), rules, steps, hypergradient=engine, compile=chosen.compile, head="", chunk=64
+            )
+            if chosen.trace:
+                learner.compiled = Traced()  # type: ignore[assignment]
+            runs[name] = lambda learner=learner: learner.meta_gradient(episodes)  # type: ignore[misc]
+            for _ in range(2):
+                runs[name]()
+        seconds: dict[str, list[float]] = {name: [] for name in engines}
+        for _ in range(chosen.rounds):
+            for name, run in runs.items():
+                began = clock()
+                run()
+                seconds[name].append(clock() - began)
+        middle = {name: statistics.median(row) for name, row in seconds.items()}
+        best = {name: min(row) for name, row in seconds.items()}
+        cells = ", ".join(f"{name} {1e3 * middle[name]:.1f} ms (best {1e3 * best[name]:.1f})" for name in engines)
+        how = ", compiled" * chosen.compile + ", traced" * chosen.trace
+        print(f"{chosen.net}, {chosen.tasks} tasks, T={steps}{how}: {cells}")
+        for one, other in (("all", "unrolled"), ("segments", "all")):
+            print(f"    {one} / {other}: {middle[one] / middle[other]:.2f} (best {best[one] / best[other]:.2f})")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(required=True)
+    mem = commands.add_parser("memory")
+    mem.set_defaults(run=memory)
+    mem.add_argument("--engines", nargs="+", default=[*OURS, *PEERS], choices=[*OURS, *PEERS])
+    mem.add_argument("--peers", help="the Python that has higher and torchopt")
+    mem.add_argument("--limit", type=float, default=8.0, help="GiB of address space a process may take")
+    mem.add_argument("--patience", type=float, default=600.0, help="seconds a process may take")
+    mem.add_argument("--figure", help="a PNG to write")
+    clock = commands.add_parser("time")
+    clock.set_defaults(run=timed)
+    clock.add_argument("--tasks", type=int, default=4)
+    clock.add_argument("--rounds", type=int, default=9)
+    clock.add_argument("--threads", type=int, default=1)
+    clock.add_argument("--clock", choices=["wall", "cpu"], default="wall")
+    clock.add_argument("--trace", action="store_true", help="replay traces instead of compiling them")
+    clock.add_argument("--compile", action="store_true")
+    for command, steps in ((mem, [1, 10, 100, 1000]), (clock, [5])):
+        command.add_argument("--net", choices=["mlp", "conv4"], default="mlp")
+        command.add_argument("--steps", type=int, nargs="+", default=steps)
+    chosen = parser.parse_args()
+    chosen.run(chosen)
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["worker"]:
+        worker(sys.argv[2], sys.argv[3], int(sys.argv[4]), float(sys.argv[5]))
+    else:
+        main()

@@ -1,0 +1,137 @@
+"""Forward mode: one tangent a meta-parameter is pushed through the inner loop, and nothing is kept."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, func
+from torch.utils._pytree import tree_map
+
+from rbml.errors import UsageError
+from rbml.hypergrad.base import MetaGradient, outer_gradient
+from rbml.inner import Carry, Inner, roll, step
+from rbml.tree import Tree, pick
+
+
+@dataclass(frozen=True)
+class Forward:
+    r"""Push the derivative of the carry with respect to every meta-parameter along with the carry.
+
+    .. math:: Z_{t+1} = \frac{\partial \Phi}{\partial c} Z_t + \frac{\partial \Phi}{\partial m}, \qquad
+              \frac{dL}{dm} = \partial_m L + \partial_c L \cdot Z_T
+
+    Exact. It is blind to nothing. Memory: flat in T: ``chunk`` carries, and one step's activations as many times.
+    Time: one roll in forward mode a meta-parameter, about two gradients a step each: for few numbers of phi and any T.
+    Source: Franceschi et al. 2017 (arXiv:1703.01785, Forward-HG). :func:`begin`, :func:`advance` and :func:`derivative`
+    are the same in pieces; :mod:`rbml.hypergrad.online` learns between them.
+
+    Args:
+        chunk: how many tangents at once.
+        limit: how many numbers it takes at most.
+
+    Raises:
+        UsageError: if ``chunk`` or ``limit`` is below 1, or, when called, if there are more numbers than ``limit``.
+    """
+
+    chunk: int = 64
+    limit: int = 1000
+
+    def __post_init__(self) -> None:
+        """Refuse what means nothing."""
+        if self.chunk < 1 or self.limit < 1:
+            raise UsageError(f"chunk and limit must be at least 1, not {self.chunk} and {self.limit}")
+
+    def __call__(self, inner: Inner, m: Tree) -> MetaGradient:
+        """Return the outer loss and its derivative with respect to ``m``."""
+        total = sum(leaf.numel() for leaf in m.values())
+        if total > self.limit:
+            raise UsageError(
+                f"Forward takes one tangent a meta-parameter, and there are {total:,}, more than limit={self.limit:,}: "
+                "use Adjoint, or fix theta0 (learner.model.requires_grad_(False)) and learn phi alone"
+            )
+        parts: list[Tensor] = []
+        for start in range(0, total, self.chunk):
+            run = begin(inner, m, directions(m, start, min(start + self.chunk, total)))
+            for _ in range(inner.steps):
+                run = advance(inner, m, run)
+            loss, aux, part = derivative(inner, m, run)
+            parts.append(part)
+        if not parts:
+            loss, aux = inner.outer(roll(inner, inner.start(m), m), m)
+        return MetaGradient(loss, unflattened(torch.cat([*parts, loss.new_zeros(0)]), m), aux, {})
+
+
+class Run(NamedTuple):
+    """An inner loop under way, with its derivative.
+
+    Attributes:
+        t: how many steps have been taken.
+        carry: the carry after them.
+        tangents: its derivative along each direction: the same trees, with the directions in front.
+        directions: what the derivative is taken along: a tree like m, or like a part of it, with the directions in
+            front.
+    """
+
+    t: int
+    carry: Carry
+    tangents: Carry
+    directions: Tree
+
+
+def directions(m: Tree, start: int, stop: int) -> Tree:
+    """Return the unit directions of the numbers ``start`` .. ``stop - 1`` of ``m``, counted through its leaves."""
+    found: Tree = {}
+    offset = -start
+    for name, leaf in m.items():
+        place = torch.arange(leaf.numel(), device=leaf.device) + offset
+        own = place == torch.arange(stop - start, device=leaf.device)[:, None]
+        found[name] = own.to(leaf.dtype).reshape(stop - start, *leaf.shape)
+        offset += leaf.numel()
+    return found
+
+
+def unflattened(numbers: Tensor, like: Tree) -> Tree:
+    """Return numbers laid end to end as a tree like another."""
+    pieces = torch.split(numbers, [leaf.numel() for leaf in like.values()])
+    return {name: piece.reshape(leaf.shape) for (name, leaf), piece in zip(like.items(), pieces, strict=True)}
+
+
+def begin(inner: Inner, m: Tree, directions: Tree) -> Run:
+    """Start a run, and its derivative along ``directions``."""
+    carry, tangents = _pushed(lambda seen: inner.start(m | seen), (pick(m, directions),), (directions,))
+    return Run(0, carry, tangents, directions)
+
+
+def advance(inner: Inner, m: Tree, run: Run) -> Run:
+    """Take the next step, and push the derivative along with it."""
+
+    def taken(carry: Carry, seen: Tree) -> Carry:
+        return step(inner, carry, m | seen, run.t)[1]
+
+    point, ways = (run.carry, pick(m, run.directions)), (run.tangents, run.directions)
+    carry, tangents = _pushed(taken, point, ways)
+    return Run(run.t + 1, carry, tangents, run.directions)
+
+
+def derivative(inner: Inner, m: Tree, run: Run) -> tuple[Tensor, Tree, Tensor]:
+    """Return the outer loss of a run as it stands, aux, and the derivative of the loss along each direction."""
+    loss, aux, bar, m_bar = outer_gradient(inner, run.carry, m)
+    seen = pick(m_bar, run.directions)
+    pairs = [(run.tangents.theta, bar.theta), (run.tangents.state, bar.state), (run.directions, seen)]
+    products = [ways[name] * leaf for ways, bars in pairs for name, leaf in bars.items()]
+    return loss, aux, torch.stack([product.reshape(len(product), -1).sum(1) for product in products]).sum(0)
+
+
+def _pushed(function: Callable[..., Carry], point: tuple[Any, ...], ways: tuple[Any, ...]) -> tuple[Carry, Carry]:
+    """Return the value at ``point``, computed once, and the derivative along every one of ``ways``."""
+    point = tree_map(lambda leaf: leaf.contiguous(), point)  # no tangent fits an expanded tensor
+
+    def pushed(*way: Any) -> tuple[Carry, Carry]:
+        value, tangent = func.jvp(function, point, way)[:2]
+        return value, tangent
+
+    values, tangents = func.vmap(pushed)(*ways)
+    return tree_map(lambda leaf: leaf[0], values), tangents  # all the same, and out_dims=None fails in a nested vmap

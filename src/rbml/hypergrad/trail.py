@@ -1,0 +1,83 @@
+"""What a sweep walks back along: all carries, or some of them and the rest taken again."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+from rbml.inner import Carry, Inner, roll, step
+from rbml.tree import Tree
+
+Stop = tuple[int, Tree, Carry]
+"""A step t, its inner gradient, and the carry before it."""
+
+
+def _nothing(carry: Carry) -> Tree:
+    return {}
+
+
+class Trail(NamedTuple):
+    """A run that was rolled forward, and the way back along it.
+
+    Attributes:
+        inner: the steps that were taken; a store that rounds has others than it was asked for.
+        last: the carry after the last step.
+        back: the stops from the last step back to the first; it can be walked once.
+        report: from the first carry, as the way back found it, to what the store has to say for itself.
+    """
+
+    inner: Inner
+    last: Carry
+    back: Iterator[Stop]
+    report: Callable[[Carry], Tree] = _nothing
+
+
+Store = Callable[[Inner, Tree, int], Trail]
+"""``(inner, m, first) -> Trail``: how a run is kept from step ``first`` on."""
+
+
+def everything(inner: Inner, m: Tree, first: int) -> Trail:
+    """Keep all T carries and inner gradients: nothing is computed twice."""
+    return _in_segments(inner, m, first, max(inner.steps - first, 1))
+
+
+def segments(inner: Inner, m: Tree, first: int) -> Trail:
+    r"""Keep the carries at the starts of segments of :math:`\lceil\sqrt{T}\rceil` steps and take each segment again.
+
+    Memory: about :math:`\sqrt T` carries, and as many carries and inner gradients of one segment. Time: one more roll.
+    Source: Griewank 1992, Chen et al. 2016 (arXiv:1604.06174), there for activations.
+    """
+    return _in_segments(inner, m, first, max(math.isqrt(max(inner.steps - first - 1, 0)) + 1, 1))
+
+
+def _in_segments(inner: Inner, m: Tree, first: int, length: int) -> Trail:
+    carry = roll(inner, inner.start(m), m, stop=first)
+    starts: list[tuple[int, Carry]] = []
+    at = first
+    while at + length < inner.steps:
+        starts.append((at, carry))
+        carry = roll(inner, carry, m, start=at, stop=at + length)
+        at += length
+    stops, last = _taken(inner, carry, m, at, inner.steps)  # the last segment is needed first: it is kept at once
+
+    def back() -> Iterator[Stop]:
+        while stops:
+            yield stops.pop()
+        while starts:
+            begin, carry = starts.pop()
+            again, _ = _taken(inner, carry, m, begin, begin + length)
+            while again:
+                yield again.pop()
+
+    return Trail(inner, last, back())
+
+
+def _taken(inner: Inner, carry: Carry, m: Tree, start: int, stop: int) -> tuple[list[Stop], Carry]:
+    """Take steps and keep each."""
+    stops: list[Stop] = []
+    for t in range(start, stop):
+        grads, after = step(inner, carry, m, t)
+        stops.append((t, grads, carry))
+        carry = after
+    return stops, carry
