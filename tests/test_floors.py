@@ -30,6 +30,8 @@ FLOORS: dict[str, int] = {
     "rbml.binding": 3,
     "rbml.learner": 4,
     "rbml.algorithms": 5,
+    "rbml.proof": 5,
+    "rbml.costs": 5,
     "rbml.training": 6,
     "rbml.estimator": 7,
     "rbml.reports": 7,

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rbml import algorithms, data, hypergrad, models, strategy, tasks
+    from rbml.costs import explain
     from rbml.errors import BlindError, RbmlError
     from rbml.learner import Adapted, Evaluation, Learner
+    from rbml.proof import check
     from rbml.tasks import Batch, Episodes
 
 __version__ = "0.1.0"
@@ -25,7 +27,9 @@ __all__ = [
     "Learner",
     "RbmlError",
     "algorithms",
+    "check",
     "data",
+    "explain",
     "hypergrad",
     "models",
     "strategy",
@@ -40,6 +44,8 @@ _HOME = {
     "Evaluation": "rbml.learner",
     "Learner": "rbml.learner",
     "RbmlError": "rbml.errors",
+    "check": "rbml.proof",
+    "explain": "rbml.costs",
 }
 
 

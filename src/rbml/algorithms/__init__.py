@@ -5,18 +5,25 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from rbml.algorithms.baselines import finetune, nearest_centroid, nearest_neighbour, pretrain, scratch
+from rbml.algorithms.generated import alfa, l2f, meta_curvature, metal
 from rbml.algorithms.heads import protomaml, protonet, r2d2
-from rbml.algorithms.maml import anil, boil, cavia, fomaml, maml
+from rbml.algorithms.maml import anil, boil, cavia, fomaml, imaml, maml, reptile
 from rbml.algorithms.rates import Annealing, maml_plus_plus, meta_sgd, warp_grad
 from rbml.learner import Learner
 
 ALL: dict[str, Callable[..., Learner]] = {
     "maml": maml,
     "fomaml": fomaml,
+    "reptile": reptile,
+    "imaml": imaml,
     "anil": anil,
     "boil": boil,
     "meta_sgd": meta_sgd,
     "maml++": maml_plus_plus,
+    "meta_curvature": meta_curvature,
+    "alfa": alfa,
+    "l2f": l2f,
+    "metal": metal,
     "warp_grad": warp_grad,
     "cavia": cavia,
     "protonet": protonet,
@@ -27,20 +34,26 @@ ALL: dict[str, Callable[..., Learner]] = {
 __all__ = [
     "ALL",
     "Annealing",
+    "alfa",
     "anil",
     "boil",
     "cavia",
     "finetune",
     "fomaml",
+    "imaml",
+    "l2f",
     "maml",
     "maml_plus_plus",
+    "meta_curvature",
     "meta_sgd",
+    "metal",
     "nearest_centroid",
     "nearest_neighbour",
     "pretrain",
     "protomaml",
     "protonet",
     "r2d2",
+    "reptile",
     "scratch",
     "warp_grad",
 ]

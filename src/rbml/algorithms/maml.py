@@ -6,9 +6,9 @@ from typing import Any
 
 from torch import nn
 
-from rbml.hypergrad import FirstOrder
+from rbml.hypergrad import ConjugateGradient, FirstOrder, Implicit, Reptile
 from rbml.learner import Learner
-from rbml.strategy import Hyper, sgd
+from rbml.strategy import Hyper, chain, proximal, sgd
 
 
 def maml(model: nn.Module, lr: float | Hyper = 0.4, steps: int = 1, **options: Any) -> Learner:
@@ -35,6 +35,47 @@ def fomaml(model: nn.Module, lr: float | Hyper = 0.4, steps: int = 1, **options:
     Finn, Abbeel, Levine 2017 (arXiv:1703.03400, section 5.2): MAML with ``FirstOrder()``. Arguments as :func:`maml`.
     """
     return Learner(model, sgd(lr), steps, **({"hypergradient": FirstOrder()} | options))
+
+
+def reptile(model: nn.Module, lr: float | Hyper = 0.1, steps: int = 10, **options: Any) -> Learner:
+    r"""Learn an initialisation by going towards where each task ends.
+
+    .. math:: \theta_0 \leftarrow \theta_0 + \epsilon\, (\theta_T - \theta_0)
+
+    Nichol, Achiam, Schulman 2018 (arXiv:1803.02999): MAML with ``Reptile()``. The outer optimizer sees
+    :math:`\theta_0 - \theta_T` as the gradient. Differs: every inner step takes the whole support set, where the paper
+    draws minibatches from more shots than the task has. Arguments as :func:`maml`.
+    """
+    return Learner(model, sgd(lr), steps, **({"hypergradient": Reptile()} | options))
+
+
+def imaml(
+    model: nn.Module,
+    lr: float | Hyper = 0.1,
+    steps: int = 16,
+    strength: float | Hyper = 2.0,
+    solver_steps: int = 5,
+    **options: Any,
+) -> Learner:
+    r"""Learn an initialisation that each task is pulled back to, by the implicit derivative where learning ends.
+
+    .. math:: \theta_T \approx \arg\min_\theta L_{support}(\theta) + \tfrac{\lambda}{2} \|\theta - \theta_0\|^2, \qquad
+              \frac{dL_{query}}{d\theta_0} = (I + \tfrac{1}{\lambda} \nabla^2 L_{support})^{-1} \nabla L_{query}
+
+    Rajeswaran, Finn, Kakade, Levine 2019 (arXiv:1909.04630): 16 steps of gradient descent, 5 of conjugate gradient,
+    lambda 2. Memory does not grow with the steps. All parameters must be adapted, and the learning rate cannot be
+    learned: at the end of learning it does not matter.
+
+    Args:
+        model: the model.
+        lr: the inner learning rate.
+        steps: T, inner steps.
+        strength: lambda; it can be learned.
+        solver_steps: of conjugate gradient.
+        **options: any other of :class:`rbml.Learner`.
+    """
+    engine = Implicit(ConjugateGradient(solver_steps))
+    return Learner(model, chain(proximal(strength), sgd(lr)), steps, **({"hypergradient": engine} | options))
 
 
 def anil(model: nn.Module, lr: float | Hyper = 0.1, steps: int = 5, **options: Any) -> Learner:
