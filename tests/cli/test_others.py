@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import inspect
+import re
+import resource
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -43,6 +46,15 @@ def test_a_report_without_the_data_leaves_out_the_gallery(run: RunFolder, rbml: 
     assert not (run.plots / "gallery.png").exists()
 
 
+def test_two_runs_are_reported_side_by_side(run: RunFolder, trained: Path, rbml: Callable, fails: Callable) -> None:
+    pytest.importorskip("matplotlib")
+    result = rbml("report", run.path, "--compare", trained)
+    assert (result.code, result.err) == (0, "")
+    assert f"{run.plots}/compare_curves.png" in result.out
+    assert "## run beside trained" in (run.plots / "report.md").read_text()
+    assert "none does not exist" in fails(1, "report", run.path, "--compare", "none")
+
+
 @pytest.mark.parametrize("kind", TABLES)
 def test_a_list_has_a_line_for_every_member(kind: str, rbml: Callable) -> None:
     lines = rbml("list", kind).out.splitlines()
@@ -50,6 +62,34 @@ def test_a_list_has_a_line_for_every_member(kind: str, rbml: Callable) -> None:
     for line, member in zip(lines, TABLES[kind].ALL.values(), strict=True):
         assert (member.__doc__ or "").split("``")[0].split("\n")[0] in line
         assert "``" not in line
+
+
+@pytest.mark.parametrize(("kind", "module"), [item for item in TABLES.items() if item[0] != "tasks"])
+def test_the_options_of_each_are_listed_with_their_defaults(kind: str, module: ModuleType, rbml: Callable) -> None:
+    blocks: dict[str, list[list[str]]] = {}
+    name = ""
+    for line in rbml("list", kind, "-v").out.splitlines():
+        if line.startswith("      "):
+            blocks[name].append(line.split())
+        elif line.startswith("  "):
+            name = line.split()[0]
+            blocks[name] = []
+    assert list(blocks) == list(module.ALL)
+    for name, member in module.ALL.items():
+        text = inspect.getdoc(member) or ""
+        for option in inspect.signature(member).parameters.values():
+            found = [line for line in blocks[name] if line[0] == option.name]
+            if re.search(rf"^    ([\w, ]+, )?{option.name}(, [\w, ]+)?: ", text, re.MULTILINE):
+                assert found, (name, option.name)
+            if found and isinstance(option.default, bool | int | float):
+                assert found[0][1] == str(option.default)
+
+
+def test_the_options_of_a_strategy_are_said_with_the_form_that_sets_them(rbml: Callable, fails: Callable) -> None:
+    out = rbml("list", "strategies", "momentum").out
+    assert re.search(r"decay +0\.9 +how much of the sum", out) and re.search(r"nesterov +False +whether", out)
+    assert "--set strategy.momentum.OPTION=VALUE" in out and "``" not in out and ":class:" not in out
+    assert "did you mean 'momentum'" in fails(2, "list", "strategies", "momentm")
 
 
 def test_the_whole_list_has_all_of_them(rbml: Callable) -> None:
@@ -60,7 +100,7 @@ def test_the_whole_list_has_all_of_them(rbml: Callable) -> None:
 
 def test_help_is_there_for_every_command(rbml: Callable) -> None:
     result = rbml("--help")
-    commands = ("demo", "train", "evaluate", "adapt", "predict", "report", "list")
+    commands = ("demo", "train", "evaluate", "adapt", "predict", "report", "strategy", "list")
     places = [result.out.index(f"\n  {command} ") for command in commands]
     assert places == sorted(places)
     assert rbml("-h").out == result.out
@@ -77,13 +117,14 @@ def shell(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["list"], ["list", "engines"], ["--version"]])
+@pytest.mark.parametrize("arguments", [["--help"], ["list"], ["list", "strategies", "-v"], ["--version"]])
 def test_help_and_list_answer_at_once_and_load_nothing_heavy(arguments: list[str]) -> None:
     seconds = []
     for _ in range(3):
-        began = time.perf_counter()
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)  # the processor's time: others may use it too
         result = shell(*arguments)
-        seconds.append(time.perf_counter() - began)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        seconds.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
     assert result.stdout
     loaded = {line.rpartition("|")[2].strip() for line in result.stderr.splitlines()}
     assert "rbml.cli.main" in loaded

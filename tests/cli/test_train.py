@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from rbml import algorithms
 from rbml.cli import train as module
 from rbml.training import Progress, Recipe, RunFolder, files
 
@@ -34,9 +35,11 @@ def test_a_run_says_what_it_does_and_leaves_a_folder(
 def test_every_entry_of_a_recipe_is_an_option_with_its_default(rbml: Callable) -> None:
     text = " ".join(rbml("train", "--help").out.split())
     for field in fields(Recipe):
-        if field.name != "data":
-            assert f"--{field.name.replace('_', '-')} " in text
-    for words in ("[default: 2000]", "[default: the preset's]", "maml, fomaml, meta_sgd, anil", "[default: no]"):
+        if field.name not in ("data", "strategy", "settings", "options", "engine_options"):
+            assert f"--{field.name.removesuffix('_file').replace('_', '-')} " in text
+    for words in ("--set NAME=VALUE", "strategy.PART.ARGUMENT", "--config FILE", "--strategy FILE"):
+        assert words in text
+    for words in ("[default: 2000]", "[default: the preset's]", ", ".join(algorithms.ALL), "[default: no]"):
         assert words in text
     assert "None" not in text
     assert text.index("Options:") < text.index("--help") < text.index("Tasks:") < text.index("--ways N")

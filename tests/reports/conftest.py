@@ -61,6 +61,14 @@ def one_more_algorithm(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="session")
+def with_tensors(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    """A finished run whose strategy has learned tensors, a number of its own, and rates an element; read only."""
+    settings = {"sgd.lr.per": "element", "label_smoothing.rate.bounds": [0, 1]}
+    changes = {"strategy": "label_smoothing, kronecker, sgd", "settings": settings, "meta_steps": 4}
+    return tiny(tmp_path_factory.mktemp("runs") / "tensors", **changes)
+
+
+@pytest.fixture(scope="session")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     """A finished run whose strategy was learned; read only."""
     with pytest.MonkeyPatch.context() as patch:

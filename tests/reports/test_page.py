@@ -12,7 +12,7 @@ import torch
 
 import rbml
 from rbml.errors import CheckpointError, UsageError
-from rbml.reports import phi_table, write_report
+from rbml.reports import phi_table, tensor_table, words, write_report
 from rbml.tasks import FewShot
 from rbml.training import RunFolder, files
 
@@ -47,6 +47,17 @@ def test_a_finished_run_has_every_picture_and_table(copy: RunFolder, blobs: Blob
     row = phi_table(copy)[0]
     assert f"| `{row.name}` | {row.layer} | tensor | 1 | 0.001 | {row.learned.mean:.3g} |" in text
     assert all(f"]({name})" in text for name in names(paths)[:-1])
+
+
+def test_two_runs_are_shown_side_by_side(copy: RunFolder, trained: RunFolder, with_tensors: RunFolder) -> None:
+    paths = write_report(copy, None, 0, with_tensors)
+    assert names(paths)[-3:] == ["compare_curves.png", "compare_phi.png", "report.md"]
+    text = page(paths)
+    assert "## run beside tensors" in text and "![run beside tensors](compare_curves.png)" in text
+    assert "- **Strategy:** l2(strength 0.001 learned per tensor), momentum(decay 0.5 learned each step), sgd" in text
+    assert "Tensors, by their norm" in words.phi_in_words(phi_table(with_tensors), tensor_table(with_tensors))
+    with pytest.raises(CheckpointError, match="none does not exist"):
+        write_report(copy, None, 0, RunFolder("none"))
 
 
 def test_a_run_that_was_stopped_and_not_measured_says_so(plain: RunFolder, tmp_path: Path) -> None:

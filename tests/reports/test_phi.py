@@ -9,10 +9,12 @@ import torch
 from torch import Tensor
 
 from rbml.errors import CheckpointError
-from rbml.reports import phi_figure, phi_table
+from rbml.reports import phi_figure, phi_table, tensor_table
+from rbml.reports.learned import quantities_of
 from rbml.reports.panels import density
 from rbml.reports.phi import Summary
 from rbml.reports.style import png
+from rbml.strategy import Part, adam, chain, l1, momentum, sgd, weight_decay
 from rbml.training import RunFolder, files
 
 
@@ -62,6 +64,52 @@ def test_a_summary_counts_what_is_below_zero() -> None:
 def test_where_nothing_is_learned_there_is_no_row_and_no_figure(plain: RunFolder) -> None:
     assert phi_table(plain) == []
     assert phi_figure(plain) is None
+
+
+def test_tensors_are_measured_from_their_start_and_from_the_identity(with_tensors: RunFolder) -> None:
+    state, rows = saved(with_tensors), tensor_table(with_tensors)
+    assert {row.name for row in rows} == {"kronecker.matrices"}
+    for row in rows:
+        leaf = state[f"phi.kronecker.matrices/{row.tensor}"].double()
+        start = torch.eye(len(leaf), dtype=leaf.dtype) if leaf.dim() == 2 else torch.ones_like(leaf)
+        assert row.shape == tuple(leaf.shape)
+        assert row.start == pytest.approx(float(start.norm()))
+        assert row.learned == pytest.approx(float(leaf.norm()))
+        assert row.moved == pytest.approx(float((leaf - start).norm())) and row.moved > 0
+        assert row.identity == (None if leaf.dim() < 2 else (0.0, row.moved))
+    assert {row.tensor for row in rows} >= {"blocks.0.conv.weight/out", "head.weight/in", "head.bias/factor"}
+
+
+def test_a_number_of_no_layer_is_a_row_of_its_own(with_tensors: RunFolder) -> None:
+    (row,) = [row for row in phi_table(with_tensors) if row.name == "label_smoothing.rate"]
+    learned = torch.sigmoid(saved(with_tensors)["phi.label_smoothing.rate"].double())
+    assert (row.layer, row.values, row.unit) == ("no layer", 1, "share of the label")
+    assert row.start.mean == pytest.approx(0.1) and row.learned.mean == pytest.approx(learned.item())
+
+
+def test_tensors_are_drawn_as_their_norms(with_tensors: RunFolder) -> None:
+    figure = phi_figure(with_tensors)
+    assert figure is not None and png(figure)
+    (panel,) = [axes for axes in figure.axes if axes.get_title(loc="left").startswith("kronecker")]
+    starts, ends = (dots.get_offsets() for dots in panel.collections[1:])
+    rows = tensor_table(with_tensors)
+    assert starts[:, 0].tolist() == pytest.approx([row.start for row in rows])
+    assert ends[:, 0].tolist() == pytest.approx([row.learned for row in rows])
+    assert panel.texts[0].get_text().startswith(f"moved {rows[0].moved:.2g}")
+
+
+def test_units_follow_the_rules_before(with_tensors: RunFolder) -> None:
+    theta = {"w": torch.ones(2)}
+
+    def units(*parts: Part) -> dict[str, str]:
+        phi = chain(*parts).initial(theta, 1, None)[1]
+        return {one.name: one.unit for one in quantities_of(chain(*parts), phi, phi)}
+
+    assert units(momentum(), sgd())["sgd.lr"] == "step / gradient"
+    adaptive = units(adam(), sgd(), weight_decay())
+    assert adaptive["sgd.lr"] == "step" and adaptive["adam.beta1"] == "share kept a step"
+    assert units(l1(), sgd(name="other"))["l1.strength"] == "loss / |weight|"
+    assert units(sgd(name="other"))["other.lr"] == "step / gradient"
 
 
 def test_without_a_checkpoint_the_way_on_is_said(copy: RunFolder) -> None:

@@ -19,7 +19,10 @@ COMMANDS = {
     "evaluate": "Measure a run on test tasks, its own or another source's.",
     "adapt": "Learn your own classes from a folder of pictures.",
     "predict": "Classify pictures with what adapt has learned.",
-    "report": "Draw what a run has learned.",
+    "report": "Draw what a run has learned, by itself or beside another.",
+    "check": "Hold the hypergradient of a run or a recipe against the truth.",
+    "explain": "Say what every hypergradient engine would cost, and which one to take.",
+    "strategy": "Keep a learned strategy in a small file, and look at one.",
     "list": "Say what there is: algorithms, strategies, engines, models, data, tasks.",
 }
 

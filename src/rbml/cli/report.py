@@ -15,9 +15,15 @@ from rbml.training import RunFolder
 @click.command("report")
 @click.argument("run", type=click.Path(path_type=Path))
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Which task the gallery shows.")
+@click.option("--compare", "other", type=click.Path(path_type=Path), metavar="RUN", help="Show it beside another run.")
 @click.option("--data-root", metavar="PATH", help="Where data is looked for.  [default: the run's]")
-def command(run: Path, seed: int, data_root: str | None) -> None:
-    """Draw what RUN has learned: curves, accuracy by inner step, phi by layer and step, a gallery of a task."""
+def command(run: Path, seed: int, other: Path | None, data_root: str | None) -> None:
+    """Draw what RUN has learned: curves, accuracy by inner step, phi by layer and step, a gallery of a task.
+
+    \b
+    rbml report runs/glyphs-5w1s-meta_sgd
+    rbml report runs/glyphs-5w1s-meta_sgd --compare runs/glyphs-5w1s-maml
+    """  # noqa: D301  \b is click's
     folder = RunFolder(run)
     root = data_root or folder.read_config()["data_root"]
     try:
@@ -25,5 +31,5 @@ def command(run: Path, seed: int, data_root: str | None) -> None:
     except DataError as error:
         click.echo(f"rbml: no gallery: {error}", err=True)
         tasks = None
-    for path in write_report(folder, tasks, seed):
+    for path in write_report(folder, tasks, seed, None if other is None else RunFolder(other)):
         console.print(str(path))

@@ -4,17 +4,19 @@ from rbml.reports.adaptation import accuracy_by_step
 from rbml.reports.curves import learning_curve
 from rbml.reports.gallery import gallery
 from rbml.reports.page import write_report
-from rbml.reports.phi import PhiRow, Summary, phi_figure, phi_table
+from rbml.reports.phi import PhiRow, Summary, TensorRow, phi_figure, phi_table, tensor_table
 from rbml.reports.theta import theta_figure
 
 __all__ = [
     "PhiRow",
     "Summary",
+    "TensorRow",
     "accuracy_by_step",
     "gallery",
     "learning_curve",
     "phi_figure",
     "phi_table",
+    "tensor_table",
     "theta_figure",
     "write_report",
 ]

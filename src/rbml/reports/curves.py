@@ -66,18 +66,18 @@ def learning_curve(run: RunFolder) -> Figure:
     top, middle = figure.add_subplot(grid[0, :]), figure.add_subplot(grid[1, :])
     left, right = figure.add_subplot(grid[2, 0]), figure.add_subplot(grid[2, 1])
 
-    steps = _column(entries, "step")
+    steps = column(entries, "step")
     window = max(3, len(entries) // 20)
     _accuracy(top, entries, window, 1 / recipe.ways)
-    _faint_and_smooth(middle, steps, _column(entries, "loss"), window)
+    _faint_and_smooth(middle, steps, column(entries, "loss"), window)
     style.dress(middle, "Loss", y="query loss (nats)")
-    left.plot(steps, _column(entries, "grad_norm"), color=style.MUTED, linewidth=0.9, label="gradient norm")
+    left.plot(steps, column(entries, "grad_norm"), color=style.MUTED, linewidth=0.9, label="gradient norm")
     if recipe.clip:
         look: dict[str, Any] = {"color": style.RED, "linewidth": 1, "linestyle": (0, (2, 2))}
         left.axhline(recipe.clip, label=f"clipped at {recipe.clip:g}", **look)
     left.set_yscale("log")
     style.dress(left, "Meta-gradient", "outer steps", "norm")
-    right.plot(steps, _column(entries, "outer_lr"), color=style.MUTED, linewidth=1.4, label="outer learning rate")
+    right.plot(steps, column(entries, "outer_lr"), color=style.MUTED, linewidth=1.4, label="outer learning rate")
     style.dress(right, "Outer learning rate", "outer steps", "rate")
     right.yaxis.set_major_formatter(lambda value, place: f"{value:g}")
     right.set_ylim(bottom=0)
@@ -98,15 +98,16 @@ def learning_curve(run: RunFolder) -> Figure:
     return figure
 
 
-def _column(entries: list[dict[str, Any]], name: str) -> Floats:
+def column(entries: list[dict[str, Any]], name: str) -> Floats:
+    """Return one number of every entry."""
     return np.array([entry[name] for entry in entries], dtype=np.float64)
 
 
 def _accuracy(axes: Axes, entries: list[dict[str, Any]], window: int, chance: float) -> None:
-    _faint_and_smooth(axes, _column(entries, "step"), _column(entries, "accuracy"), window)
+    _faint_and_smooth(axes, column(entries, "step"), column(entries, "accuracy"), window)
     measured = [entry for entry in entries if "validation" in entry]
     if best := best_validation(entries):
-        x, y = _column(measured, "step"), _column(measured, "validation")
+        x, y = column(measured, "step"), column(measured, "validation")
         axes.plot(x, y, "o-", color=style.RED, linewidth=1, markersize=4, label="validation tasks", clip_on=False)
         label = f"best: {best['validation']:.1%} at step {style.count(best['step'])}".replace("%", " %")
         axes.plot(

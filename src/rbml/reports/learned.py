@@ -9,21 +9,44 @@ import torch
 from torch import Tensor
 
 from rbml.learner import Learner
-from rbml.strategy import Hyper
+from rbml.strategy import Hyper, Part, Scalar, Strategy
 from rbml.training import RunFolder
 from rbml.tree import Tree
 
 UNITS = {
     "lr": "step / gradient",
     "decay": "share kept a step",
+    "beta1": "share kept a step",
+    "beta2": "share kept a step",
+    "alpha": "share kept a step",
+    "eps": "gradient",
+    "dampening": "share left out",
     "rate": "pull / weight",
     "strength": "loss / weight²",
+    "floor": "share of the rate",
+    "gamma": "factor a step",
+    "limit": "norm of the step",
+    "std": "gradient",
+    "scale": "factor",
+    "adagrad.start": "gradient²",
+    "warmup.start": "share of the rate",
+    "inverse_time.rate": "1 / step",
+    "label_smoothing.rate": "share of the label",
+    "l1.strength": "loss / |weight|",
+    "confidence.strength": "loss / nat",
+    "clip_value.limit": "size of an element",
+    "noise.decay": "power of the step",
+    "lion.width": "gradient",
+    "prototype.scale": "logit / distance²",
 }
-"""Of the numbers that rules and terms know, by their names."""
+"""Of the numbers of parts, by their names, or by part and name where a part means something of its own."""
+
+UNITLESS = {"adam", "nadam", "adagrad", "rmsprop", "lion"}
+"""Rules after which a direction is no gradient any more: it has lost its size."""
 
 
 class Pair(NamedTuple):
-    """Values at the start and now, each ``(T, n)``: T is 1 unless every inner step has its own."""
+    """At the start and now: values ``(T, n)``, T being 1 unless every inner step has its own; or a tensor as it is."""
 
     start: Tensor
     learned: Tensor
@@ -31,22 +54,28 @@ class Pair(NamedTuple):
 
 @dataclass(frozen=True)
 class Quantity:
-    """One learned :class:`rbml.strategy.Hyper`.
+    """One quantity of a strategy: a number that may be learned, or tensors.
 
     Attributes:
         name: where it is filed: ``"sgd.lr"``.
-        hyper: how finely it varies, and in which bounds.
-        layers: its values by layer (by tensor, where it has one value a tensor).
+        hyper: of a number, how finely it varies, and in which bounds; ``None`` for tensors.
+        layers: its values by layer (by tensor, where it has one value a tensor), or its tensors by name.
+        unit: of its values, where it is known.
+        learned: whether it is a meta-parameter.
     """
 
     name: str
-    hyper: Hyper
+    hyper: Hyper | None
     layers: dict[str, Pair]
+    unit: str
+    learned: bool
 
     @property
-    def unit(self) -> str:
-        """The unit of its values, where it is known."""
-        return UNITS.get(self.name.rpartition(".")[2], "")
+    def granularity(self) -> str:
+        """How finely it varies: ``"layer, each step"``; of tensors, ``"tensor"``."""
+        if self.hyper is None:
+            return "tensor"
+        return f"{self.hyper.per}, each step" if self.hyper.per_step else self.hyper.per
 
 
 def before_and_now(run: RunFolder) -> tuple[Learner, Learner]:
@@ -65,17 +94,40 @@ def quantities(run: RunFolder) -> list[Quantity]:
         CheckpointError: if there is no checkpoint yet, or it is damaged.
     """
     start, now = before_and_now(run)
-    before: Tree = dict(start.phi.named_parameters())
-    after: Tree = dict(now.phi.named_parameters())
+    found = quantities_of(now.strategy, start.phi.state_dict(), now.phi.state_dict())
+    return [quantity for quantity in found if quantity.learned]
+
+
+def quantities_of(strategy: Strategy, before: Tree, after: Tree) -> list[Quantity]:
+    """Return every quantity of a strategy, learned or not, in its order.
+
+    Args:
+        strategy: the strategy.
+        before: the leaves of phi at the start.
+        after: the leaves of phi now.
+    """
     found = []
-    for part in now.strategy.parts:
-        for name, hyper in part.hypers.items():
+    for place, part in enumerate(strategy.parts):
+        unitless = any(_by(one) in UNITLESS for one in strategy.parts[:place])
+        for name, quantity in part.hypers.items():
             whole = f"{part.name}.{name}"
             leaves = [leaf for leaf in after if leaf == whole or leaf.startswith(f"{whole}/")]
-            if leaves and isinstance(hyper, Hyper):
-                layers = _by_layer(whole, hyper, leaves, before, after)
-                found.append(Quantity(whole, hyper, layers))
+            hyper, layers = None, {}
+            if isinstance(quantity, Scalar):
+                hyper = Hyper(quantity.value, "all", quantity.per_step, quantity.bounds, quantity.learn)
+                layers = {"no layer": Pair(*(_values(hyper, tree[whole]) for tree in (before, after)))}
+            elif isinstance(quantity, Hyper):
+                hyper, layers = quantity, _by_layer(whole, quantity, leaves, before, after)
+            else:
+                layers = {leaf[len(whole) + 1 :]: Pair(before[leaf], after[leaf]) for leaf in leaves}
+            unit = UNITS.get(f"{_by(part)}.{name}", UNITS.get(name, "")) if hyper else ""
+            unit = "step" if unitless and name == "lr" else unit
+            found.append(Quantity(whole, hyper, layers, unit, quantity.learn))
     return found
+
+
+def _by(part: Part) -> str:
+    return part.made.by if part.made else part.name
 
 
 def moves(run: RunFolder) -> dict[str, float]:

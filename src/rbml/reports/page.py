@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from rbml.errors import CheckpointError, RbmlError
-from rbml.reports import style, words
+from rbml.errors import RbmlError
+from rbml.reports import compare, style, words
 from rbml.reports.adaptation import accuracy_by_step
 from rbml.reports.curves import learning_curve
 from rbml.reports.gallery import gallery
-from rbml.reports.phi import phi_figure, phi_table
+from rbml.reports.measured import evaluations
+from rbml.reports.phi import phi_figure, phi_table, tensor_table
 from rbml.reports.theta import theta_figure
 from rbml.tasks import FewShot
 from rbml.training import RunFolder
@@ -21,10 +21,8 @@ from rbml.training.files import write_atomically
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_ENTRIES = {"tasks", "part", "ways", "shots", "episodes", "accuracy"}
 
-
-def write_report(run: RunFolder, tasks: FewShot | None, seed: int) -> list[Path]:
+def write_report(run: RunFolder, tasks: FewShot | None, seed: int, other: RunFolder | None = None) -> list[Path]:
     """Write all that can be said of a run under ``run.plots``: pictures, and ``report.md`` that shows them.
 
     What is missing yet (a checkpoint, an evaluation) is said on the page in words, with the command that makes it.
@@ -33,6 +31,7 @@ def write_report(run: RunFolder, tasks: FewShot | None, seed: int) -> list[Path]
         run: the run; it may be interrupted, or not have begun.
         tasks: where the pictured task comes from; ``None`` leaves it out.
         seed: which task is pictured.
+        other: a run to show it beside.
 
     Returns:
         The files that were written, the page last.
@@ -43,13 +42,16 @@ def write_report(run: RunFolder, tasks: FewShot | None, seed: int) -> list[Path]
         RbmlError: if a file cannot be written.
     """
     style.new_figure(1, 1, "")  # asks for matplotlib before anything is written
+    if other is not None:
+        other.read_config()
     page = [f"# {run.path.resolve().name}\n", *words.recipe_in_words(run)]
     try:
         run.plots.mkdir(exist_ok=True)
     except OSError as error:
         raise RbmlError(f"cannot make {run.plots}: {error.strerror}") from error
     written: list[Path] = []
-    for title, name, draw, table in _sections(run, tasks, seed):
+    beside = [] if other is None else _beside(run, other)
+    for title, name, draw, table in [*_sections(run, tasks, seed), *beside]:
         page.append(f"\n## {title}\n")
         try:
             page.append(table())
@@ -90,28 +92,30 @@ def _sections(run: RunFolder, tasks: FewShot | None, seed: int) -> list[Section]
         ("Accuracy", "adaptation", lambda: accuracy_by_step(found) if found else None, accuracy),
         ("One task", "gallery", lambda: None if tasks is None else gallery(run, tasks, seed), task),
         ("Learning curve", "learning_curve", lambda: learning_curve(run), nothing),
-        ("The learning strategy, phi", "phi", lambda: phi_figure(run), lambda: words.phi_in_words(phi_table(run))),
+        (
+            "The learning strategy, phi",
+            "phi",
+            lambda: phi_figure(run),
+            lambda: words.phi_in_words(phi_table(run), tensor_table(run)),
+        ),
         ("The initialisation, theta0", "theta", lambda: theta_figure(run), nothing),
     ]
 
 
-def evaluations(run: RunFolder) -> tuple[dict[str, Any], list[str]]:
-    """Return what the run was measured to be, by name, and a sentence for each file that cannot be read."""
-    found: dict[str, Any] = {}
-    problems = []
-    for path in sorted(run.evaluation("any").parent.glob("*.json")):
-        try:
-            found[path.stem] = _evaluation(path)
-        except CheckpointError as error:
-            problems.append(f"{words.sentence(str(error))} Make it anew: `rbml evaluate {run.path}`.\n")
-    return found, problems
-
-
-def _evaluation(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path} is damaged: {error}") from error
-    if not isinstance(content, dict) or not content.keys() >= _ENTRIES or not content["accuracy"]:
-        raise CheckpointError(f"{path} is not an evaluation of rbml")
-    return content
+def _beside(run: RunFolder, other: RunFolder) -> list[Section]:
+    """Return the parts of the page that show two runs side by side."""
+    ours, theirs = compare.names(run, other)
+    return [
+        (
+            f"{ours} beside {theirs}",
+            "compare_curves",
+            lambda: compare.curves_compared(run, other),
+            lambda: compare.differences(run, other),
+        ),
+        (
+            f"The strategies of {ours} and {theirs}",
+            "compare_phi",
+            lambda: compare.phi_compared(run, other),
+            lambda: compare.phi_beside(run, other),
+        ),
+    ]

@@ -25,12 +25,14 @@ _READABLE = 12
 def panel(quantity: Quantity) -> tuple[Panel, float]:
     """Return how a quantity is drawn and how high, in inches."""
     rows = len(quantity.layers)
+    if quantity.hyper is None:
+        return _norms, 0.95 + 0.27 * rows
     steps = len(next(iter(quantity.layers.values())).learned)
-    if steps > 1 and rows == 1 and quantity.hyper.per != "element":
+    if steps > 1 and rows == 1 and quantity.granularity != "element, each step":
         return _by_step, 2.3
     if steps > 1:
         return heat_map, 0.95 + 0.27 * rows
-    if quantity.hyper.per == "element":
+    if quantity.granularity == "element":
         return _ridges, 0.95 + 0.42 * rows
     return _dots, 0.95 + 0.27 * rows
 
@@ -102,6 +104,25 @@ def _dots(axes: Axes, quantity: Quantity, label: str) -> None:
     style.dress(axes, _title(quantity), label)
 
 
+def _norms(axes: Axes, quantity: Quantity, label: str) -> None:
+    """Draw the norm of every tensor at its start and now, and say how far it moved."""
+    starts = [pair.start.norm().item() for pair in quantity.layers.values()]
+    ends = [pair.learned.norm().item() for pair in quantity.layers.values()]
+    moved = [(pair.learned - pair.start).norm().item() for pair in quantity.layers.values()]
+    rows = range(len(ends))
+    axes.hlines(rows, starts, ends, color=style.FAINT, linewidth=2)
+    axes.scatter(starts, rows, s=30, color=style.START, zorder=3)
+    axes.scatter(ends, rows, s=42, color=style.LEARNED, zorder=4)
+    for row, (start, way) in enumerate(zip(starts, moved, strict=True)):
+        text = f"moved {way:.2g}" + (f" ({100 * way / start:.2g} %)" if start else " from zero")
+        axes.annotate(text, (1, row), (4, 0), ("axes fraction", "data"), "offset points", va="center",
+                      fontsize=style.SMALL, color=style.LEARNED, annotation_clip=False)  # fmt: skip
+    _layers(axes, quantity)
+    axes.set_ylim(len(ends) - 0.4, -0.6)
+    axes.margins(x=0.08)
+    style.dress(axes, f"{quantity.name}: norm of each tensor, and how far it moved", "norm", grid="x")
+
+
 def _by_step(axes: Axes, quantity: Quantity, label: str) -> None:
     """Draw one value an inner step as a line."""
     (pair,) = quantity.layers.values()
@@ -139,7 +160,7 @@ def heat_map(axes: Axes, quantity: Quantity, label: str) -> None:
     axes.set_xticks([-gap, *shown], ["start", *map(str, shown)])
     _layers(axes, quantity)
     axes.invert_yaxis()
-    mean = ", mean over the elements of each layer" if quantity.hyper.per == "element" else ""
+    mean = ", mean over the elements of each layer" if quantity.granularity.startswith("element") else ""
     style.dress(axes, f"{label}{mean}", "inner step", grid="")
     axes.tick_params(length=0)
     for spine in axes.spines.values():
@@ -151,8 +172,8 @@ def heat_map(axes: Axes, quantity: Quantity, label: str) -> None:
 
 
 def _title(quantity: Quantity) -> str:
-    per = quantity.hyper.per
-    return quantity.name if per == "all" else f"{quantity.name} by {per}"
+    fine = quantity.granularity
+    return quantity.name if fine == "all" else f"{quantity.name} by {fine}"
 
 
 def _layers(axes: Axes, quantity: Quantity) -> None:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor
 
 from rbml.data.extras import require
 from rbml.reports import style
-from rbml.reports.learned import quantities
+from rbml.reports.learned import Quantity, quantities
 from rbml.reports.panels import heat_map, panel
 from rbml.training import RunFolder
 
@@ -42,7 +44,7 @@ class PhiRow:
     Attributes:
         name: ``"sgd.lr"``.
         layer: the layer, or the tensor where there is one value a tensor.
-        granularity: ``"element"``, ``"layer, each step"`` and so on.
+        granularity: ``"element"``, ``"layer, each step"`` and so on; ``"all, fixed"`` where it is not learned.
         values: how many it has there.
         start: where they started.
         learned: where they are.
@@ -58,26 +60,77 @@ class PhiRow:
     unit: str
 
 
+@dataclass(frozen=True)
+class TensorRow:
+    """One learned tensor of the strategy, such as a preconditioner's factor or a layer of a small network.
+
+    Attributes:
+        name: ``"kronecker.matrices"``.
+        tensor: which of them.
+        shape: its shape.
+        start: its norm at the start.
+        learned: its norm now.
+        moved: the norm of the difference.
+        identity: of a square matrix, how far from the identity it was and is: the norm of the difference.
+    """
+
+    name: str
+    tensor: str
+    shape: tuple[int, ...]
+    start: float
+    learned: float
+    moved: float
+    identity: tuple[float, float] | None
+
+
 def phi_table(run: RunFolder) -> list[PhiRow]:
-    """Return a row for every learned number of the strategy and every layer; none where nothing of phi is learned.
+    """Return a row for every learned number of the strategy and every layer; none where no number of phi is learned.
 
     Raises:
         CheckpointError: if there is no checkpoint yet, or it is damaged.
     """
+    return phi_rows(quantities(run))
+
+
+def tensor_table(run: RunFolder) -> list[TensorRow]:
+    """Return a row for every learned tensor of the strategy; none where no part has any.
+
+    Raises:
+        CheckpointError: if there is no checkpoint yet, or it is damaged.
+    """
+    return tensor_rows(quantities(run))
+
+
+def phi_rows(found: Sequence[Quantity]) -> list[PhiRow]:
+    """Return a row for every number and every layer."""
     rows = []
-    for quantity in quantities(run):
-        hyper = quantity.hyper
-        fine = f"{hyper.per}, each step" if hyper.per_step else hyper.per
-        for layer, pair in quantity.layers.items():
+    for quantity in found:
+        for layer, pair in quantity.layers.items() if quantity.hyper else ():
             start, learned = Summary.of(pair.start), Summary.of(pair.learned)
+            fine = quantity.granularity if quantity.learned else f"{quantity.granularity}, fixed"
             rows.append(PhiRow(quantity.name, layer, fine, pair.learned.numel(), start, learned, quantity.unit))
+    return rows
+
+
+def tensor_rows(found: Sequence[Quantity]) -> list[TensorRow]:
+    """Return a row for every tensor."""
+    rows = []
+    for quantity in found:
+        for name, pair in () if quantity.hyper else quantity.layers.items():
+            start, now = (leaf.detach().double() for leaf in pair)
+            square = now.dim() == 2 and now.shape[0] == now.shape[1]
+            eye = torch.eye(len(now), dtype=now.dtype) if square else now
+            far = (float((start - eye).norm()), float((now - eye).norm())) if square else None
+            sizes = float(start.norm()), float(now.norm()), float((now - start).norm())
+            rows.append(TensorRow(quantity.name, name, tuple(now.shape), *sizes, far))
     return rows
 
 
 def phi_figure(run: RunFolder) -> Figure | None:
     """Draw where phi started and where it went, a panel for every learned number of the strategy.
 
-    One value an element: its distribution in every layer. One value a step: by step. Else a dot a layer.
+    One value an element: its distribution in every layer. One value a step: by step. Else a dot a layer. Of tensors,
+    their norms, and how far they moved.
 
     Returns:
         The figure, or ``None`` where nothing of phi is learned (MAML).

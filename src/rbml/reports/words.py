@@ -6,10 +6,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rbml.errors import RbmlError
+from rbml.learner import Learner
 from rbml.reports import style
 from rbml.reports.curves import best_validation, journal
-from rbml.reports.phi import PhiRow, Summary
-from rbml.training import RunFolder
+from rbml.reports.phi import PhiRow, Summary, TensorRow
+from rbml.strategy.written import in_words
+from rbml.training import Recipe, RunFolder
 
 
 def recipe_in_words(run: RunFolder) -> list[str]:
@@ -28,15 +30,15 @@ def recipe_in_words(run: RunFolder) -> list[str]:
     )
     part = "" if adapted == theta else f", of which a task adapts {style.count(adapted)}"
     phi = sum(sizes.values()) - theta
-    start = "" if recipe.lr is None else f" of rate {recipe.lr:g}"
     clip = f", gradients clipped at norm {recipe.clip:g}" if recipe.clip else ""
     about = "; ".join(f"{part}: {text}" for part, text in config.get("about", {}).items())
     engine = type(learner.hypergradient).__name__
     lines = {
         "Tasks": f"{recipe.ways}-way {recipe.shots}-shot, {recipe.queries} queries a class, from {recipe.data}"
         + (f" ({about})" if about else ""),
-        "Learner": f"{recipe.algorithm}, {learner.steps} inner step{'s' * (learner.steps != 1)}{start}, "
+        "Learner": f"{recipe.algorithm}, {learner.steps} inner step{'s' * (learner.steps != 1)}, "
         f"hypergradient: {engine}, batch-norm statistics while training: {recipe.statistics}",
+        "Strategy": _strategy(recipe, learner),
         "Model": f"{recipe.model}{shape}, theta0 of {style.count(theta)} parameters{part}; phi of {style.count(phi)}",
         "Outer loop": f"Adam, rate {recipe.outer_lr:g} falling to zero along a cosine over "
         f"{style.count(recipe.meta_steps)} steps of {recipe.tasks} tasks{clip}",
@@ -45,6 +47,13 @@ def recipe_in_words(run: RunFolder) -> list[str]:
         "Progress": _progress(run),
     }
     return [f"- **{name}:** {text}" for name, text in lines.items()]
+
+
+def _strategy(recipe: Recipe, learner: Learner) -> str:
+    text = in_words(learner.strategy)
+    if recipe.strategy_file is not None:
+        text += ", beginning with what another run has learned"
+    return text + (", frozen" if recipe.freeze_strategy else "")
 
 
 def _progress(run: RunFolder) -> str:
@@ -78,17 +87,38 @@ def evaluation_table(evaluations: Mapping[str, Any]) -> str:
     return "Accuracy in %, mean ± 95 % interval over tasks.\n\n" + table(head, rows)
 
 
-def phi_in_words(rows: Sequence[PhiRow]) -> str:
-    """Return the table of phi; or that nothing of it is learned."""
-    if not rows:
+def phi_in_words(rows: Sequence[PhiRow], tensors: Sequence[TensorRow] = ()) -> str:
+    """Return the tables of phi; or that nothing of it is learned."""
+    if not rows and not tensors:
         return "Nothing of the strategy is learned: its numbers stay as the recipe sets them.\n"
-    head = ["number", "layer", "one value", "values", "start", "learned", "std", "below 0", "unit"]
+    numbers = "Mean (lowest to highest), in real values.\n\n" + table(*phi_cells(rows)) if rows else ""
+    norms = "Tensors, by their norm: at the start, now, and of the difference.\n\n" + table(*tensor_cells(tensors))
+    return "\n".join([numbers] * bool(rows) + [norms] * bool(tensors))
+
+
+def phi_cells(rows: Sequence[PhiRow], start: bool = True) -> tuple[list[str], list[list[str]]]:
+    """Return head and rows of the table of learned numbers, with or without where they started."""
+    head = ["number", "layer", "one value", "values", *(["start"] * start), "learned", "std", "below 0", "unit"]
     cells = []
     for row in rows:
         below = f"{100 * row.learned.negative:.3g} %"
         what = [f"`{row.name}`", row.layer, row.granularity, style.count(row.values)]
-        cells.append([*what, spread(row.start), spread(row.learned), f"{row.learned.std:.3g}", below, row.unit])
-    return "Mean (lowest to highest), in real values.\n\n" + table(head, cells)
+        before = [spread(row.start)] * start
+        cells.append([*what, *before, spread(row.learned), f"{row.learned.std:.3g}", below, row.unit])
+    return head, cells
+
+
+def tensor_cells(rows: Sequence[TensorRow], start: bool = True) -> tuple[list[str], list[list[str]]]:
+    """Return head and rows of the table of learned tensors, with or without where they started."""
+    head = ["tensors", "tensor", "shape", *(["start"] * start), "learned", *(["moved"] * start), "from the identity"]
+    cells = []
+    for row in rows:
+        what = [f"`{row.name}`", row.tensor, " x ".join(map(str, row.shape)) or "1"]
+        far = "" if row.identity is None else f"{row.identity[0]:.3g} to {row.identity[1]:.3g}"
+        far = far if start or row.identity is None else f"{row.identity[1]:.3g}"
+        moved = [f"{row.moved:.3g}" + (f" ({100 * row.moved / row.start:.3g} %)" if row.start else "")] * start
+        cells.append([*what, *([f"{row.start:.3g}"] * start), f"{row.learned:.3g}", *moved, far])
+    return head, cells
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

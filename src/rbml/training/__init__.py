@@ -4,6 +4,18 @@ from rbml.training.evaluator import Score, evaluate
 from rbml.training.interrupt import Interrupt
 from rbml.training.recipe import Recipe
 from rbml.training.run_folder import RunFolder
+from rbml.training.strategy_file import LearnedStrategy, export_strategy, load_strategy
 from rbml.training.trainer import Progress, train
 
-__all__ = ["Interrupt", "Progress", "Recipe", "RunFolder", "Score", "evaluate", "train"]
+__all__ = [
+    "Interrupt",
+    "LearnedStrategy",
+    "Progress",
+    "Recipe",
+    "RunFolder",
+    "Score",
+    "evaluate",
+    "export_strategy",
+    "load_strategy",
+    "train",
+]

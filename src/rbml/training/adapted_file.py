@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
 from rbml.errors import CheckpointError, DivergedError
-from rbml.functional import isolated
 from rbml.learner import Adapted
 from rbml.training import files
 from rbml.training.recipe import Recipe
@@ -38,7 +38,8 @@ def load_adapted(path: Path) -> tuple[Adapted, Recipe, list[str]]:
     content = files.load(path, "adapted")
     recipe = Recipe.from_json(content["recipe"])
     state = content["model"]
-    model = isolated(recipe.build_model())
+    preset = replace(recipe, strategy=None, settings={}, strategy_file=None, freeze_strategy=False, lr=None, steps=None)
+    model = preset.build_learner().model  # not the recipe's own: a preset may have put layers into it
     own = model.state_dict()
     if own.keys() != state.keys():
         raise CheckpointError(f"{path} belongs to another model than it says: {sorted(own.keys() ^ state.keys())}")

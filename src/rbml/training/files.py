@@ -19,7 +19,12 @@ from rbml.errors import CheckpointError, RbmlError
 
 FORMAT = 1
 
-_MAKERS = {"checkpoint": "rbml train", "best": "rbml train", "adapted": "rbml adapt"}
+_MAKERS = {
+    "checkpoint": "rbml train",
+    "best": "rbml train",
+    "adapted": "rbml adapt",
+    "strategy": "rbml strategy export",
+}
 _INSTEAD = "take it from a copy, or make it anew"
 
 

@@ -2,7 +2,8 @@
 
 ::
 
-    config.json       the recipe, in words what was trained on, versions, threads
+    config.json       the recipe, the whole strategy, in words what was trained on, versions, threads
+    strategy.pt       the learned strategy that it began with, if it was given one
     journal.jsonl     a line an outer step, a line a validation
     last.pt           everything to go on from: theta0, phi, optimizer, schedule, step
     best.pt           theta0 and phi of the best validation
@@ -17,14 +18,17 @@ import json
 import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 import rbml
-from rbml.errors import CheckpointError, RbmlError
+from rbml.errors import CheckpointError, RbmlError, UsageError
 from rbml.learner import Learner
+from rbml.strategy import Strategy
+from rbml.strategy.written import in_words, plain
 from rbml.training import files
 from rbml.training.recipe import Recipe
 
@@ -62,6 +66,11 @@ class RunFolder:
         return self.path / "best.pt"
 
     @property
+    def strategy(self) -> Path:
+        """The learned strategy that the run began with, a copy of the file that was named."""
+        return self.path / "strategy.pt"
+
+    @property
     def tensorboard(self) -> Path:
         """Where TensorBoard's curves go."""
         return self.path / "tensorboard"
@@ -76,21 +85,27 @@ class RunFolder:
         return self.path / "evaluations" / f"{name}.json"
 
     def create(self, recipe: Recipe, about: dict[str, str], data_root: str | None) -> None:
-        """Make the folder and write the configuration.
+        """Make the folder and write the configuration, with a copy of the strategy file.
 
         Raises:
             RbmlError: if the folder cannot be made.
+            UsageError: if the recipe's options are none of its preset or strategy.
+            CheckpointError: if the strategy file cannot be read, or does not fit.
         """
+        strategy = recipe.build_learner().strategy
         with files.writing(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
         versions = {"rbml": rbml.__version__, "torch": torch.__version__, "python": platform.python_version()}
         content = {
             "recipe": recipe.to_json(),
+            "strategy": _written(strategy),
             "about": about,
             "data_root": data_root,
             "versions": versions,
             "threads": torch.get_num_threads(),
         }
+        if recipe.strategy_file is not None:
+            files.write_atomically(self.strategy, Path(recipe.strategy_file).read_bytes())
         files.write_json(self.config, content)
 
     def read_config(self) -> dict[str, Any]:
@@ -111,8 +126,9 @@ class RunFolder:
         return content
 
     def recipe(self) -> Recipe:
-        """Return the recipe of the run."""
-        return Recipe.from_json(self.read_config()["recipe"])
+        """Return the recipe of the run; a strategy file that it names is the folder's own copy."""
+        recipe = Recipe.from_json(self.read_config()["recipe"])
+        return recipe if recipe.strategy_file is None else replace(recipe, strategy_file=str(self.strategy))
 
     def learner(self, which: str = "best") -> Learner:
         """Return the learner of the best validation (or of the last checkpoint), ready to use.
@@ -179,6 +195,14 @@ class RunFolder:
                         f"{self.path} is being trained by another process: wait for it, or stop it"
                     ) from error
             yield
+
+
+def _written(strategy: Strategy) -> Any:
+    """Return the whole strategy as plain values; in words, if a part of it comes from elsewhere than rbml's tables."""
+    try:
+        return plain(strategy)
+    except UsageError:
+        return in_words(strategy)
 
 
 def restore(learner: Learner, state: dict[str, Any], path: Path) -> None:

@@ -1,0 +1,68 @@
+"""``rbml explain``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from rbml.cli.options import RecipeCommand, recipe_options, setting_options
+from rbml.cli.show import console, table
+from rbml.cli.subject import subject
+from rbml.costs import Explanation, Row, amount, explain
+
+
+@click.command("explain", cls=RecipeCommand)
+@click.argument("place", metavar="RUN|SOURCE")
+@click.option("--data-root", metavar="PATH", help="Where data is looked for.")
+@click.option("--memory", type=float, metavar="GIB", help="What an engine may keep.  [default: half of the memory]")
+@setting_options
+@recipe_options
+def command(
+    place: str,
+    data_root: str | None,
+    memory: float | None,
+    settings: tuple[str, ...],
+    config: Path | None,
+    **given: Any,
+) -> None:
+    """Say what every hypergradient engine would cost RUN, or a recipe on SOURCE, and which one to take.
+
+    One inner step is measured; the rest is the engines' arithmetic. `rbml train --engine auto` takes the choice.
+
+    \b
+    rbml explain runs/omniglot-5w1s-maml
+    rbml explain glyphs --algorithm maml++ --steps 50 --memory 1
+    """  # noqa: D301  \b is click's
+    learner, episodes = subject(place, data_root, settings, config, given)
+    found = explain(learner, episodes, None if memory is None else memory * 2**30)
+    size = found.size
+    rows = [
+        [
+            row.name,
+            "yes" if row.exact else "no",
+            amount(row.memory),
+            f"{row.seconds:.2g}",
+            _note(found, row),
+        ]
+        for row in found.rows
+    ]
+    table(
+        f"one outer step of {size.tasks} tasks in chunks of {size.chunk}: {size.meta:,} meta-parameters, {size.steps} "
+        f"inner steps; a task keeps {amount(size.carry)} a carry, {amount(size.activations)} of activations a gradient",
+        ["engine", "exact", "memory", "seconds", "note"],
+        rows,
+    )
+    for row in found.rows:
+        if row.refusal:
+            console.print(f"{row.name}: {row.refusal}")
+    console.print(f"Taken: {found.chosen.name}: {found.why}.")
+
+
+def _note(found: Explanation, row: Row) -> str:
+    if row is found.chosen:
+        return "taken"
+    if row.refusal:
+        return "cannot, see below"
+    return "over the budget" if row.memory > found.budget else ""

@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rbml.hypergrad import GMRES, Adjoint, Implicit
+from rbml.training import Recipe, RunFolder
+
+SMALL = ["--filters", "2", "--tasks", "2", "--queries", "1"]
+
+
+def test_check_says_of_every_parameter_what_it_found(rbml: Callable[..., Any]) -> None:
+    done = rbml("check", "glyphs", "--algorithm", "fomaml", "--set", "strategy.sgd.lr.learn=true", *SMALL)
+    assert done.code == 1, "an approximation is not exact"
+    assert "model.head.weight" in done.out and "phi.sgd.lr" in done.out and "approximate" in done.out
+    assert "Adjoint(hvp='reverse') from Unrolled()" in done.out
+
+
+def test_check_passes_what_is_right(rbml: Callable[..., Any]) -> None:
+    done = rbml("check", "glyphs", "--algorithm", "anil", "--steps", "2", *SMALL)
+    assert done.code == 0 and "agrees" in done.out and "differs" not in done.out
+
+
+def test_explain_shows_every_engine_and_takes_one(rbml: Callable[..., Any]) -> None:
+    done = rbml("explain", "glyphs", *SMALL)
+    assert done.code == 0
+    for name in ("Unrolled()", "Adjoint(store='segments')", "Implicit()", "Evolution()"):
+        assert name in done.out
+    assert "Taken: " in done.out and "blind to" in done.out
+
+
+def test_auto_is_decided_once_and_written_down(rbml: Callable[..., Any], tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    done = rbml("train", "glyphs", *SMALL, "--meta-steps", "1", "--engine", "auto", "--run", str(run))
+    assert done.code == 0 and "engine: " in done.out
+    recipe = RunFolder(run).recipe()
+    assert recipe.engine in ("unrolled", "adjoint")
+    assert rbml("explain", str(run)).code == 0
+    again = rbml("explain", str(run), "--ways", "3")
+    assert again.code == 2 and "leave the other options out" in again.err
+
+
+def test_options_of_an_engine(rbml: Callable[..., Any]) -> None:
+    recipe = Recipe(engine="adjoint", engine_options={"store": "segments", "window": 2}, filters=2)
+    assert recipe.build_learner().hypergradient == Adjoint(store="segments", window=2)
+    solver = Recipe(algorithm="imaml", engine="implicit", engine_options={"solver": "gmres", "damping": 0.5}, filters=2)
+    assert solver.build_learner().hypergradient == Implicit(GMRES(), damping=0.5)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--engine", "adjoint", "--set", "engine.store=segment"], "did you mean 'segments'"),
+        (["--engine", "adjoint", "--set", "engine.sotre=all"], "did you mean 'store'"),
+        (["--engine", "implicit", "--set", "engine.solver=gmers"], "did you mean 'gmres'"),
+        (["--set", "engine.store=segments"], "need its name: --engine NAME"),
+        (["--set", "engine=adjoint"], "such as engine.store=segments"),
+        (["--engine", "adjont"], "did you mean 'adjoint'"),
+    ],
+)
+def test_what_an_engine_has_not_is_refused(rbml: Callable[..., Any], words: list[str], message: str) -> None:
+    done = rbml("explain", "glyphs", *SMALL, *words)
+    assert done.code == 2 and message in done.err, done.err
