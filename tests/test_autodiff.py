@@ -72,3 +72,21 @@ def test_the_function_is_vectorised_chunk_by_chunk() -> None:
 
     mean_over_tasks(one, {}, (torch.zeros(7, 3),), 3)
     assert sizes == [3, 3, 1]
+
+
+@pytest.mark.parametrize(("dtype", "close"), [(torch.float64, 1e-8), (torch.float32, 2e-3)])
+def test_the_difference_is_near_whatever_the_length_of_the_direction(dtype: torch.dtype, close: float) -> None:
+    theta, m, v = ({name: leaf.to(dtype) for name, leaf in tree.items()} for tree in point())
+    for length in (1e-6, 1.0, 1e4):
+        way = {name: length * leaf for name, leaf in v.items()}
+        near, truth = (grad_product(f, theta, m, way, mode) for mode in ("difference", "forward"))
+        for one, other in zip(near, truth, strict=True):
+            assert all((one[name] - leaf).norm() <= close * leaf.norm() for name, leaf in other.items())
+        alone = grad_product(lambda t, _: f(t, m), theta, {}, way, "difference")
+        assert alone[1] == {} and all(torch.equal(alone[0][name], near[0][name]) for name in near[0])
+
+
+def test_the_difference_along_nothing_is_nothing() -> None:
+    theta, m, v = point()
+    for tree in grad_product(f, theta, m, {name: 0 * leaf for name, leaf in v.items()}, "difference"):
+        assert all(torch.equal(leaf, torch.zeros_like(leaf)) for leaf in tree.values())
