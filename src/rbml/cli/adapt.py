@@ -53,9 +53,9 @@ def command(run: Path, support: Path, out: Path) -> None:
         )
     if right is not None:
         console.print(f"Leaving out {what} at a time, {right.mean:.0%} of {right.tasks} were classified right.")
-    if found.classes > recipe.ways:
+    if found.classes > recipe.ways and learner.strategy.start is None:
         console.print(
             f"The run was meta-trained with {recipe.ways} ways; for {found.classes} classes one that was trained with "
-            f"--ways {found.classes} will do better."
+            f"--ways {found.classes}, or makes its head from the support set (--algorithm protomaml), will do better."
         )
     console.print(f"Next: rbml predict {shlex.quote(str(out))} IMAGE...")

@@ -21,7 +21,9 @@ Stores = Literal["all", "segments", "reverse"]
 
 @dataclass(frozen=True)
 class Adjoint:
-    r"""Keep the carries, then sweep backwards; at each step
+    r"""Keep the carries, then sweep backwards with one small graph a step.
+
+    At each step
 
     1. pull the cotangent of :math:`c_{t+1}` back through ``update`` to the carry, to m and to the inner gradient: v;
     2. differentiate :math:`\langle \nabla_\theta\, objective(\theta_t, m), v \rangle` with respect to theta and m, by
@@ -66,7 +68,7 @@ class Adjoint:
     Raises:
         UsageError: for an unknown ``store`` or ``hvp``, a negative ``window``, ``exact`` with another store, or, when
             called, rules whose steps cannot be undone.
-    """  # noqa: D415  the list is the sentence
+    """
 
     store: Stores = "all"
     hvp: Mode = "forward"
