@@ -1,7 +1,7 @@
 """Learning strategies: how one step changes theta, and what of that is learned."""
 
 from rbml.strategy.adaptive import adagrad, adam, lion, nadam, rmsprop
-from rbml.strategy.base import Features, Moment, Part, Rule, Scene, Start, Strategy, Term, chain, part
+from rbml.strategy.base import Features, Moment, Part, Rule, Scene, Start, Strategy, Term, Values, chain, part
 from rbml.strategy.descent import momentum, sgd, weight_decay
 from rbml.strategy.example_weights import example_weights, weight_net
 from rbml.strategy.generated import alfa, attenuate
@@ -66,6 +66,7 @@ __all__ = [
     "Start",
     "Strategy",
     "Term",
+    "Values",
     "Weights",
     "adagrad",
     "adam",
