@@ -22,7 +22,8 @@ from rbml.training.recipe import protocol
 def test_a_recipe_survives_json() -> None:
     changed = Recipe(
         data="folder:/x", split="lake", ways=7, shots=2, queries=3, algorithm="anil", lr=0.25, steps=3,
-        engine="unrolled", engine_options={"window": 2}, model="mlp", filters=8, norm="group", pool="max", size=20, channels=3,
+        engine="unrolled", engine_options={"window": 2},
+        model="mlp", filters=8, norm="group", pool="max", size=20, channels=3,
         shared_head=True, statistics="inductive", meta_steps=9, tasks=3, outer_lr=0.5, clip=0.0, seed=11,
         chunk=2, compile=True, validate_every=4, validate_tasks=6, save_every=5, context=3,
         strategy="momentum, sgd", settings={"sgd.lr.per": "layer", "sgd.lr.bounds": [0, None]},
