@@ -82,7 +82,7 @@ class Bound:
     def enters(self) -> dict[str, frozenset[str]]:
         """Return by which of the functions below each meta-parameter enters."""
         strategy = self.plan.strategy
-        terms = {"objective"} if strategy.terms else set()  # a term sees theta0
+        terms = {"objective"} if strategy.anchored else set()  # a term sees theta0
         by_steps = {"update"} if self.step_weights is not None else set()
         by_start = {"start"} | terms if strategy.start is not None else set()
         adapted, shared = {"start"} | terms, {"objective", "outer"} | by_steps | by_start
@@ -108,7 +108,8 @@ class Bound:
         with Differentiable():
             if not self.plan.strategy.terms:
                 return self.plan.loss(prediction, batch.y)
-            scene = Scene(theta, self._theta0(m), batch.x, batch.y, prediction, self.plan.loss, self._at(t))
+            theta0 = self._theta0(m) if self.plan.strategy.anchored else theta  # making a head costs a pass
+            scene = Scene(theta, theta0, batch.x, batch.y, prediction, self.plan.loss, self._at(t))
             return self.plan.strategy.objective(self._phi(m), scene)
 
     def update(self, grads: Tree, carry: Carry, m: Tree, t: int) -> Carry:

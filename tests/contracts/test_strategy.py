@@ -250,6 +250,18 @@ def test_a_term_is_a_scalar_with_derivatives(name: str, per: str) -> None:
     assert torch.autograd.gradgradcheck(run, inputs, check_fwd_over_rev=True, fast_mode=True)
 
 
+@pytest.mark.parametrize("name", TERMS)
+def test_a_term_says_whether_it_looks_at_theta0(name: str) -> None:
+    """Engines leave out the derivative by theta0 where it says no."""
+    part = made(name)
+    assert isinstance(part, Term)
+    plan = chain(part, sgd(0.1))
+    prediction = torch.randn(5, 2, dtype=torch.float64)
+    theta0 = {key: leaf.requires_grad_() for key, leaf in tree(2).items()}
+    value = plan.objective(phi_of(plan), scene(tree(1), theta0, prediction, moment(1)))
+    assert value.requires_grad == part.anchored
+
+
 @pytest.mark.parametrize("name", STARTS)
 def test_a_start_makes_a_head_with_derivatives(name: str) -> None:
     plan = chain(made(name), sgd(0.1))

@@ -44,9 +44,8 @@ class Implicit:
     ``info["ignored"]`` is the norm of its derivative by the state, which is left out (a learner's ``step_weights`` make
     it 1). A condition that changes from step to step, such as a schedule, is taken as at the last step.
 
-    It is blind to what cannot move the root: theta0, unless the objective has a pull towards it (a proximal term; a
-    learner says of every term that it may have one: with an l2 term alone theta0 gets the zero that is true at the
-    root), and the numbers of the rules, but for those that ``moves`` names.
+    It is blind to what cannot move the root: theta0, unless the objective has a pull towards it (a proximal term), and
+    the numbers of the rules, but for those that ``moves`` names.
 
     Sources: Bengio 2000; iMAML, Rajeswaran et al. 2019 (arXiv:1909.04630); Lorraine et al. 2020 (arXiv:1911.02590); the
     form with F: Blondel et al. 2022 (arXiv:2105.15183).

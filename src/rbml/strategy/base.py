@@ -162,6 +162,8 @@ class Term:
         hypers: its numbers, by name.
         value: ``(values, scene) -> scalar``.
         alone: whether it takes the place of the support loss.
+        anchored: whether it looks at theta0, as a pull towards it does. A term that says no, and does, has a wrong
+            derivative.
         random: whether it draws random numbers, from ``scene.at.key``.
         made: filled in by :func:`part`.
     """
@@ -170,6 +172,7 @@ class Term:
     hypers: Mapping[str, Quantity]
     value: Callable[[Values, Scene], Tensor]
     alone: bool = False
+    anchored: bool = True
     random: bool = False
     made: Made | None = None
 
@@ -224,6 +227,11 @@ class Strategy:
     def terms(self) -> list[Term]:
         """The terms of the inner objective."""
         return [part for part in self.parts if isinstance(part, Term)]
+
+    @property
+    def anchored(self) -> bool:
+        """Whether a term looks at theta0."""
+        return any(term.anchored for term in self.terms)
 
     @property
     def start(self) -> Start | None:

@@ -48,7 +48,7 @@ def example_weights(count: int, name: str = "example_weights") -> Term:
             raise UsageError(f"{name} has weights for {count} examples, but the support set has {len(scene.y)}")
         return _weighed(torch.sigmoid(values["weights"]["raw"]), scene.losses())
 
-    return Term(name, {"weights": Weights(start)}, value, alone=True)
+    return Term(name, {"weights": Weights(start)}, value, alone=True, anchored=False)
 
 
 @part
@@ -80,7 +80,7 @@ def weight_net(hidden: Sequence[int] = (100,), name: str = "weight_net") -> Term
         losses = scene.losses()
         return _weighed(torch.sigmoid(forward(values["net"], losses[:, None], F.silu)[:, 0]), losses)
 
-    return Term(name, {"net": Weights(start)}, value, alone=True)
+    return Term(name, {"net": Weights(start)}, value, alone=True, anchored=False)
 
 
 def _weighed(weights: Tensor, losses: Tensor) -> Tensor:

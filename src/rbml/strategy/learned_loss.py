@@ -55,7 +55,7 @@ def ml3(hidden: Sequence[int] = (50, 50), plain: float | Scalar = 0.0, name: str
         learned = F.softplus(forward(values["net"], torch.stack([seen, target], -1), F.silu)).mean()
         return learned + values["plain"][""] * scene.loss(scene.prediction, scene.y)
 
-    return Term(name, {"net": Weights(start), "plain": as_scalar(plain)}, value, alone=True)
+    return Term(name, {"net": Weights(start), "plain": as_scalar(plain)}, value, alone=True, anchored=False)
 
 
 @part
@@ -105,7 +105,7 @@ def metal(hidden: int = 32, name: str = "metal") -> Term:
         seen = torch.cat([shared, prediction[..., None], target[..., None]], -1)
         return forward(adapted, _normal(seen), F.silu).mean()
 
-    return Term(name, {"nets": Weights(start)}, value)
+    return Term(name, {"nets": Weights(start)}, value, anchored=False)
 
 
 def _classes(scene: Scene) -> bool:

@@ -33,7 +33,7 @@ def l2(strength: float | Hyper = 1e-3, name: str = "l2") -> Term:
         strengths = values["strength"]
         return 0.5 * _total({key: strengths[key] * leaf**2 for key, leaf in scene.theta.items()})
 
-    return Term(name, {"strength": as_hyper(strength)}, value)
+    return Term(name, {"strength": as_hyper(strength)}, value, anchored=False)
 
 
 @part
@@ -54,7 +54,7 @@ def l1(strength: float | Hyper = 1e-4, name: str = "l1") -> Term:
         strengths = values["strength"]
         return _total({key: strengths[key] * leaf.abs() for key, leaf in scene.theta.items()})
 
-    return Term(name, {"strength": as_hyper(strength)}, value)
+    return Term(name, {"strength": as_hyper(strength)}, value, anchored=False)
 
 
 @part
@@ -100,7 +100,7 @@ def label_smoothing(rate: float | Scalar = 0.1, name: str = "label_smoothing") -
         rate, spread = values["rate"][""], -_log_probabilities(scene, "label_smoothing").mean()
         return (1 - rate) * scene.loss(scene.prediction, scene.y) + rate * spread
 
-    return Term(name, {"rate": as_scalar(rate)}, value, alone=True)
+    return Term(name, {"rate": as_scalar(rate)}, value, alone=True, anchored=False)
 
 
 @part
@@ -123,7 +123,7 @@ def confidence(strength: float | Scalar = 0.1, name: str = "confidence") -> Term
         logs = _log_probabilities(scene, "confidence")
         return values["strength"][""] * (logs.exp() * logs).sum(1).mean()
 
-    return Term(name, {"strength": as_scalar(strength)}, value)
+    return Term(name, {"strength": as_scalar(strength)}, value, anchored=False)
 
 
 def _log_probabilities(scene: Scene, wanted_by: str) -> Tensor:
