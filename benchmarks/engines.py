@@ -1,7 +1,7 @@
 """Memory and time of the exact hypergradient engines, beside ``higher`` and TorchOpt doing the same work.
 
     python benchmarks/engines.py memory --net mlp --steps 1 10 100 1000
-    python benchmarks/engines.py memory --net conv4 --steps 1 10 100 --peers /tmp/peers/bin/python
+    python benchmarks/engines.py memory --net conv4 --steps 1 10 100 --peers PYTHON
     python benchmarks/engines.py time --net conv4
     python benchmarks/engines.py time --net mlp --compile
 
