@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -62,6 +63,39 @@ def test_what_an_engine_cannot_is_said(pictures: Pictures) -> None:
     assert "blind to model.body.1.weight" in notes["Implicit()"] and "more" in notes["Implicit()"]
     assert "undone" in notes["Adjoint(store='reverse', exact=True)"]
     assert not found.chosen.refusal and not notes["Adjoint()"]
+
+
+class Squared(torch.autograd.Function):
+    """The square, with first and second derivatives backwards and none forwards."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x: torch.Tensor) -> torch.Tensor:
+        return x**2
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[torch.Tensor], output: torch.Tensor) -> None:
+        ctx.save_for_backward(*inputs)
+
+    @staticmethod
+    def backward(ctx: Any, grad: torch.Tensor) -> torch.Tensor:
+        (x,) = ctx.saved_tensors
+        return 2 * x * grad
+
+
+class Activation(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        output: torch.Tensor = Squared.apply(x)
+        return output
+
+
+def test_an_operator_without_forward_derivative_is_measured_backwards(pictures: Pictures) -> None:
+    learner = Learner(models.MLP(144, 3, (4,), Activation).double(), sgd(0.1), steps=3)
+    found = rbml.explain(learner, pictures(tasks=2))
+    notes = {row.name: row.refusal for row in found.rows}
+    assert notes["Adjoint()"] and not notes["Unrolled()"]
+    assert found.chosen.name == "Unrolled()" and found.size.product > 0
 
 
 def test_the_choice_can_be_put_to_work(pictures: Pictures) -> None:

@@ -134,6 +134,20 @@ def test_an_operator_without_forward_derivative_is_named(pictures: Pictures) -> 
     assert "embedding_bag" in str(verdict)
 
 
+@dataclass(frozen=True)
+class Failing:
+    """An engine that an operator of the model stops."""
+
+    def __call__(self, inner: Inner, m: Tree) -> MetaGradient:
+        raise RuntimeError("no forward derivative of this")
+
+
+def test_an_engine_that_fails_is_not_called_blind(pictures: Pictures) -> None:
+    learner = Learner(net(), sgd(0.2), hypergradient=Failing())
+    assert set(kinds(learner, pictures()).values()) == {"not differentiable"}
+    assert "no forward derivative of this" in str(rbml.check(learner, pictures()))
+
+
 def test_nothing_to_learn_is_refused(pictures: Pictures) -> None:
     learner = Learner(net(), sgd(0.2))
     learner.requires_grad_(False)

@@ -12,11 +12,12 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, func
 
-from rbml.autodiff import grad_product
+from rbml.autodiff import Mode, grad_product
 from rbml.errors import BlindError, RbmlError
 from rbml.hypergrad import Adjoint, Evolution, FirstOrder, Forward, Hypergradient, Implicit, Reptile, Unrolled
 from rbml.inner import Carry, Inner
@@ -154,17 +155,20 @@ def measure(learner: Learner, episodes: Episodes) -> Size:
         grads: Tree = func.grad(bound.objective)(at.theta, {}, t)
         return grads
 
-    def product(*task: Tensor) -> Tree:
+    def product(mode: Mode, *task: Tensor) -> Tree:
         bound, at = _of(learner, *task)
-        return grad_product(lambda theta, meta: bound.objective(theta, meta, t), at.theta, {}, at.theta, "forward")[0]
+        return grad_product(lambda theta, meta: bound.objective(theta, meta, t), at.theta, {}, at.theta, mode)[0]
+
+    def timed(mode: Mode) -> float:
+        return _seconds(lambda: func.vmap(partial(product, mode))(*part.support, *part.query))
 
     carried = sum(leaf.nbytes for leaf in (*carry.theta.values(), *carry.state.values()))
     theta = sum(leaf.nbytes for leaf in carry.theta.values())
     seconds = _seconds(lambda: func.vmap(gradient)(*part.support, *part.query))
     try:
-        longer = _seconds(lambda: func.vmap(product)(*part.support, *part.query))
-    except (RuntimeError, NotImplementedError):
-        longer = 3 * seconds
+        longer = timed("forward")
+    except (RuntimeError, NotImplementedError):  # an operator without a forward derivative; Adjoint's row will say so
+        longer = timed("reverse")
     meta = sum(leaf.numel() for leaf in m.values())
     return Size(meta, learner.steps, tasks, chunk, carried, theta, activations, graph, seconds, longer)
 

@@ -117,20 +117,20 @@ def check(learner: Learner, episodes: Episodes, tasks: int = 2, tolerance: float
         findings = [Finding(name, leaf.numel(), "not differentiable", math.nan, math.nan) for name, leaf in m.items()]
         return Verdict(findings, {"Unrolled()": truth}, repr(learner.hypergradient))
     engines = {name: _distance(_gradient(own, few, engine), truth) for name, engine in _EXACT.items()}
-    found, said = _own_gradient(own, few, learner.hypergradient)
+    found, blind, said = _own_gradient(own, few, learner.hypergradient)
     exact = _is_exact(learner.hypergradient)
     findings = []
     for name, leaf in m.items():
         far = _relative(found[name], truth[name]) if name in found else math.nan
         difference, settles = _against_differences(own, few, m, name, truth[name])
-        kind = _kind(far, difference, settles, exact, truth[name], tolerance)
+        kind: Kind = "blind" if name in blind else _kind(far, difference, settles, exact, truth[name], tolerance)
         findings.append(Finding(name, leaf.numel(), kind, far, difference))
     return Verdict(findings, engines, f"{learner.hypergradient!r}{said}")
 
 
 def _kind(far: float, difference: float, settles: bool, exact: bool, truth: Tensor, tolerance: float) -> Kind:
     if math.isnan(far):
-        return "blind"
+        return "not differentiable"
     if far > tolerance:
         return "differs" if exact else "approximate"
     if not bool(truth.any()):
@@ -156,21 +156,21 @@ def _gradient(learner: Learner, episodes: Episodes, engine: Hypergradient) -> Tr
             return str(error).splitlines()[0]
 
 
-def _own_gradient(learner: Learner, episodes: Episodes, engine: Hypergradient) -> tuple[Tree, str]:
-    """Return the meta-gradient of what an engine can see, and what it says of the rest."""
+def _own_gradient(learner: Learner, episodes: Episodes, engine: Hypergradient) -> tuple[Tree, tuple[str, ...], str]:
+    """Return the meta-gradient of what an engine can see, what it is blind to, and what it says of the rest."""
+    learner.hypergradient = engine
+    blind: tuple[str, ...] = ()
+    said, seeing = "", learner
     try:
-        learner.hypergradient = engine
         learner.meta_gradient(episodes.part(0, 1))
     except BlindError as error:
-        seeing = copy.deepcopy(learner)
-        for name in error.parameters:
+        blind, said, seeing = error.parameters, f" ({error})", copy.deepcopy(learner)
+        for name in blind:
             seeing.get_parameter(name).requires_grad_(False)
-        found = _gradient(seeing, episodes, engine) if error.parameters else str(error)
-        return ({}, f" ({found})") if isinstance(found, str) else (found, f" ({error})")
-    except (RbmlError, RuntimeError, NotImplementedError) as error:
-        return {}, f" ({str(error).splitlines()[0]})"
-    found = _gradient(learner, episodes, engine)
-    return ({}, f" ({found})") if isinstance(found, str) else (found, "")
+    except (RbmlError, RuntimeError, NotImplementedError):
+        pass  # said below
+    found = _gradient(seeing, episodes, engine)
+    return ({}, blind, f" ({found})") if isinstance(found, str) else (found, blind, said)
 
 
 def _distance(found: Tree | str, truth: Tree) -> float | str:

@@ -27,6 +27,18 @@ def follow(strategy: Strategy, model: nn.Module, x: torch.Tensor, y: torch.Tenso
     return trail
 
 
+def assert_followed(
+    trail: list[Tree], optimizer: torch.optim.Optimizer, model: nn.Module, x: torch.Tensor, y: torch.Tensor
+) -> None:
+    """Hold a trail against PyTorch's optimizer, step by step."""
+    for theta in trail:
+        optimizer.zero_grad()
+        ((model(x) - y) ** 2).mean().backward()
+        optimizer.step()
+        for name, leaf in model.named_parameters():
+            assert torch.allclose(theta[name], leaf, rtol=1e-12, atol=1e-14), name
+
+
 @pytest.mark.parametrize("learned", [False, True])
 @pytest.mark.parametrize(
     ("decay", "mu", "nesterov"),
@@ -38,12 +50,7 @@ def test_ten_steps_of_torch_optim(decay: float, mu: float, nesterov: bool, learn
     strategy = chain(weight_decay(numbers[0]), momentum(numbers[1], nesterov=nesterov), sgd(numbers[2]))
     trail = follow(strategy, model, x, y, 10)
     optimizer = torch.optim.SGD(model.parameters(), 0.05, momentum=mu, weight_decay=decay, nesterov=nesterov)
-    for theta in trail:
-        optimizer.zero_grad()
-        ((model(x) - y) ** 2).mean().backward()
-        optimizer.step()
-        for name, leaf in model.named_parameters():
-            assert torch.allclose(theta[name], leaf, rtol=1e-12, atol=1e-14), name
+    assert_followed(trail, optimizer, model, x, y)
 
 
 def test_decay_after_the_rate_is_that_of_adamw_kind() -> None:
@@ -76,12 +83,7 @@ def test_ten_dampened_steps_of_torch_optim(decay: float, mu: float, dampening: f
     strategy = chain(weight_decay(numbers[0]), momentum(numbers[1], dampening=numbers[2]), sgd(numbers[3]))
     trail = follow(strategy, model, x, y, 10)
     optimizer = torch.optim.SGD(model.parameters(), 0.05, momentum=mu, weight_decay=decay, dampening=dampening)
-    for theta in trail:
-        optimizer.zero_grad()
-        ((model(x) - y) ** 2).mean().backward()
-        optimizer.step()
-        for name, leaf in model.named_parameters():
-            assert torch.allclose(theta[name], leaf, rtol=1e-12, atol=1e-14), name
+    assert_followed(trail, optimizer, model, x, y)
 
 
 def test_no_dampening_is_no_number_of_phi() -> None:
