@@ -17,7 +17,7 @@ from rbml.checks import Loss
 from rbml.errors import UsageError, unknown
 from rbml.inner import Carry, Inner, Undo
 from rbml.operators import Differentiable
-from rbml.strategy import Features, Moment, Rule, Scene, Start, Strategy, Term
+from rbml.strategy import Features, Gate, Moment, Part, Rule, Scene, Start, Strategy, Term
 from rbml.strategy.undo import split
 from rbml.tasks import Batch
 from rbml.tree import Tree, add, pick, under
@@ -89,8 +89,8 @@ class Bound:
         enters = {name: adapted if name in self.plan.adapted else shared for name in under(self.own, "model.")}
         found = {f"model.{name}": frozenset(where) for name, where in enters.items()}
         phi = under(self.own, "phi.")
-        kinds: list[tuple[type[Rule | Term | Start], set[str]]]
-        kinds = [(Rule, {"update"}), (Term, {"objective"}), (Start, {"start"} | terms)]
+        kinds: list[tuple[type[Part], set[str]]]
+        kinds = [(Rule, {"update"}), (Term, {"objective"}), (Gate, {"objective"}), (Start, {"start"} | terms)]
         return found | {f"phi.{name}": frozenset(where) for kind, where in kinds for name in strategy.of(phi, kind)}
 
     def start(self, m: Tree) -> Carry:
@@ -103,13 +103,14 @@ class Bound:
 
     def objective(self, theta: Tree, m: Tree, t: int) -> Tensor:
         """Return the support loss plus the strategy's terms."""
-        batch = self.support
-        prediction = functional.call(self.plan.model, self.whole(theta, m, t), batch.x, self._stored())
+        batch, at = self.support, self._at(t)
+        gated = self.plan.strategy.gated(self._phi(m), theta, at)
+        prediction = functional.call(self.plan.model, self.whole(theta, m, t), batch.x, self._stored(), gated)
         with Differentiable():
             if not self.plan.strategy.terms:
                 return self.plan.loss(prediction, batch.y)
             theta0 = self._theta0(m) if self.plan.strategy.anchored else theta  # making a head costs a pass
-            scene = Scene(theta, theta0, batch.x, batch.y, prediction, self.plan.loss, self._at(t))
+            scene = Scene(theta, theta0, batch.x, batch.y, prediction, self.plan.loss, at)
             return self.plan.strategy.objective(self._phi(m), scene)
 
     def update(self, grads: Tree, carry: Carry, m: Tree, t: int) -> Carry:

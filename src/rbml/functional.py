@@ -6,14 +6,15 @@ by a hidden flag whose statistics it uses. Here the caller decides at every call
 - ``statistics=None``: those of the batch that is passed (nothing is updated);
 - a tree of them: exactly those, so that a prediction does not depend on what else is in the batch.
 
-All other modules are in evaluation mode: dropout is off.
+All other modules are in evaluation mode: dropout is off. One that can be learned is :func:`rbml.strategy.dropout`.
 """
 
 from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 
 import torch
 from torch import Tensor, nn
@@ -36,7 +37,8 @@ def isolated(module: nn.Module) -> nn.Module:
             layer.running_var = torch.ones(layer.num_features, dtype=like.dtype, device=like.device)
     if any(isinstance(layer, nn.modules.dropout._DropoutNd) and layer.p > 0 for layer in own.modules()):
         warnings.warn(
-            "dropout is switched off in the inner loop: an engine that replays a step would draw other numbers",
+            "the model's dropout is switched off: an engine that replays a step would draw other numbers. For dropout "
+            "in the inner loop add rbml.strategy.dropout(rate) to the strategy",
             stacklevel=3,
         )
     return own
@@ -55,7 +57,16 @@ def batch_norms(module: nn.Module) -> Iterator[tuple[str, _BatchNorm]]:
             yield name, layer
 
 
-def call(module: nn.Module, parameters: Tree, x: Tensor, statistics: Tree | None = None) -> Tensor:
+Change = Callable[[Tensor], Tensor]
+
+
+def call(
+    module: nn.Module,
+    parameters: Tree,
+    x: Tensor,
+    statistics: Tree | None = None,
+    gated: Sequence[tuple[str, Change]] = (),
+) -> Tensor:
     """Return the prediction of an :func:`isolated` module for ``x``.
 
     Args:
@@ -63,14 +74,23 @@ def call(module: nn.Module, parameters: Tree, x: Tensor, statistics: Tree | None
         parameters: by the names of ``module.named_parameters()``.
         x: ``(n, ...)``.
         statistics: what batch norm normalises with, named as its buffers; ``None`` takes those of ``x``.
+        gated: layers by name, each with what its inputs come through; of one layer in this order.
     """
     module.eval()
     if statistics is None:
         for _, layer in batch_norms(module):
             layer.train()
-    with Differentiable():
+    with ExitStack() as stack:
+        for name, change in gated:
+            handle = module.get_submodule(name).register_forward_pre_hook(_changing(change))
+            stack.callback(handle.remove)
+        stack.enter_context(Differentiable())
         prediction: Tensor = functional_call(module, parameters | (statistics or {}), (x,))
     return prediction
+
+
+def _changing(change: Change) -> Callable[[nn.Module, tuple[Tensor, ...]], tuple[Tensor, ...]]:
+    return lambda layer, inputs: (change(inputs[0]), *inputs[1:])
 
 
 def statistics_of(module: nn.Module, parameters: Tree, x: Tensor) -> Tree:

@@ -150,6 +150,8 @@ class Learner(nn.Module):
 
     def _start_of_phi(self, generator: torch.Generator | None) -> nn.Module:
         theta = pick(dict(self.model.named_parameters()), self.adapted)
+        for gate in self.strategy.gates:
+            gate.among(theta)  # or it says what is wrong
         return _nested(*self.strategy.initial({k: v.detach() for k, v in theta.items()}, self.steps, generator))
 
     @staticmethod

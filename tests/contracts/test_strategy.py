@@ -1,4 +1,4 @@
-"""What every rule, term and start must pass: a new member of ``strategy.ALL`` inherits all of it.
+"""What every rule, term, gate and start must pass: a new member of ``strategy.ALL`` inherits all of it.
 
 A part is made with a :class:`Hyper` for every argument that may be one, around its default, and is then treated as a
 pure function of tensors. What a part cannot be held to is said in the tables at the top, with the reason.
@@ -20,6 +20,7 @@ from rbml import Episodes, Learner, models, strategy
 from rbml.hypergrad import Adjoint, Unrolled
 from rbml.strategy import (
     Features,
+    Gate,
     Hyper,
     Moment,
     Part,
@@ -58,6 +59,7 @@ def make(name: str, /, **options: object) -> Part:
 NAMES = sorted(MAKE)
 RULES = [name for name in NAMES if isinstance(make(name), Rule)]
 TERMS = [name for name in NAMES if isinstance(make(name), Term)]
+GATES = [name for name in NAMES if isinstance(make(name), Gate)]
 STARTS = [name for name in NAMES if isinstance(make(name), Start)]
 
 
@@ -262,6 +264,43 @@ def test_a_term_says_whether_it_looks_at_theta0(name: str) -> None:
     assert value.requires_grad == part.anchored
 
 
+@pytest.mark.parametrize(("name", "per"), [(name, per) for name, per in granular(GATES) if per != "element"])
+def test_inputs_come_through_a_gate_with_derivatives(name: str, per: str) -> None:
+    plan = chain(made(name, per, per_step=True), sgd(0.1))
+    phi = phi_of(plan)
+    inputs = torch.randn(5, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(5))
+    given = (phi, {"inputs": inputs})
+
+    def run(*flat: Tensor) -> Tensor:
+        phi, seen = unpacked(flat, given)
+        ((layer, change),) = plan.gated(phi, tree(1), moment(1))
+        assert layer == "head"
+        came = change(seen["inputs"])
+        assert came.shape == inputs.shape and came.dtype == torch.float64
+        return came
+
+    assert not torch.equal(run(*leaves(*given)), inputs)
+    assert torch.autograd.gradcheck(run, leaves(*given), check_forward_ad=True, check_batched_grad=True)
+    assert torch.autograd.gradgradcheck(run, leaves(*given), check_fwd_over_rev=True)
+
+
+@pytest.mark.parametrize("name", GATES)
+def test_a_gate_vectorised_over_tasks_equals_the_loop(name: str) -> None:
+    plan = chain(made(name), sgd(0.1))
+    phi, theta, keys = phi_of(plan), tree(1), torch.tensor([3, 5, 9])
+    inputs = torch.randn(3, 5, 4, dtype=torch.float64)
+
+    def through(inputs: Tensor, key: Tensor) -> Tensor:
+        ((_, change),) = plan.gated(phi, theta, moment(1, key))
+        return change(inputs)
+
+    whole = func.vmap(through)(inputs, keys)
+    each = torch.stack([through(one, key) for one, key in zip(inputs, keys, strict=True)])
+    assert torch.allclose(whole, each, rtol=1e-12)
+    traced = make_fx(func.vmap(through))(inputs + 1, keys + 1)(inputs, keys)
+    assert torch.equal(traced, whole), "traced, it depends on what it is given"
+
+
 @pytest.mark.parametrize("name", STARTS)
 def test_a_start_makes_a_head_with_derivatives(name: str) -> None:
     plan = chain(made(name), sgd(0.1))
@@ -285,7 +324,7 @@ def test_every_leaf_of_phi_belongs_to_its_kind(name: str) -> None:
     part = made(name)
     plan = chain(part, sgd(0.1, name="last"))
     learned, _ = plan.initial(tree(), 1, torch.Generator())
-    for kind in (Rule, Term, Start):
+    for kind in (Rule, Term, Gate, Start):
         assert list(plan.of(learned, kind)) == (list(learned) if isinstance(part, kind) else [])
 
 

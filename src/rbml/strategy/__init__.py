@@ -1,9 +1,10 @@
 """Learning strategies: how one step changes theta, and what of that is learned."""
 
 from rbml.strategy.adaptive import adagrad, adam, lion, nadam, rmsprop
-from rbml.strategy.base import Features, Moment, Part, Rule, Scene, Start, Strategy, Term, Values, chain, part
+from rbml.strategy.base import Features, Gate, Moment, Part, Rule, Scene, Start, Strategy, Term, Values, chain, part
 from rbml.strategy.descent import momentum, sgd, weight_decay
 from rbml.strategy.example_weights import example_weights, weight_net
+from rbml.strategy.gates import dropout
 from rbml.strategy.generated import alfa, attenuate
 from rbml.strategy.heads import prototype, ridge, zero
 from rbml.strategy.hyper import Hyper, Scalar
@@ -39,6 +40,7 @@ ALL = {
     "proximal": proximal,
     "label_smoothing": label_smoothing,
     "confidence": confidence,
+    "dropout": dropout,
     "kronecker": kronecker,
     "low_rank": low_rank,
     "alfa": alfa,
@@ -57,6 +59,7 @@ ALL = {
 __all__ = [
     "ALL",
     "Features",
+    "Gate",
     "Hyper",
     "Moment",
     "Part",
@@ -77,6 +80,7 @@ __all__ = [
     "clip_value",
     "confidence",
     "cosine",
+    "dropout",
     "example_weights",
     "exponential",
     "inverse_time",

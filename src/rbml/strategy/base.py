@@ -1,18 +1,18 @@
-r"""What a strategy is made of: rules, terms and starts, chained in order.
+r"""What a strategy is made of: rules, terms, gates and starts, chained in order.
 
 A **rule** turns the gradient into a step. Rules hand a *descent direction* from one to the next, beginning with the
 gradient, and in the end :math:`\theta \leftarrow \theta - d`. So every order of a chain has a meaning, and none has a
 wrong sign: ``chain(weight_decay(1e-4), momentum(0.9), sgd(0.1))`` is SGD as in ``torch.optim``,
 ``chain(sgd(0.1), weight_decay(1e-4))`` decays apart from the gradient. A **term** adds to the inner objective, or takes
-the place of the support loss. A **start** makes the head of a task from its support set. Parts hold no tensors and no
-state: their numbers are phi.
+the place of the support loss. A **gate** changes the inputs of layers while the support set passes through the model.
+A **start** makes the head of a task from its support set. Parts hold no tensors and no state: their numbers are phi.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import wraps
+from functools import partial, wraps
 from inspect import signature
 from typing import Any, NamedTuple, ParamSpec, Protocol, TypeVar
 
@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from rbml.errors import UsageError
-from rbml.tree import Tree, pick, prefixed, tmap, under
+from rbml.tree import Tree, matching, pick, prefixed, tmap, under
 
 Values = Mapping[str, Tree]
 """The numbers of one part at one step: of a :class:`Hyper` one broadcastable tensor a parameter of theta, of
@@ -194,10 +194,60 @@ class Start:
     made: Made | None = None
 
 
-Part = Rule | Term | Start
+class Passed(Protocol):
+    """How inputs come through a gate."""
+
+    def __call__(self, values: Values, inputs: Tensor, *, layer: str, at: Moment) -> Tensor:
+        """Return inputs of the same shape."""
+        ...
+
+
+def _layer(parameter: str) -> str:
+    return parameter.rpartition(".")[0]
+
+
+@dataclass(frozen=True)
+class Gate:
+    """What the inputs of layers come through while the support set passes through the model, in every inner step.
+
+    Queries, and predictions of the adapted model, do not come through it.
+
+    Attributes:
+        name: what its numbers are filed under.
+        hypers: its numbers, by name.
+        layers: a pattern of names of layers with adapted parameters.
+        passed: ``(values, inputs, *, layer, at) -> inputs``, of the same shape ``(n, ...)``; the values are those of
+            the parameters of that one layer.
+        random: whether it draws random numbers, from ``at.key``.
+        made: filled in by :func:`part`.
+    """
+
+    name: str
+    hypers: Mapping[str, Quantity]
+    layers: str
+    passed: Passed
+    random: bool = False
+    made: Made | None = None
+
+    def among(self, theta: Tree) -> list[str]:
+        """Return the layers that it stands before.
+
+        Raises:
+            UsageError: if there are none.
+        """
+        layers = list(dict.fromkeys(_layer(name) for name in theta))
+        if found := matching(layers, self.layers):
+            return found
+        has = ", ".join(layers)
+        raise UsageError(
+            f"{self.name}: layers={self.layers!r} matches no layer with adapted parameters; there are {has}"
+        )
+
+
+Part = Rule | Term | Gate | Start
 
 Options = ParamSpec("Options")
-Kind = TypeVar("Kind", Rule, Term, Start)
+Kind = TypeVar("Kind", Rule, Term, Gate, Start)
 
 
 def part(factory: Callable[Options, Kind]) -> Callable[Options, Kind]:
@@ -214,7 +264,7 @@ def part(factory: Callable[Options, Kind]) -> Callable[Options, Kind]:
 
 @dataclass(frozen=True)
 class Strategy:
-    """Rules, terms and at most one start, in order; made by :func:`chain`."""
+    """Rules, terms, gates and at most one start, in order; made by :func:`chain`."""
 
     parts: tuple[Part, ...]
 
@@ -229,6 +279,11 @@ class Strategy:
         return [part for part in self.parts if isinstance(part, Term)]
 
     @property
+    def gates(self) -> list[Gate]:
+        """The gates, in the order in which inputs pass them."""
+        return [part for part in self.parts if isinstance(part, Gate)]
+
+    @property
     def anchored(self) -> bool:
         """Whether a term looks at theta0."""
         return any(term.anchored for term in self.terms)
@@ -241,7 +296,7 @@ class Strategy:
     @property
     def random(self) -> bool:
         """Whether a part draws random numbers."""
-        return any(rule.random for rule in self.rules) or any(term.random for term in self.terms)
+        return any(part.random for part in self.parts if not isinstance(part, Start))
 
     def initial(self, theta: Tree, steps: int, generator: torch.Generator | None) -> tuple[Tree, Tree]:
         """Return phi for parameters like ``theta``: the learned leaves and the fixed, named ``sgd.lr/conv.weight``."""
@@ -293,7 +348,17 @@ class Strategy:
             total = total + term.value(self.values(term, phi, scene.theta, scene.at.t), scene)
         return total
 
-    def of(self, phi: Tree, kind: type[Rule | Term | Start]) -> Tree:
+    def gated(self, phi: Tree, theta: Tree, at: Moment) -> list[tuple[str, Callable[[Tensor], Tensor]]]:
+        """Return the gated layers by name, each with what its inputs come through, in order."""
+        gated: list[tuple[str, Callable[[Tensor], Tensor]]] = []
+        for gate in self.gates:
+            for layer in gate.among(theta):
+                own = {name: leaf for name, leaf in theta.items() if _layer(name) == layer}
+                values = self.values(gate, phi, own, at.t)
+                gated.append((layer, partial(gate.passed, values, layer=layer, at=at)))
+        return gated
+
+    def of(self, phi: Tree, kind: type[Part]) -> Tree:
         """Return the leaves of phi that belong to parts of one kind."""
         parts = [part for part in self.parts if isinstance(part, kind)]
         return pick(phi, [name for part in parts for name in phi if name.startswith(f"{part.name}.")])
