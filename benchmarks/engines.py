@@ -34,7 +34,6 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils._pytree import tree_map
 
 RATE, DECAY, PULL = 0.01, 0.9, 1e-4
@@ -225,17 +224,17 @@ def figure(table: dict[str, dict[int, dict[str, Any]]], chosen: argparse.Namespa
 
 
 class Traced:
-    """Replays a trace of PyTorch's operators, without those whose result nobody uses; nothing is compiled."""
+    """Replays the simplified trace that ``compile=True`` would compile; nothing is compiled."""
 
     def __init__(self) -> None:
         self.graphs: dict[Any, Any] = {}
 
     def __call__(self, function: Callable[..., Any], *arguments: Any, variant: Any = None) -> Any:
+        from rbml.compiled import traced
+
+        arguments = tree_map(lambda leaf: leaf.contiguous(), arguments)
         if variant not in self.graphs:
-            graph = make_fx(function)(*tree_map(lambda leaf: leaf.contiguous().clone(), arguments))
-            graph.graph.eliminate_dead_code()
-            graph.recompile()
-            self.graphs[variant] = graph
+            self.graphs[variant] = traced(function, *arguments)
         return self.graphs[variant](*arguments)
 
 

@@ -7,10 +7,8 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, func
-from torch.fx.experimental.proxy_tensor import make_fx
-from torch.utils._pytree import tree_leaves, tree_map
 
-from rbml.errors import UsageError
+from rbml.compiled import Compiled
 from rbml.tree import Tree, add, norm, scale, tmap
 
 Mode = Literal["forward", "reverse", "difference"]
@@ -119,43 +117,3 @@ def mean_over_tasks(
         scale(total, 1 / count),
         {k: torch.cat([aux[k] for aux in auxes]) for k in auxes[0]},
     )
-
-
-class Compiled:
-    """Traces and compiles a function of tensors once for every set of shapes, and keeps what came out.
-
-    ``torch.compile`` cannot follow the transforms of ``torch.func`` that a hypergradient nests, so they are traced away
-    first (docs/facts.md). Whatever else the function reads is fixed when it is traced.
-    """
-
-    def __init__(self) -> None:
-        """Begin with nothing compiled."""
-        self._graphs: dict[Any, Callable[..., Any]] = {}
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Compiled:
-        return Compiled()
-
-    def __call__(self, function: Callable[..., Any], *arguments: Any, variant: Any = None) -> Any:
-        """Return ``function(*arguments)``.
-
-        Args:
-            function: what is compiled, once for every set of shapes and every variant.
-            *arguments: trees of tensors.
-            variant: what else changes the function; hashable.
-
-        Raises:
-            UsageError: if there is no C++ compiler.
-        """
-        arguments = tree_map(lambda leaf: leaf.contiguous(), arguments)  # compiled code reads what it was traced with
-        key = (variant, *((leaf.shape, leaf.dtype, leaf.device) for leaf in tree_leaves(arguments)))
-        if key in self._graphs:
-            return self._graphs[key](*arguments)
-        from torch._inductor.exc import InvalidCxxCompiler  # noqa: PLC0415  it takes as long to load as PyTorch
-
-        # Distinct tensors: one tensor given for two arguments would be traced as one input.
-        graph = make_fx(function)(*tree_map(lambda leaf: leaf.clone(), arguments))
-        self._graphs[key] = torch.compile(graph, fullgraph=True)
-        try:
-            return self._graphs[key](*arguments)
-        except InvalidCxxCompiler as error:
-            raise UsageError("compile=True needs a C++ compiler, such as g++: install one, or leave it out") from error

@@ -14,9 +14,10 @@ import torch.nn.functional as F
 from torch import Tensor, func, nn
 
 from rbml import functional
-from rbml.autodiff import Compiled, mean_over_tasks
+from rbml.autodiff import mean_over_tasks
 from rbml.binding import Bound, Plan, Statistics, check_statistics, head_layer
 from rbml.checks import Loss, check_batch, check_episodes, explained
+from rbml.compiled import Compiled
 from rbml.errors import UsageError
 from rbml.hypergrad import Adjoint, Hypergradient, MetaGradient
 from rbml.inner import Inner, roll, step

@@ -1,0 +1,145 @@
+"""A function of tensors traced once, simplified, and compiled."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, func, fx
+from torch.fx.experimental.proxy_tensor import make_fx
+from torch.utils._pytree import tree_flatten, tree_leaves, tree_map
+
+from rbml.errors import UsageError
+
+KEPT = 2**28
+"""How many bytes of results that are needed again a simplified trace may keep rather than compute twice."""
+
+aten = torch.ops.aten
+_ZEROS = {aten.zeros, aten.zeros_like, aten.new_zeros, aten._efficientzerotensor}
+_MOVES = {
+    *(aten.alias, aten.clone, aten.expand, aten.permute, aten.reshape, aten.select, aten.slice, aten.squeeze, aten.t),
+    *(aten.transpose, aten.unsqueeze, aten.view, aten._unsafe_view),
+}
+_PRODUCTS = {aten.mm, aten.bmm}
+
+
+class Compiled:
+    """Traces and compiles a function of tensors once for every set of shapes, and keeps what came out.
+
+    ``torch.compile`` cannot follow the transforms of ``torch.func`` that a hypergradient nests, so they are traced away
+    first (docs/facts.md). Whatever else the function reads is fixed when it is traced.
+    """
+
+    def __init__(self) -> None:
+        """Begin with nothing compiled."""
+        self._graphs: dict[Any, Callable[..., Any]] = {}
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Compiled:
+        return Compiled()
+
+    def __call__(self, function: Callable[..., Any], *arguments: Any, variant: Any = None) -> Any:
+        """Return ``function(*arguments)``.
+
+        Args:
+            function: what is compiled, once for every set of shapes and every variant.
+            *arguments: trees of tensors.
+            variant: what else changes the function; hashable.
+
+        Raises:
+            UsageError: if there is no C++ compiler.
+        """
+        arguments = tree_map(lambda leaf: leaf.contiguous(), arguments)  # compiled code reads what it was traced with
+        key = (variant, *((leaf.shape, leaf.dtype, leaf.device) for leaf in tree_leaves(arguments)))
+        if key in self._graphs:
+            return self._graphs[key](*arguments)
+        from torch._inductor.exc import InvalidCxxCompiler  # noqa: PLC0415  it takes as long to load as PyTorch
+
+        self._graphs[key] = torch.compile(traced(function, *arguments), fullgraph=True)
+        try:
+            return self._graphs[key](*arguments)
+        except InvalidCxxCompiler as error:
+            raise UsageError("compile=True needs a C++ compiler, such as g++: install one, or leave it out") from error
+
+
+def traced(function: Callable[..., Any], *arguments: Any) -> fx.GraphModule:
+    """Return the operators that a function of trees of tensors comes down to, simplified.
+
+    - Products with zeros are zeros: forward derivatives give constants a derivative of zeros, and multiply them.
+    - What is computed twice is computed once: an inner gradient is taken on the way forward, and again where its
+      derivative is. At most :data:`KEPT` bytes are kept for that.
+    - What nobody needs is left out.
+    """
+    # Distinct tensors: one tensor given for two arguments would be traced as one input.
+    graph = make_fx(func.functionalize(function))(*tree_map(lambda leaf: leaf.clone(), arguments))
+    _leave_out_zeros(graph.graph)
+    _compute_once(graph.graph)
+    graph.graph.eliminate_dead_code()
+    graph.recompile()
+    return graph
+
+
+def _operator(node: fx.Node) -> Any:
+    """Return what a node calls, whatever the overload, or nothing."""
+    return node.target.overloadpacket if isinstance(node.target, torch._ops.OpOverload) else None
+
+
+def _leave_out_zeros(graph: fx.Graph) -> None:
+    """Put zeros in the place of products with zeros."""
+    zero: set[Any] = set()
+    for node in list(graph.nodes):
+        operator = _operator(node)
+        if operator in _ZEROS or (operator in _MOVES and node.args[0] in zero):
+            zero.add(node)
+        product = operator in _PRODUCTS or (operator is aten.convolution and node.args[2] is None)
+        if product and zero & {node.args[0], node.args[1]}:
+            like: Tensor = node.meta["val"]
+            with graph.inserting_before(node):
+                nothing = graph.call_function(
+                    aten.zeros.default, (list(like.shape),), {"dtype": like.dtype, "device": like.device}
+                )
+            nothing.meta = node.meta
+            node.replace_all_uses_with(nothing)
+            graph.erase_node(node)
+            zero.add(nothing)
+
+
+def _compute_once(graph: fx.Graph) -> None:
+    """Let equal operators on equal inputs share one result."""
+    nodes = [node for node in graph.nodes if isinstance(node.target, torch._ops.OpOverload)]
+    if any(node.target._schema.is_mutable for node in nodes):
+        return  # the same operator on the same input may give something else later
+    kept = 0
+    seen: dict[Any, fx.Node] = {}
+    for node in list(graph.nodes):
+        if _operator(node) is aten.alias:
+            node.replace_all_uses_with(node.args[0])
+            graph.erase_node(node)
+            continue
+        same = seen.setdefault(_meaning(node), node)
+        size = 0 if _operator(node) in _MOVES else _size(node)
+        if same is not node and kept + size <= KEPT:
+            kept += size
+            node.replace_all_uses_with(same)
+            graph.erase_node(node)
+
+
+def _meaning(node: fx.Node) -> Any:
+    """Return what two nodes have in common if their results are the same."""
+    draws = _operator(node) is not None and torch.Tag.nondeterministic_seeded in node.target.tags  # type: ignore[union-attr]
+    if node.op == "get_attr":
+        return node.target
+    if _operator(node) is None or draws:
+        return node
+    leaves, shape = tree_flatten((node.args, node.kwargs))
+    return node.target, str(shape), tuple((type(leaf), leaf) for leaf in leaves)
+
+
+def _size(node: fx.Node) -> int:
+    """Return how many bytes a result takes."""
+    return sum(
+        math.prod(leaf.shape) * leaf.element_size()
+        for leaf in tree_leaves(node.meta.get("val"))
+        if isinstance(leaf, Tensor)
+    )
