@@ -2,14 +2,18 @@
 
     python benchmarks/engines.py memory --net mlp --steps 1 10 100 1000
     python benchmarks/engines.py memory --net conv4 --steps 1 10 100 --peers PYTHON
+    python benchmarks/engines.py expected --net mlp --steps 10 100
     python benchmarks/engines.py time --net conv4
     python benchmarks/engines.py time --net mlp --compile
 
 ``memory``: one task, 5-way 5-shot, float32, SGD with weight decay and momentum 0.9; the derivative of the query loss by
 theta0 and the learning rate (by the learning rate and the decay with ``Forward``). Each number comes from a process of
-its own: the peak of its resident memory above what it had after one run of one step. A process that passes ``--limit``
-GiB of address space, or ``--patience`` seconds, is reported as such. The peers are run by the Python of ``--peers``
-(``python -m venv``, then ``pip install torch higher torchopt``). ``--figure`` writes a PNG (needs matplotlib).
+its own: the peak of its resident memory above what it had after one run of one step. A process that takes ``--limit``
+GiB more than it had then, or ``--patience`` seconds, is reported as such. The peers are run by the Python of
+``--peers`` (``python -m venv``, then ``pip install torch higher torchopt``). ``--figure`` writes a PNG (needs
+matplotlib). What the engine has to say for itself (``info``) is printed below.
+
+``expected``: what ``rbml.explain`` expects of each engine for the same task, beside what is measured.
 
 ``time``: several tasks through ``Learner.meta_gradient``, the engines in turns, medians and the best, on the wall's
 clock or (``--clock cpu``) in the processor's seconds, which other jobs on the machine disturb less.
@@ -39,7 +43,18 @@ from torch.utils._pytree import tree_map
 RATE, DECAY, PULL = 0.01, 0.9, 1e-4
 OURS = ("unrolled", "all", "segments", "reverse", "exact", "forward")
 PEERS = ("higher", "torchopt")
+EXPECTED = {
+    "unrolled": "Unrolled()",
+    "all": "Adjoint()",
+    "segments": "Adjoint(store='segments')",
+    "exact": "Adjoint(store='reverse', exact=True)",
+    "forward": "Forward()",
+}
+"""How ``rbml.explain`` names ours."""
+
 Task = tuple[Tensor, Tensor, Tensor, Tensor]
+Found = tuple[float, dict[str, float]]
+"""The derivative by the learning rate, and what the engine reports."""
 
 
 def network(net: str) -> nn.Module:
@@ -64,12 +79,10 @@ def task(net: str) -> Task:
 # ------------------------------------------------------------------------------------------------ one run, by everyone
 
 
-def ours(engine: str, net: str) -> Callable[[int], float]:
-    from rbml import Batch, Learner
-    from rbml.hypergrad import Adjoint, Forward, Hypergradient, Unrolled
-    from rbml.strategy import Hyper, chain, momentum, sgd, weight_decay
+def engines() -> dict[str, Any]:
+    from rbml.hypergrad import Adjoint, Forward, Unrolled
 
-    engines: dict[str, Hypergradient] = {
+    return {
         "unrolled": Unrolled(),
         "all": Adjoint(),
         "segments": Adjoint(store="segments"),
@@ -77,25 +90,39 @@ def ours(engine: str, net: str) -> Callable[[int], float]:
         "exact": Adjoint(store="reverse", exact=True),
         "forward": Forward(),
     }
+
+
+def learner_of(engine: str, net: str, steps: int, **options: Any) -> Any:
+    from rbml import Learner
+    from rbml.strategy import Hyper, chain, momentum, sgd, weight_decay
+
+    decay = Hyper(DECAY) if engine == "forward" else DECAY
+    rules = chain(weight_decay(PULL), momentum(decay), sgd(Hyper(RATE)))
+    learner = Learner(network(net), rules, steps, hypergradient=engines()[engine], head="", **options)
+    learner.model.requires_grad_(engine != "forward")
+    return learner
+
+
+def ours(engine: str, net: str) -> Callable[[int], Found]:
+    from rbml import Batch
+
     x, y, qx, qy = task(net)
 
-    def run(steps: int) -> float:
-        decay = Hyper(DECAY) if engine == "forward" else DECAY
-        learner = Learner(network(net), chain(weight_decay(PULL), momentum(decay), sgd(Hyper(RATE))), steps, head="")
-        learner.model.requires_grad_(engine != "forward")
+    def run(steps: int) -> Found:
+        learner = learner_of(engine, net, steps)
         m = {name: leaf.detach() for name, leaf in learner.named_parameters() if leaf.requires_grad}
-        result = engines[engine](learner.inner(Batch(x, y), Batch(qx, qy)), m)
-        return float(result.grads["phi.sgd.lr"])
+        result = learner.hypergradient(learner.inner(Batch(x, y), Batch(qx, qy)), m)
+        return float(result.grads["phi.sgd.lr"]), {name: float(leaf) for name, leaf in result.info.items()}
 
     return run
 
 
-def by_higher(net: str) -> Callable[[int], float]:
+def by_higher(net: str) -> Callable[[int], Found]:
     import higher  # type: ignore[import-not-found,unused-ignore]
 
     x, y, qx, qy = task(net)
 
-    def run(steps: int) -> float:
+    def run(steps: int) -> Found:
         module, rate = network(net), torch.tensor(RATE, requires_grad=True)
         optimizer = torch.optim.SGD(module.parameters(), lr=RATE, momentum=DECAY, weight_decay=PULL)
         with higher.innerloop_ctx(module, optimizer, override={"lr": [rate]}, copy_initial_weights=False) as (
@@ -105,29 +132,29 @@ def by_higher(net: str) -> Callable[[int], float]:
             for _ in range(steps):
                 step.step(F.cross_entropy(own(x), y))
             found = torch.autograd.grad(F.cross_entropy(own(qx), qy), [rate, *module.parameters()])
-        return float(found[0])
+        return float(found[0]), {}
 
     return run
 
 
-def by_torchopt(net: str) -> Callable[[int], float]:
+def by_torchopt(net: str) -> Callable[[int], Found]:
     import torchopt  # type: ignore[import-not-found,unused-ignore]
 
     x, y, qx, qy = task(net)
 
-    def run(steps: int) -> float:
+    def run(steps: int) -> Found:
         module, rate = network(net), torch.tensor(RATE, requires_grad=True)
         first = list(module.parameters())
         optimizer = torchopt.MetaSGD(module, lr=lambda count: rate, momentum=DECAY, weight_decay=PULL)
         for _ in range(steps):
             optimizer.step(F.cross_entropy(module(x), y))
         found = torch.autograd.grad(F.cross_entropy(module(qx), qy), [rate, *first])
-        return float(found[0])
+        return float(found[0]), {}
 
     return run
 
 
-def runner(engine: str, net: str) -> Callable[[int], float]:
+def runner(engine: str, net: str) -> Callable[[int], Found]:
     if engine == "higher":
         return by_higher(net)
     return by_torchopt(net) if engine == "torchopt" else ours(engine, net)
@@ -137,17 +164,18 @@ def runner(engine: str, net: str) -> Callable[[int], float]:
 
 
 def worker(engine: str, net: str, steps: int, limit: float) -> None:
-    """Print the peak above the base in MiB, the seconds, and the derivative by the learning rate."""
+    """Print the peak above the base in MiB, the seconds, the derivative by the learning rate, and the info."""
     torch.set_num_threads(1)
     run = runner(engine, net)
     run(1)
     gc.collect()
-    resource.setrlimit(resource.RLIMIT_AS, (int(limit * 2**30), int(limit * 2**30)))
+    most = status("VmSize") * 1024 + int(limit * 2**30)
+    resource.setrlimit(resource.RLIMIT_AS, (most, most))
     Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far
     base, began = status("VmRSS"), time.perf_counter()
-    found = run(steps)
+    found, info = run(steps)
     seconds = time.perf_counter() - began
-    print(json.dumps({"mib": (status("VmHWM") - base) / 1024, "seconds": seconds, "by_rate": found}))
+    print(json.dumps({"mib": (status("VmHWM") - base) / 1024, "seconds": seconds, "by_rate": found, "info": info}))
 
 
 def status(field: str) -> int:
@@ -187,8 +215,30 @@ def memory(chosen: argparse.Namespace) -> None:
             cells.append(found.get("why") or f"{found['mib']:.1f} ({found['seconds']:.1f})")
         print(f"{name:10}" + "".join(f"{cell:>20}" for cell in cells), flush=True)
     agree(table)
+    for name, row in table.items():
+        for steps, found in row.items():
+            if info := found.get("info"):
+                print(f"{name}, T={steps}: " + ", ".join(f"{key} {value:.3g}" for key, value in info.items()))
     if chosen.figure:
         figure(table, chosen)
+
+
+def expected(chosen: argparse.Namespace) -> None:
+    """Print what ``rbml.explain`` expects, and what comes."""
+    from rbml import Batch, Episodes
+    from rbml.costs import explain
+
+    torch.set_num_threads(1)
+    x, y, qx, qy = (leaf[None] for leaf in task(chosen.net))
+    print(f"{chosen.net}: expected and measured, MiB and seconds")
+    for steps in chosen.steps:
+        for name in EXPECTED:
+            learner = learner_of(name, chosen.net, steps)
+            found = explain(learner, Episodes(Batch(x, y), Batch(qx, qy)), memory=2.0**40)
+            row = next(row for row in found.rows if row.name == EXPECTED[name])
+            came = measured(name, chosen.net, steps, chosen)
+            real = came.get("why") or f"{came['mib']:8.1f} {came['seconds']:8.2f}"
+            print(f"T={steps:<6} {name:9} {row.memory / 2**20:8.1f} {row.seconds:8.2f}   {real}", flush=True)
 
 
 def agree(table: dict[str, dict[int, dict[str, Any]]]) -> None:
@@ -239,32 +289,23 @@ class Traced:
 
 
 def timed(chosen: argparse.Namespace) -> None:
-    from rbml import Batch, Episodes, Learner
-    from rbml.hypergrad import Adjoint, Hypergradient, Unrolled
-    from rbml.strategy import Hyper, chain, momentum, sgd, weight_decay
+    from rbml import Batch, Episodes
 
     torch.set_num_threads(chosen.threads)
     clock = time.perf_counter if chosen.clock == "wall" else time.process_time
-    engines: dict[str, Hypergradient] = {
-        "unrolled": Unrolled(),
-        "all": Adjoint(),
-        "segments": Adjoint(store="segments"),
-    }
+    names = ("unrolled", "all", "segments")
     stacked = [torch.stack([leaf] * chosen.tasks) for leaf in task(chosen.net)]
     episodes = Episodes(Batch(*stacked[:2]), Batch(*stacked[2:]))
     for steps in chosen.steps:
         runs: dict[str, Callable[[], object]] = {}
-        for name, engine in engines.items():
-            rules = chain(weight_decay(PULL), momentum(DECAY), sgd(Hyper(RATE)))
-            learner = Learner(
-                network(chosen.net), rules, steps, hypergradient=engine, compile=chosen.compile, head="", chunk=64
-            )
+        for name in names:
+            learner = learner_of(name, chosen.net, steps, compile=chosen.compile, chunk=64)
             if chosen.trace:
-                learner.compiled = Traced()  # type: ignore[assignment]
+                learner.compiled = Traced()
             runs[name] = lambda learner=learner: learner.meta_gradient(episodes)  # type: ignore[misc]
             for _ in range(2):
                 runs[name]()
-        seconds: dict[str, list[float]] = {name: [] for name in engines}
+        seconds: dict[str, list[float]] = {name: [] for name in names}
         for _ in range(chosen.rounds):
             for name, run in runs.items():
                 began = clock()
@@ -272,7 +313,7 @@ def timed(chosen: argparse.Namespace) -> None:
                 seconds[name].append(clock() - began)
         middle = {name: statistics.median(row) for name, row in seconds.items()}
         best = {name: min(row) for name, row in seconds.items()}
-        cells = ", ".join(f"{name} {1e3 * middle[name]:.1f} ms (best {1e3 * best[name]:.1f})" for name in engines)
+        cells = ", ".join(f"{name} {1e3 * middle[name]:.1f} ms (best {1e3 * best[name]:.1f})" for name in names)
         how = ", compiled" * chosen.compile + ", traced" * chosen.trace
         print(f"{chosen.net}, {chosen.tasks} tasks, T={steps}{how}: {cells}")
         for one, other in (("all", "unrolled"), ("segments", "all")):
@@ -286,9 +327,12 @@ def main() -> None:
     mem.set_defaults(run=memory)
     mem.add_argument("--engines", nargs="+", default=[*OURS, *PEERS], choices=[*OURS, *PEERS])
     mem.add_argument("--peers", help="the Python that has higher and torchopt")
-    mem.add_argument("--limit", type=float, default=8.0, help="GiB of address space a process may take")
-    mem.add_argument("--patience", type=float, default=600.0, help="seconds a process may take")
     mem.add_argument("--figure", help="a PNG to write")
+    expect = commands.add_parser("expected")
+    expect.set_defaults(run=expected)
+    for command in (mem, expect):
+        command.add_argument("--limit", type=float, default=8.0, help="GiB that a process may take more")
+        command.add_argument("--patience", type=float, default=600.0, help="seconds a process may take")
     clock = commands.add_parser("time")
     clock.set_defaults(run=timed)
     clock.add_argument("--tasks", type=int, default=4)
@@ -297,7 +341,7 @@ def main() -> None:
     clock.add_argument("--clock", choices=["wall", "cpu"], default="wall")
     clock.add_argument("--trace", action="store_true", help="replay traces instead of compiling them")
     clock.add_argument("--compile", action="store_true")
-    for command, steps in ((mem, [1, 10, 100, 1000]), (clock, [5])):
+    for command, steps in ((mem, [1, 10, 100, 1000]), (expect, [10, 100]), (clock, [5])):
         command.add_argument("--net", choices=["mlp", "conv4"], default="mlp")
         command.add_argument("--steps", type=int, nargs="+", default=steps)
     chosen = parser.parse_args()

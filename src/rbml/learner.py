@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -19,7 +19,7 @@ from rbml.binding import Bound, Plan, Statistics, check_statistics, head_layer
 from rbml.checks import Loss, check_batch, check_episodes, explained
 from rbml.compiled import Compiled
 from rbml.errors import UsageError
-from rbml.hypergrad import Adjoint, Hypergradient, MetaGradient
+from rbml.hypergrad import Adjoint, Hypergradient, Implicit, MetaGradient
 from rbml.inner import Inner, roll, step
 from rbml.strategy import Part, Strategy, chain, sgd
 from rbml.tasks import Batch, Episodes
@@ -184,42 +184,53 @@ class Learner(nn.Module):
 
     # ------------------------------------------------------------------------------------------------ across tasks
 
-    def meta_gradient(self, episodes: Episodes) -> MetaGradient:
+    def meta_gradient(self, episodes: Episodes, warm: Tree | None = None) -> MetaGradient:
         """Return the mean query loss over the tasks and its derivative with respect to every parameter of the learner.
+
+        Args:
+            episodes: the tasks.
+            warm: where the solver of ``Implicit`` begins, for a learner that sees the same tasks again and again:
+                ``{}`` at first, then ``under(result.info, "solution.")`` of the last call. ``None`` begins at zero.
 
         Returns:
             ``grads`` is named as ``named_parameters()``; ``aux`` has ``loss`` ``(B,)`` and ``prediction``
-            ``(B, n, ...)``.
+            ``(B, n, ...)``; ``info``, what the engine has to say for itself, has the tasks in front.
 
         Raises:
-            UsageError: if the episodes do not fit the model.
+            UsageError: if the episodes do not fit the model, or ``warm`` does not fit the engine.
             BlindError: if the engine cannot see a parameter.
         """
         check_episodes(episodes, self.ways, self._dtype(), self._predict(self.ways))
         m = {name: leaf.detach() for name, leaf in self.named_parameters() if leaf.requires_grad}
 
         weights = self._step_weights(episodes.query.x.device)
+        engine: Any = self.hypergradient
+        if warm is not None and not isinstance(engine, Implicit):
+            raise UsageError(f"warm= is for the engine Implicit, and this is {engine}: leave it out")
 
         def one(m: Tree, *task: Tensor) -> tuple[Tensor, Tree, Tree]:
             support_x, support_y, query_x, query_y, *rest = task
             key = rest.pop(0) if self.strategy.random else None
+            begin = {name: rest.pop(0) for name in warm or {}}
             bound = self._bound(
                 Batch(support_x, support_y), Batch(query_x, query_y), step_weights=rest[0] if weights else None, key=key
             )
-            loss, grads, aux, info = self.hypergradient(bound.inner(), m)
+            inner = bound.inner()
+            loss, grads, aux, info = engine(inner, m) if warm is None else engine(inner, m, warm=begin)
             return loss, grads, prefixed(aux | {"loss": loss}, "aux.") | prefixed(info, "info.")
 
         keys = (
             (torch.randint(2**62, (episodes.tasks,), device=episodes.query.x.device),) if self.strategy.random else ()
         )
-        tasks, variant = (*episodes.support, *episodes.query, *keys), (self.hypergradient, self.statistics)
+        tasks = (*episodes.support, *episodes.query, *keys, *(warm or {}).values())
+        variant = (engine, self.statistics, None if warm is None else tuple(warm))
         with explained(self._predict(self.ways), self.loss, _first_task(episodes)):
             loss, grads, kept = mean_over_tasks(one, m, tasks, self.chunk, self.compiled, weights, variant)
         return MetaGradient(loss, grads, under(kept, "aux."), under(kept, "info."))
 
-    def backward(self, episodes: Episodes) -> MetaGradient:
+    def backward(self, episodes: Episodes, warm: Tree | None = None) -> MetaGradient:
         """Add the meta-gradient to ``.grad`` of the parameters, as ``loss.backward()`` does, and return it."""
-        result = self.meta_gradient(episodes)
+        result = self.meta_gradient(episodes, warm)
         for name, parameter in self.named_parameters():
             if name in result.grads:
                 grad = result.grads[name]

@@ -215,6 +215,26 @@ def test_a_warm_start_goes_on_where_the_last_solution_ended(error: Errors) -> No
     assert error(under(first.info, "solution.theta."), {"w": torch.zeros(N).double()}) > 0
 
 
+def test_a_learner_begins_each_task_where_its_last_solution_ended(pictures: Callable[..., Episodes]) -> None:
+    rules = chain(proximal(0.5), sgd(0.3))
+    learner = Learner(models.MLP(4, 3, (5,), nn.Tanh).double(), rules, 30, chunk=2)
+    learner.hypergradient = Implicit(ConjugateGradient(2))
+    episodes = pictures(tasks=3, shape=(4,))
+    cold = learner.meta_gradient(episodes)
+    result = learner.meta_gradient(episodes, warm={})
+    assert all(torch.equal(grad, result.grads[name]) for name, grad in cold.grads.items())
+    for _ in range(3):
+        before, result = result, learner.backward(episodes, warm=under(result.info, "solution."))
+        assert bool((result.info["residual"] < 0.7 * before.info["residual"]).all()), "each of the three tasks"
+    learner.hypergradient = Implicit(ConjugateGradient(40))
+    truth = learner.meta_gradient(episodes).grads
+    near, far = (norm({k: one.grads[k] - truth[k] for k in truth}) for one in (result, cold))
+    assert near < 0.3 * far
+    learner.hypergradient = Unrolled()
+    with pytest.raises(UsageError, match="warm= is for the engine Implicit"):
+        learner.meta_gradient(episodes, warm={})
+
+
 # ------------------------------------------------------------------------------------------------------ what it cannot
 
 
