@@ -22,6 +22,7 @@ from torch import nn
 
 from rbml import Episodes, Learner, algorithms, data
 from rbml.models import Conv4
+from rbml.strategy import Strategy, chain, kronecker, prototype, sgd
 from rbml.tasks import FewShot, Supervised, generator
 from rbml.training.evaluator import accuracy
 
@@ -46,6 +47,8 @@ PRESETS: dict[str, dict[str, Any]] = {
     "protomaml": {"lr": 0.4, "steps": 1},
     "r2d2": {},
 }
+OWN: dict[str, Strategy] = {"protomaml, kronecker": chain(prototype(), kronecker(), sgd(0.4))}
+"""Strategies that are no preset, with one inner step."""
 
 
 def fitted(learner: Learner, tasks: Tasks, minutes: float, batches: int = TASKS) -> int:
@@ -88,7 +91,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=3)
     parser.add_argument("--episodes", type=int, default=200)
-    parser.add_argument("--only", nargs="*", default=[*PRESETS, "finetune", "scratch", "centroid", "neighbour"])
+    parser.add_argument("--only", nargs="*", default=[*PRESETS, *OWN, "finetune", "scratch", "centroid", "neighbour"])
     parser.add_argument("--data-root", default=os.environ.get("RBML_DATA"))
     chosen = parser.parse_args()
     torch.set_num_threads(1)
@@ -103,6 +106,9 @@ def main() -> None:
         if name in PRESETS:
             preset: Callable[..., Learner] = algorithms.ALL[name.partition(" (")[0]]
             learner = preset(Conv4(WAYS), chunk=TASKS, **PRESETS[name])
+            row(name, fitted(learner, training, chosen.minutes), learner, held_out)
+        elif name in OWN:
+            learner = Learner(Conv4(WAYS), OWN[name], steps=1, chunk=TASKS)
             row(name, fitted(learner, training, chosen.minutes), learner, held_out)
         elif name == "finetune":
             body, steps = pretrained(Supervised(arrays, batch=128), chosen.minutes)

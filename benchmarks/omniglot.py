@@ -1,11 +1,12 @@
 """Train on Omniglot as the papers do, and measure on 1,000 test tasks.
 
     python benchmarks/omniglot.py five      # 5-way 1-shot, about half an hour on 2 cores
-    python benchmarks/omniglot.py twenty    # 20-way 1-shot, hours
+    python benchmarks/omniglot.py twenty    # 20-way 1-shot, about two hours
 
-Needs Omniglot under $RBML_DATA (or the network). A run that was stopped goes on where it was. Prints the machine's
-speed, the training time from the journal, and the tables of ``rbml evaluate`` with the papers' one query a class and
-with five.
+Five ways: Meta-SGD. Twenty ways: Proto-MAML with the preconditioner of Meta-Curvature, the best learned strategy of
+``benchmarks/algorithms.py``. Needs Omniglot under $RBML_DATA (or the network). A run that was stopped goes on where it
+was. Prints the machine's speed, the training time from the journal, and the tables of ``rbml evaluate`` with the
+papers' one query a class and with five.
 """
 
 from __future__ import annotations
@@ -22,10 +23,13 @@ import torch
 
 from rbml.training import RunFolder
 
-RATES = ["--split", "vinyals-1200", "--algorithm", "meta_sgd", "--lr", "0.4", "--outer-lr", "4e-3", "--compile"]
+COMMON = ["--split", "vinyals-1200", "--lr", "0.4", "--steps", "1", "--outer-lr", "4e-3", "--compile"]
 SETTINGS = {
-    "five": [*RATES, "--ways", "5", "--tasks", "16", "--meta-steps", "4000"],
-    "twenty": [*RATES, "--ways", "20", "--tasks", "8", "--queries", "1", "--meta-steps", "20000"],
+    "five": ["--algorithm", "meta_sgd", "--ways", "5", "--tasks", "16", "--meta-steps", "4000"],
+    "twenty": [
+        *("--algorithm", "protomaml", "--set", "strategy=prototype, kronecker, sgd"),
+        *("--ways", "20", "--tasks", "8", "--queries", "1", "--meta-steps", "7500"),
+    ],
 }
 
 
@@ -51,7 +55,7 @@ def main() -> None:
     print(f"{machine}: {gflops():.0f} GFLOP/s in float32 before")
 
     rbml = [sys.executable, "-m", "rbml.cli"]
-    settings = [*SETTINGS[chosen.setting], *(["--meta-steps", chosen.meta_steps] if chosen.meta_steps else [])]
+    settings = [*COMMON, *SETTINGS[chosen.setting], *(["--meta-steps", chosen.meta_steps] if chosen.meta_steps else [])]
     subprocess.run([*rbml, "train", "omniglot", *settings, "--resume", str(run)], check=True)
     seconds = sum(line["seconds"] for line in RunFolder(run).lines())
     print(f"training: {seconds / 60:.1f} minutes, {gflops():.0f} GFLOP/s after")
