@@ -47,6 +47,7 @@ EXPECTED = {
     "unrolled": "Unrolled()",
     "all": "Adjoint()",
     "segments": "Adjoint(store='segments')",
+    "reverse": "Adjoint(store='reverse')",
     "exact": "Adjoint(store='reverse', exact=True)",
     "forward": "Forward()",
 }

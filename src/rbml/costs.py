@@ -19,7 +19,7 @@ from torch import Tensor, func
 
 from rbml.autodiff import Mode, grad_product
 from rbml.errors import BlindError, RbmlError
-from rbml.hypergrad import Adjoint, Evolution, FirstOrder, Forward, Hypergradient, Implicit, Reptile, Unrolled
+from rbml.hypergrad import Adjoint, Evolution, FirstOrder, Forward, Hypergradient, Implicit, Reptile, Sama, Unrolled
 from rbml.inner import Carry, Inner
 from rbml.learner import Learner
 from rbml.tasks import Batch, Episodes
@@ -200,9 +200,17 @@ def _costs(size: Size) -> list[tuple[str, Hypergradient, bool, float, float]]:
             14 * size.carry + steps * size.theta / 100 + pass_,  # as docs/results.md has it
             max(steps * size.exact, 1.2 * (2 * once + second)),  # not below what it surely does
         ),
+        (
+            "Adjoint(store='reverse')",
+            Adjoint(store="reverse"),
+            False,  # it drifts
+            5 * size.carry + pass_,
+            2 * once + second,
+        ),
         ("Forward()", Forward(limit=max(size.meta, 1)), True, tangents, once + size.meta * second),
         ("FirstOrder()", FirstOrder(), False, steps * (size.carry + size.theta) + size.activations, once),
         ("Implicit()", Implicit(), False, pass_ + 6 * size.theta, once + solver * size.product),
+        ("Sama()", Sama(), False, pass_ + 5 * size.theta, once + 4 * size.gradient),
         ("Reptile()", Reptile(), False, 2 * size.carry + size.activations, once),
         ("Evolution()", Evolution(), False, 2 * pairs * (size.carry + size.activations), 2 * pairs * once),
     ]
