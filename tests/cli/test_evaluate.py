@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from rbml import algorithms
 from rbml.tasks import generator, task_seeds
 from rbml.training import RunFolder
 
@@ -123,3 +124,16 @@ def test_real_sources(
     found = json.loads(result.out)
     assert (found["ways"], found["tasks"], found["part"]) == (ways, source, "test")
     assert torch.tensor([score["mean"] for score in found["accuracy"]["inductive"]]).isfinite().all()
+
+
+def test_baselines_are_measured_on_the_same_tasks(run: RunFolder, rbml: Callable) -> None:
+    options = ("evaluate", run.path, "--episodes", "4", "--ways", "4", "--shots", "2", "--seed", "3")
+    found = json.loads(rbml(*options, "--baselines", "--json").out)["baselines"]
+    tasks = run.recipe().build_tasks("test", ways=4, shots=2)
+    episodes = tasks.draw(task_seeds(4, generator(3, 2)))
+    assert found["nearest centroid"]["mean"] == pytest.approx(float(algorithms.nearest_centroid(episodes).mean()))
+    assert found["nearest neighbour"]["mean"] == pytest.approx(float(algorithms.nearest_neighbour(episodes).mean()))
+    assert 0 <= found["from scratch"]["mean"] <= 1 and found["from scratch"]["tasks"] == 4
+    shown = rbml(*options, "--baselines").out
+    assert all(name in shown for name in found) and "30 steps with momentum" in shown
+    assert "baselines" not in json.loads(rbml(*options, "--json").out)

@@ -4,22 +4,17 @@ from __future__ import annotations
 
 import shlex
 from dataclasses import replace
-from itertools import islice
 from pathlib import Path
 
 import click
-import torch
 
-from rbml import algorithms
+from rbml.cli.baselines import SCRATCH, baselines
 from rbml.cli.evaluate import keep, measure
-from rbml.cli.show import bar, console, percent, table
+from rbml.cli.show import console, percent, table
 from rbml.cli.train import meta_train
 from rbml.errors import UsageError
 from rbml.reports import write_report
-from rbml.tasks import FewShot, generator
 from rbml.training import Recipe, RunFolder, Score
-from rbml.training.evaluator import accuracy, draw
-from rbml.training.recipe import START, TEST
 
 RECIPE = Recipe(
     data="glyphs",
@@ -31,7 +26,8 @@ RECIPE = Recipe(
     validate_every=100,
     save_every=50,
 )
-QUERIES, FEW = 10, 50
+QUERIES = 10
+OTHERS = ("from scratch", "nearest neighbour")
 
 
 @click.command("demo")
@@ -51,13 +47,10 @@ def command(run: Path, meta_steps: int | None, episodes: int) -> None:
     rows = [_row(folder, recipe, source, shots, episodes) for source in ("glyphs", "digits") for shots in (1, 5)]
     table(
         f"accuracy in %, mean ± 95 % interval over {episodes} tasks, 5 ways, {QUERIES} queries a class, inductive",
-        ["tasks", "learned learner", "from scratch", "nearest neighbour"],
+        ["tasks", "learned learner", *OTHERS],
         rows,
     )
-    console.print(
-        f"Learned learner: {recipe.algorithm}, one gradient step. From scratch: the same network from random weights, "
-        f"30 steps with momentum on the same examples (first {FEW} tasks). Nearest neighbour: on pixels."
-    )
+    console.print(f"Learned learner: {recipe.algorithm}, one gradient step. {SCRATCH} Nearest neighbour: on pixels.")
     console.print("3. Pictures")
     tasks = recipe.build_tasks("test", data="digits", shots=5, queries=QUERIES)
     for path in write_report(folder, tasks, seed=0):
@@ -81,26 +74,8 @@ def _row(folder: RunFolder, recipe: Recipe, source: str, shots: int, episodes: i
     result = measure(learner, tasks, episodes, recipe.seed)
     keep(folder, result | {"tasks": source, "part": "test", "name": f"{source}-{recipe.ways}w{shots}s{QUERIES}q"})
     learned = Score(**result["accuracy"]["inductive"][-1])
-    fresh, near = baselines(recipe, tasks, episodes)
-    return [f"{NAMES[source]}, {shots}-shot", percent(learned), percent(fresh), percent(near)]
+    others = baselines(recipe, tasks, episodes, recipe.seed)
+    return [f"{NAMES[source]}, {shots}-shot", percent(learned), *(percent(others[name]) for name in OTHERS)]
 
 
 NAMES = {"glyphs": "glyphs, held-out classes", "digits": "real handwritten digits"}
-
-
-def baselines(recipe: Recipe, tasks: FewShot, episodes: int) -> tuple[Score, Score]:
-    """Return training from scratch and the nearest neighbour on the tasks that :func:`measure` draws.
-
-    Training from scratch is slow: it is measured on the first ``FEW`` of them.
-    """
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(generator(recipe.seed, START).initial_seed())
-        learner = algorithms.scratch(recipe.build_model(), chunk=recipe.chunk)
-    near = [algorithms.nearest_neighbour(part) for part in draw(tasks, episodes, recipe.chunk, recipe.seed, TEST)]
-    fresh, few = [], min(episodes, FEW)
-    with bar(few, what="training from scratch") as progress:
-        for part in islice(draw(tasks, episodes, 10, recipe.seed, TEST), -(-few // 10)):
-            last = learner.evaluate(part, "inductive", each_step=False)
-            fresh.append(accuracy(last.prediction, part.query.y))
-            progress.advance(progress.task_ids[0], part.tasks)
-    return Score.of(torch.cat(fresh)), Score.of(torch.cat(near))

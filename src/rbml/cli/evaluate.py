@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from rbml.cli.baselines import SCRATCH, baselines
 from rbml.cli.options import absolute
 from rbml.cli.show import bar, console, keep_memory, percent, table
 from rbml.data import PARTS
@@ -42,6 +43,7 @@ from rbml.training.recipe import TEST
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Which tasks.")
 @click.option("--which", type=click.Choice(["best", "last"]), default="best", help="Checkpoint.  [default: best]")
 @click.option("--data-root", metavar="PATH", help="Where data is looked for.  [default: the run's]")
+@click.option("--baselines", "honest", is_flag=True, help="Also from scratch, nearest centroid and neighbour.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(
     run: Path,
@@ -50,6 +52,7 @@ def command(
     episodes: int,
     seed: int,
     which: str,
+    honest: bool,
     as_json: bool,
     **changes: Any,
 ) -> None:
@@ -61,7 +64,7 @@ def command(
     \b
     rbml evaluate runs/omniglot-5w1s-maml
     rbml evaluate runs/omniglot-5w1s-maml --tasks quickdraw --ways 10
-    rbml evaluate runs/omniglot-5w1s-maml --tasks folder:my_pictures
+    rbml evaluate runs/omniglot-5w1s-maml --tasks folder:my_pictures --baselines
     """  # noqa: D301  \b is click's
     keep_memory()
     folder = RunFolder(run)
@@ -79,6 +82,9 @@ def command(
     result["name"] = f"{name}-{tasks.ways}w{tasks.shots}s{tasks.queries}q" + (
         f"-{part}" if part in ("train", "val") else ""
     )
+    if honest:
+        found = baselines(folder.recipe(), tasks, episodes, seed)
+        result["baselines"] = {other: asdict(score) for other, score in found.items()}
     keep(folder, result)
     if as_json:
         click.echo(json.dumps(result, indent=2))
@@ -127,3 +133,7 @@ def show(result: dict[str, Any]) -> None:
     setting += f", {result['episodes']} tasks"
     console.print(result["about"])
     table(f"accuracy in %, mean ± 95 % interval: {setting}", ["inner steps", *result["accuracy"]], rows)
+    if "baselines" in result:
+        rows = [[name, percent(Score(**score)), str(score["tasks"])] for name, score in result["baselines"].items()]
+        table("without learning across tasks", ["baseline", "accuracy", "tasks"], rows)
+        console.print(f"{SCRATCH} Nearest centroid, nearest neighbour: on pixels.")

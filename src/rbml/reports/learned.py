@@ -32,6 +32,7 @@ UNITS = {
     "warmup.start": "share of the rate",
     "inverse_time.rate": "1 / step",
     "label_smoothing.rate": "share of the label",
+    "dropout.rate": "share dropped",
     "l1.strength": "loss / |weight|",
     "confidence.strength": "loss / nat",
     "clip_value.limit": "size of an element",
