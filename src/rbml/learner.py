@@ -63,7 +63,8 @@ class Learner(nn.Module):
             too (``"running"``).
         chunk: how many tasks are vectorised at once; it bounds memory.
         compile: compile the meta-gradient when it is first taken, and again for other shapes: a minute, then faster.
-            It needs a C++ compiler; options that are changed later are not seen.
+            Results that would be computed twice are kept, up to 256 MiB (``rbml.compiled.KEPT``). It needs a C++
+            compiler; options that are changed later are not seen.
         stepwise: parameters that have a value of their own for every inner step and for the queries after the last one:
             learned across tasks, not adapted. MAML++'s batch norm: ``"*.norm.*"``.
         reset: adapted parameters whose start is the model's own, not learned: context parameters.
