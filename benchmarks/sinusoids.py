@@ -6,7 +6,8 @@
 Protocol of CAVIA (Zintgraf et al. 2019, arXiv:1810.03642, section 5.1, and its code): a network of 1-40-40-1 with
 ReLU and five additional inputs (learned and adapted like the rest; by cavia from zero, and nothing else), 25 tasks an
 outer step, one inner step, as many query as support points while training, 50,000 outer steps of Adam from 1e-3; here
-with a cosine to zero (``CLIPPED`` has an exception). Each is measured on 1,000 new tasks with 100 query points: mean squared error, 95 % interval.
+with a cosine to zero (``CLIPPED`` has an exception). Each is measured on 1,000 new tasks with 100 query points: mean
+squared error, 95 % interval.
 """
 
 from __future__ import annotations
