@@ -25,6 +25,7 @@ from __future__ import annotations
 import argparse
 import gc
 import json
+import math
 import os
 import resource
 import statistics
@@ -243,14 +244,15 @@ def expected(chosen: argparse.Namespace) -> None:
 
 
 def agree(table: dict[str, dict[int, dict[str, Any]]]) -> None:
-    """Print how far the derivatives by the learning rate are apart."""
+    """Print how far the derivatives by the learning rate are from the median, and which are no numbers."""
     for steps in next(iter(table.values())):
         found = {name: row[steps]["by_rate"] for name, row in table.items() if "by_rate" in row[steps]}
-        if len(found) > 1:
-            middle = statistics.median(found.values())
-            apart = {name: abs(value / middle - 1) for name, value in found.items()}
-            worst = max(apart, key=lambda name: apart[name])
-            print(f"T={steps}: derivatives by the rate agree to {apart[worst]:.1e} (the farthest: {worst})")
+        numbers = {name: value for name, value in found.items() if math.isfinite(value)}
+        lost = "".join(f"; {name} has none" for name in found if name not in numbers)
+        if len(numbers) > 1:
+            middle = statistics.median(numbers.values())
+            apart = ", ".join(f"{name} {abs(value / middle - 1):.0e}" for name, value in numbers.items())
+            print(f"T={steps}: derivatives by the rate, from their median: {apart}{lost}")
 
 
 def figure(table: dict[str, dict[int, dict[str, Any]]], chosen: argparse.Namespace) -> None:
