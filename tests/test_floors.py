@@ -25,6 +25,7 @@ FLOORS: dict[str, int] = {
     "rbml.autodiff": 2,
     "rbml.operators": 2,
     "rbml.functional": 2,
+    "rbml.compiled": 2,
     "rbml.hypergrad": 3,
     "rbml.checks": 3,
     "rbml.binding": 3,
