@@ -39,6 +39,7 @@ FLOORS: dict[str, int] = {
     "rbml.cli": 8,
 }
 BESIDE: dict[str, set[str]] = {
+    "rbml.autodiff": {"rbml.compiled"},
     "rbml.inner": {"rbml.autodiff"},
     "rbml.functional": {"rbml.autodiff", "rbml.operators"},
     "rbml.tasks": {"rbml.data"},
