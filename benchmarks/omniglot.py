@@ -3,10 +3,10 @@
     python benchmarks/omniglot.py five      # 5-way 1-shot, about half an hour on 2 cores
     python benchmarks/omniglot.py twenty    # 20-way 1-shot, about two hours
 
-Five ways: Meta-SGD. Twenty ways: prototypical networks, the best of ``benchmarks/algorithms.py``, trained with sixty ways
-as their paper does. Needs Omniglot under $RBML_DATA (or the network). A run that was stopped goes on where it
-was. Prints the machine's speed, the training time from the journal, and the tables of ``rbml evaluate`` with the
-papers' one query a class and with five.
+Five ways: Meta-SGD. Twenty ways: prototypical networks, the best of ``benchmarks/algorithms.py``, trained with sixty
+ways as their paper does. Needs Omniglot under $RBML_DATA (or the network). A run that was stopped goes on where it was.
+Prints the machine's speed, the training time from the journal, and the tables of ``rbml evaluate`` with the papers' one
+query a class and with five.
 """
 
 from __future__ import annotations
