@@ -138,13 +138,38 @@ def test_batch_norm_by_given_statistics_has_a_derivative_by_them(dims: int, affi
     assert torch.autograd.gradcheck(run, inputs, check_forward_ad=True, check_batched_grad=True, fast_mode=True)
 
 
-def test_batch_norm_by_the_batch_is_untouched() -> None:
+@pytest.mark.parametrize("affine", [False, True])
+@pytest.mark.parametrize("dims", [0, 1, 2])
+def test_batch_norm_by_the_batch_has_forward_derivatives_of_forward_derivatives(dims: int, affine: bool) -> None:
+    shape = (5, 3, *[2] * dims)
+    x, direction, weights = (torch.randn(shape, dtype=torch.float64) for _ in range(3))
+    weight, bias = (torch.rand(3, dtype=torch.float64) + 0.5 if affine else None for _ in range(2))
+
+    def run(x: Tensor) -> Tensor:
+        with Differentiable():
+            return F.batch_norm(x, None, None, weight, bias, training=True, eps=1e-3)
+
+    assert torch.allclose(run(x), F.batch_norm(x, None, None, weight, bias, training=True, eps=1e-3), rtol=1e-12)
+    inputs = (x.clone().requires_grad_(),)
+    assert torch.autograd.gradcheck(run, inputs, check_forward_ad=True, check_batched_grad=True, fast_mode=True)
+
+    def slope(x: Tensor) -> Tensor:
+        return func.jvp(lambda x: (torch.sin(run(x)) * weights).sum(), (x,), (direction,))[1]
+
+    along, step = func.jvp(slope, (x,), (direction,))[1], 1e-5 * direction
+    assert torch.allclose(along, (slope(x + step) - slope(x - step)) / 2e-5, rtol=1e-6)
+
+
+def test_batch_norm_that_counts_or_must_fail_is_untouched() -> None:
     x, mean, var = torch.randn(5, 3), torch.zeros(3), torch.ones(3)
     expected = F.batch_norm(x, mean.clone(), var.clone(), training=True)
+    half = F.batch_norm(x.bfloat16(), None, None, training=True)
     with Differentiable():
         assert torch.equal(F.batch_norm(x, mean, var, training=True), expected)
         assert float(mean.abs().sum()) > 0, "with running statistics it updates them, as PyTorch does"
-        assert torch.equal(F.batch_norm(x, None, None, training=True), expected)
+        assert torch.equal(F.batch_norm(x.bfloat16(), None, None, training=True), half)
+        with pytest.raises(ValueError, match="more than 1 value per channel"):
+            F.batch_norm(x[:1], None, None, training=True)
 
 
 def test_nothing_else_is_touched_and_nothing_outlives_the_context() -> None:

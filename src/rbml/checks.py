@@ -61,7 +61,7 @@ def _check_values(batch: Batch, ways: int | None, dtype: torch.dtype, predict: P
     if y.dtype != torch.int64:
         raise UsageError(f"the labels are {y.dtype}: classes are torch.int64, use y.long(); other targets are floats")
     if ways is None:
-        ways = _outputs(predict, x if y.dim() == 1 else x[0])
+        ways = _outputs(predict, (x if y.dim() == 1 else x[0])[:2])
     low, high = int(y.min()), int(y.max())
     if low < 0 or high >= ways:
         raise UsageError(f"labels must be 0 .. {ways - 1} for a head of {ways} classes, but go from {low} to {high}")
