@@ -3,8 +3,8 @@
 The adjoint sweep takes a forward derivative of a gradient, vectorised over tasks. A few common operators do not have
 it: ``F.mse_loss`` (PyTorch writes into an immutable zero, and crashes where the step is traced), the mean of
 ``F.smooth_l1_loss`` (it crashes too), ``F.huber_loss``, ``F.soft_margin_loss``. Fused attention has no second
-derivative of any kind. ``F.batch_norm`` has no derivative by statistics that it is given, and with those of the batch a
-forward derivative of a forward derivative that is silently wrong; written out it is faster, too. Inside
+derivative of any kind. ``F.batch_norm`` has no derivative by statistics that it is given; with those of the batch it is
+replaced by :mod:`rbml.batch_norm`. Inside
 :class:`Differentiable` each is the same function of the same arguments, made of operators that have every derivative;
 nothing else is touched.
 """
@@ -19,6 +19,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
+
+from rbml.batch_norm import batch_norm
 
 
 def _reduced(each: Tensor, reduction: str) -> Tensor:
@@ -64,22 +66,18 @@ def _batch_norm(
     eps: float = 1e-5,
     **rest: Any,
 ) -> Tensor:
-    by_batch = training or running_mean is None or running_var is None
-    counts_itself = training and running_mean is not None  # it updates what it is given
-    alone = input.dim() < 2 or input.numel() == input.shape[1]  # an error, which PyTorch words
-    if by_batch and (counts_itself or alone or input.dtype not in {torch.float32, torch.float64}):
-        return F.batch_norm(
-            input, running_mean, running_var, weight=weight, bias=bias, training=training, eps=eps, **rest
-        )
+    if training or running_mean is None or running_var is None:
+        updates = training and running_mean is not None
+        too_few = input.dim() < 2 or input.numel() == input.shape[1]  # an error, which PyTorch words
+        if updates or too_few or input.dtype not in {torch.float32, torch.float64}:
+            return F.batch_norm(
+                input, running_mean, running_var, weight=weight, bias=bias, training=training, eps=eps, **rest
+            )
+        return batch_norm(input, weight, bias, eps)
+    scale = torch.rsqrt(running_var + eps) * (1 if weight is None else weight)
+    shift = (0 if bias is None else bias) - running_mean * scale
     shape = (-1,) + (1,) * (input.dim() - 2)
-    if running_mean is None or running_var is None or by_batch:
-        axes = [axis for axis in range(input.dim()) if axis != 1]
-        centred = input - input.mean(axes, keepdim=True)
-        scale = torch.rsqrt((centred * centred).mean(axes) + eps)  # var_mean is several times slower on a CPU
-    else:
-        centred, scale = input - running_mean.view(shape), torch.rsqrt(running_var + eps)
-    scale = (scale if weight is None else scale * weight).view(shape)
-    return centred * scale if bias is None else torch.addcmul(bias.view(shape), centred, scale)
+    return input * scale.view(shape) + shift.view(shape)
 
 
 def _unfused(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -229,7 +229,9 @@ def test_what_the_machine_does(
 
 def test_an_interrupt_before_training(trained: Path, rbml: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("rbml.training.run_folder.RunFolder.learner", lambda *arguments: signal.raise_signal(2))
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
     result = rbml("evaluate", trained)
+    signal.signal(signal.SIGINT, before)
     assert (result.code, result.err.strip()) == (130, "rbml: interrupted")
 
 
