@@ -39,7 +39,7 @@ def batch_norm(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
     """
     weight = x.new_ones(x.shape[1]) if weight is None else weight
     bias = x.new_zeros(x.shape[1]) if bias is None else bias
-    if _nested():
+    if _written_out():
         centred, r = _statistics(x, eps)
         return centred * (r * _wide(weight, x)) + _wide(bias, x)
     y: Tensor = _Normalise.apply(x, weight, bias, eps)[0]  # type: ignore[no-untyped-call]
@@ -50,7 +50,7 @@ def _gradient(
     g: Tensor, x: Tensor, weight: Tensor, mean: Tensor, r: Tensor, eps: float
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return the derivatives by x, weight and bias, where g is the one by y; mean and r are known from before."""
-    if _nested():
+    if _written_out():
         centred, r = _statistics(x, eps)
         along = _mean(g * centred) * r
         by_x = r * _wide(weight, x) * (g - _mean(g) - centred * r * along)
@@ -59,13 +59,15 @@ def _gradient(
     return by_x, by_weight, by_bias
 
 
-def _nested() -> bool:
-    """Say whether a forward derivative of a forward derivative is being taken.
+def _written_out() -> bool:
+    """Say whether only ordinary operators will do.
 
-    There PyTorch calls the ``jvp`` of a :class:`torch.autograd.Function` without the outer of the two, and the result
-    is silently wrong (pytorch/pytorch#197867).
+    - In a forward derivative of a forward derivative PyTorch calls the ``jvp`` of a :class:`torch.autograd.Function`
+      without the outer of the two, and the result is silently wrong (pytorch/pytorch#197867).
+    - While a step is traced (:mod:`rbml.compiled`) PyTorch takes no such function; the compiler fuses what comes out.
     """
-    return sum(level.key() == TransformType.Jvp for level in get_interpreter_stack() or ()) > 1
+    levels = [level.key() for level in get_interpreter_stack() or ()]
+    return levels.count(TransformType.Jvp) > 1 or TransformType.Functionalize in levels
 
 
 class _Normalise(Function):
