@@ -9,11 +9,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, func
 
+from rbml import batch_norm as module
 from rbml.batch_norm import batch_norm
 
 SHAPES = [(6, 4), (5, 4, 3), (3, 4, 2, 2)]
 Point = tuple[Tensor, Tensor, Tensor]
 Norm = Callable[[Tensor, Tensor, Tensor], Tensor]
+
+
+@pytest.fixture(autouse=True, params=["large", "small"])
+def size(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    if request.param == "large":
+        monkeypatch.setattr(module, "LARGE", 0)
 
 
 def draw(shape: tuple[int, ...], seed: int, lead: tuple[int, ...] = ()) -> Point:

@@ -12,7 +12,7 @@ from twice as many passes over the activations as it needs. Here, with means ove
 
 are computed by PyTorch's kernels, and their derivatives, linear combinations of at most four tensors with a number a
 channel, as such. Only x (and g) are kept for them. The derivatives are ordinary code of ordinary operators, so that
-they can be differentiated again.
+they can be differentiated again. A small batch is normalised by ordinary operators from the start.
 """
 
 from __future__ import annotations
@@ -23,6 +23,9 @@ import torch
 from torch import Tensor
 from torch._C._functorch import TransformType, get_interpreter_stack
 from torch.autograd import Function
+
+LARGE = 2**19
+"""From how many values on memory matters more than the millisecond that derivatives of its own cost."""
 
 Saved = Any
 """The context of a :class:`torch.autograd.Function`."""
@@ -39,9 +42,9 @@ def batch_norm(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
     """
     weight = x.new_ones(x.shape[1]) if weight is None else weight
     bias = x.new_zeros(x.shape[1]) if bias is None else bias
-    if _written_out():
+    if x.numel() < LARGE or _written_out():
         centred, r = _statistics(x, eps)
-        return centred * (r * _wide(weight, x)) + _wide(bias, x)
+        return torch.addcmul(_wide(bias, x), centred, r * _wide(weight, x))
     y: Tensor = _Normalise.apply(x, weight, bias, eps)[0]  # type: ignore[no-untyped-call]
     return y
 
