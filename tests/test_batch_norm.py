@@ -91,6 +91,28 @@ def test_over_tasks_it_is_the_loop_over_them(second: Callable[..., Callable[...,
         assert same(tuple(leaf[task] for leaf in stacked), one)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("dims", [(0, None, None), (None, 0, None), (None, None, 0), (2, 0, 1)])
+@pytest.mark.parametrize("inner", [False, True])
+def test_over_tasks_of_which_some_leaves_are_shared(dims: tuple[int | None, ...], inner: bool) -> None:
+    point = draw((3, 4, 2), 0)
+    stacked = [
+        leaf if at is None else torch.stack([leaf, 2 * leaf + 1], at) for leaf, at in zip(point, dims, strict=True)
+    ]
+
+    def run(x: Tensor, weight: Tensor, bias: Tensor) -> Point:
+        return gradient(ours)(x, weight, bias)
+
+    over = func.vmap(run, in_dims=dims)
+    if inner:
+        over = func.vmap(over, in_dims=(0, None, None))
+        stacked[0] = torch.stack([stacked[0], -stacked[0]])
+    found = over(*stacked)
+    for task in range(2):
+        own = [leaf if at is None else 2 * leaf + 1 if task else leaf for leaf, at in zip(point, dims, strict=True)]
+        mine = tuple(leaf[0, task] if inner else leaf[task] for leaf in found)
+        assert same(mine, gradient(theirs)(*own))  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("third", [forward, reverse])
 @pytest.mark.parametrize("second", [forward, reverse])
 def test_third_derivatives(
@@ -123,6 +145,22 @@ def test_forward_derivatives_of_forward_derivatives() -> None:
     assert torch.allclose(found, (ahead - behind) / 2e-5, rtol=1e-7)
     wrong = func.jvp(lambda *point: func.jvp(loss(theirs), point, direction)[1], point, direction)[1]
     assert not torch.allclose(found, wrong, rtol=1e-5), "PyTorch's own is right now: rbml.batch_norm is only faster"
+
+
+@pytest.mark.parametrize("among", [(0,), (1,), (2,), (0, 2), (1, 2)])
+def test_derivatives_by_some_of_the_leaves(among: tuple[int, ...]) -> None:
+    point, direction = draw((3, 4, 2), 0), draw((3, 4, 2), 1)
+
+    def of(norm: Norm) -> Callable[..., Tensor]:
+        return lambda *some: loss(norm)(*(some[among.index(i)] if i in among else point[i] for i in range(3)))
+
+    some, along = tuple(point[i] for i in among), tuple(direction[i] for i in among)
+    everywhere = tuple(range(len(among)))
+    for which in (lambda f: func.jvp(f, some, along), lambda f: func.jvp(func.grad(f, everywhere), some, along)):
+        for found, truth in zip(which(of(ours)), which(of(theirs)), strict=True):
+            assert same(*((one,) if isinstance(one, Tensor) else one for one in (found, truth)))  # type: ignore[arg-type]
+    pulled, truth = (func.vjp(func.grad(of(norm), everywhere), *some)[1](along) for norm in (ours, theirs))
+    assert same(pulled, truth)
 
 
 def test_without_weight_and_bias() -> None:
