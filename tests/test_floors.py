@@ -17,6 +17,7 @@ FLOORS: dict[str, int] = {
     "rbml.tree": 1,
     "rbml.errors": 1,
     "rbml.batch_norm": 1,
+    "rbml.max_pool": 1,
     "rbml.random": 1,
     "rbml.strategy": 2,
     "rbml.models": 2,

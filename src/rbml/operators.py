@@ -4,7 +4,7 @@ The adjoint sweep takes a forward derivative of a gradient, vectorised over task
 it: ``F.mse_loss`` (PyTorch writes into an immutable zero, and crashes where the step is traced), the mean of
 ``F.smooth_l1_loss`` (it crashes too), ``F.huber_loss``, ``F.soft_margin_loss``. Fused attention has no second
 derivative of any kind. ``F.batch_norm`` has no derivative by statistics that it is given; with those of the batch it is
-replaced by :mod:`rbml.batch_norm`. Inside
+replaced by :mod:`rbml.batch_norm`. ``F.max_pool2d`` is slow on a CPU: :mod:`rbml.max_pool`. Inside
 :class:`Differentiable` each is the same function of the same arguments, made of operators that have every derivative;
 nothing else is touched.
 """
@@ -21,6 +21,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 
 from rbml.batch_norm import batch_norm
+from rbml.max_pool import max_pool2d
 
 
 def _reduced(each: Tensor, reduction: str) -> Tensor:
@@ -92,6 +93,7 @@ def _unfused(function: Callable[..., Any]) -> Callable[..., Any]:
 
 REPLACED: Mapping[Callable[..., Any], Callable[..., Any]] = {
     F.batch_norm: _batch_norm,
+    F.max_pool2d: max_pool2d,
     F.mse_loss: _mse_loss,
     F.huber_loss: _huber_loss,
     F.smooth_l1_loss: _smooth_l1_loss,
