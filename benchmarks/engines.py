@@ -8,7 +8,7 @@
 
 ``memory``: one task, 5-way 5-shot, float32, SGD with weight decay and momentum 0.9; the derivative of the query loss by
 theta0 and the learning rate (by the learning rate and the decay with ``Forward``). Each number comes from a process of
-its own: the peak of its resident memory above what it had after one run of one step. A process that takes ``--limit``
+its own: the peak of its resident memory above what it had after one run of two steps. A process that takes ``--limit``
 GiB more than it had then, or ``--patience`` seconds, is reported as such. The peers are run by the Python of
 ``--peers`` (``python -m venv``, then ``pip install torch higher torchopt``). ``--figure`` writes a PNG (needs
 matplotlib). What the engine has to say for itself (``info``) is printed below.
@@ -169,7 +169,7 @@ def worker(engine: str, net: str, steps: int, limit: float) -> None:
     """Print the peak above the base in MiB, the seconds, the derivative by the learning rate, and the info."""
     torch.set_num_threads(1)
     run = runner(engine, net)
-    run(1)
+    run(2)  # both ways in which Adjoint differentiates a step
     gc.collect()
     most = status("VmSize") * 1024 + int(limit * 2**30)
     resource.setrlimit(resource.RLIMIT_AS, (most, most))

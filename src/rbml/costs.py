@@ -181,16 +181,17 @@ def _costs(size: Size) -> list[tuple[str, Hypergradient, bool, float, float]]:
     steps, root = size.steps, math.sqrt(max(size.steps, 1))
     once, second = steps * size.gradient, steps * size.product
     tangents = min(64, size.meta) * 2 * (size.carry + size.activations)
-    pass_ = 2 * size.activations
+    pass_, all_ = 2 * size.activations, steps * (size.carry + size.theta)
     solver, pairs = 20, Evolution().pairs
     return [
         ("Unrolled()", Unrolled(), True, steps * (size.graph + size.carry), once + second),
-        ("Adjoint()", Adjoint(), True, steps * (size.carry + size.theta) + pass_, once + second),
+        ("Adjoint()", Adjoint(), True, all_ + max(pass_, size.graph), once + second - min(steps, 1) * size.gradient),
+        ("Adjoint(keep=0)", Adjoint(keep=0), True, all_ + pass_, once + second),
         (
             "Adjoint(store='segments')",
             Adjoint(store="segments"),
             True,
-            root * (2 * size.carry + size.theta) + pass_,
+            root * (2 * size.carry + size.theta) + max(pass_, size.graph),
             2 * once + second,
         ),
         (
@@ -208,7 +209,7 @@ def _costs(size: Size) -> list[tuple[str, Hypergradient, bool, float, float]]:
             2 * once + second,
         ),
         ("Forward()", Forward(limit=max(size.meta, 1)), True, tangents, once + size.meta * second),
-        ("FirstOrder()", FirstOrder(), False, steps * (size.carry + size.theta) + size.activations, once),
+        ("FirstOrder()", FirstOrder(), False, all_ + size.activations, once),
         ("Implicit()", Implicit(), False, pass_ + 6 * size.theta, once + solver * size.product),
         ("Sama()", Sama(), False, pass_ + 5 * size.theta, once + 4 * size.gradient),
         ("Reptile()", Reptile(), False, 2 * size.carry + size.activations, once),
@@ -229,10 +230,10 @@ def _choose(rows: list[Row], budget: float) -> tuple[Row, str]:
 
 
 def _refusal(learner: Learner, episodes: Episodes, engine: Hypergradient) -> str:
-    """Return why an engine cannot be used, found by asking it about a loop of one step."""
+    """Return why an engine cannot be used, found by asking it about a short loop."""
     short = copy.copy(learner)
     short.hypergradient = engine
-    short.steps = min(learner.steps, 1)
+    short.steps = min(learner.steps, 2)  # of which Adjoint differentiates one in each of its ways
     short.step_weights = None
     if isinstance(engine, Forward | Evolution):
         return ""

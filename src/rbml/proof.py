@@ -34,7 +34,8 @@ MEANING: dict[Kind, str] = {
 _STEPS = (1e-3, 1e-4, 1e-5, 1e-6)
 _EXACT: dict[str, Hypergradient] = {
     "Adjoint()": Adjoint(),
-    "Adjoint(hvp='reverse')": Adjoint(hvp="reverse"),
+    "Adjoint(keep=0)": Adjoint(keep=0),
+    "Adjoint(hvp='reverse')": Adjoint(hvp="reverse", keep=0),
     "Adjoint(store='segments')": Adjoint(store="segments"),
 }
 

@@ -35,14 +35,19 @@ from rbml.tree import Tree
 
 EXACT: dict[str, list[Hypergradient]] = {
     "unrolled": [Unrolled()],
-    "adjoint": [Adjoint(), Adjoint(hvp="reverse"), Adjoint(store="segments")],
+    "adjoint": [Adjoint(), Adjoint(keep=0), Adjoint(hvp="reverse", keep=0), Adjoint(store="segments", keep=2)],
     "forward": [Forward(chunk=2000, limit=4000)],
 }
 UNDOING: list[Hypergradient] = [Adjoint(store="reverse")]
 """Exact engines for the problems whose steps can be undone; tests/hypergrad/test_reverse.py has ``exact=True``."""
 APPROXIMATE: dict[str, list[Hypergradient]] = {
     "first_order": [FirstOrder()],
-    "adjoint": [Adjoint(window=1), Adjoint(store="segments", window=2), Adjoint(hvp="difference")],
+    "adjoint": [
+        Adjoint(window=1),
+        Adjoint(window=1, keep=0),
+        Adjoint(store="segments", window=2),
+        Adjoint(hvp="difference"),
+    ],
     "unrolled": [Unrolled(window=1)],
 }
 ELSEWHERE = Path(__file__).parent / "test_approximate_engines.py"
@@ -50,8 +55,9 @@ ELSEWHERE = Path(__file__).parent / "test_approximate_engines.py"
 WITH_WINDOW: dict[str, Callable[[int], Hypergradient]] = {
     "unrolled": lambda window: Unrolled(window=window),
     "adjoint": lambda window: Adjoint(window=window),
-    "adjoint, hvp": lambda window: Adjoint(window=window, hvp="reverse"),
-    "adjoint, segments": lambda window: Adjoint(store="segments", window=window),
+    "adjoint, hvp": lambda window: Adjoint(window=window, hvp="reverse", keep=0),
+    "adjoint, segments": lambda window: Adjoint(store="segments", window=window, keep=0),
+    "adjoint, keep": lambda window: Adjoint(window=window, keep=3),
     "adjoint, reverse": lambda window: Adjoint(store="reverse", window=window),
 }
 PERS = ("all", "layer", "tensor", "element")

@@ -28,21 +28,26 @@ def counted(steps: int) -> tuple[Inner, list[int]]:
     return Inner(lambda m: Carry({"w": m["w"]}, {}), objective, update, outer, steps), taken
 
 
+@pytest.mark.parametrize("keep", [0, 2])
 @pytest.mark.parametrize("first", [0, 1, 3])
 @pytest.mark.parametrize("steps", [0, 1, 2, 3, 4, 5, 9, 10, 16, 17, 50])
-def test_segments_are_the_same_stops_with_most_gradients_taken_twice(steps: int, first: int) -> None:
+def test_segments_are_the_same_stops_with_most_gradients_taken_twice(steps: int, first: int, keep: int) -> None:
     inner, taken = counted(steps)
     m, first = {"w": torch.tensor([1.0, 2.0])}, min(first, steps)
-    whole = everything(inner, m, first)
+    whole = everything(inner, m, first, keep)
     stops = list(whole.back)
-    assert [t for t, _, _ in stops] == list(reversed(range(first, steps))) and taken == list(range(steps))
+    assert [stop.t for stop in stops] == list(reversed(range(first, steps))) and taken == list(range(steps))
+    assert [stop.t for stop in stops if stop.pull] == list(reversed(range(max(first, steps - keep), steps)))
     taken.clear()
-    some = segments(inner, m, first)
+    some = segments(inner, m, first, keep)
+    length = math.ceil(math.sqrt(steps - first))
     for stop, truth in zip(some.back, stops, strict=True):
-        assert stop[0] == truth[0] and torch.equal(stop[1]["w"], truth[1]["w"])
-        assert torch.equal(stop[2].theta["w"], truth[2].theta["w"])
+        assert stop.t == truth.t and torch.equal(stop.grads["w"], truth.grads["w"])
+        assert torch.equal(stop.carry.theta["w"], truth.carry.theta["w"])
+        end = min(first + ((stop.t - first) // length + 1) * length, steps)
+        assert (stop.pull is not None) == (stop.t >= end - keep), "the last of each segment keep their graph"
     assert torch.equal(some.last.theta["w"], whole.last.theta["w"])
     assert len(taken) <= steps + max(steps - first - 1, 0)
     if steps - first > 1:
-        last = (steps - first - 1) % math.ceil(math.sqrt(steps - first)) + 1
+        last = (steps - first - 1) % length + 1
         assert len(taken) == 2 * steps - first - last, "the last segment is kept on the way there"

@@ -11,7 +11,7 @@ from rbml.autodiff import Mode, grad_product
 from rbml.errors import UsageError, unknown
 from rbml.hypergrad.base import MetaGradient, outer_gradient
 from rbml.hypergrad.reverse import exactly, plainly
-from rbml.hypergrad.trail import Store, everything, segments
+from rbml.hypergrad.trail import Stop, Store, everything, segments
 from rbml.hypergrad.unrolled import check_window, first_seen
 from rbml.inner import Carry, Inner
 from rbml.tree import Tree, add, zeros_like
@@ -29,7 +29,10 @@ class Adjoint:
     2. differentiate :math:`\langle \nabla_\theta\, objective(\theta_t, m), v \rangle` with respect to theta and m, by
        one forward-over-reverse pass.
 
-    Exact. It is blind to nothing. Memory, beside one step's activations, and time:
+    The last steps may keep the graph of their gradient from the way forward instead: for them part 2 is a pass
+    backwards through it, without taking the gradient again. With all T steps that is :class:`rbml.hypergrad.Unrolled`.
+
+    Exact. It is blind to nothing. Memory, beside ``keep`` steps' graphs or one step's activations, and time:
 
     ==========================  =========================================  =====================================
     store                       Memory                                     Time
@@ -64,16 +67,19 @@ class Adjoint:
             along v. That is approximate; with ``window=1`` it is DARTS (Liu et al. 2019, arXiv:1806.09055).
         window: as in :class:`rbml.hypergrad.Unrolled`; earlier steps take no memory.
         exact: with ``store="reverse"``: whether the steps are undone bit for bit.
+        keep: how many steps keep their graph: of the whole run, or, with ``"segments"``, of each segment while the
+            sweep is in it. With ``"reverse"``, and with ``hvp="difference"``, none does. 0 keeps least.
 
     Raises:
-        UsageError: for an unknown ``store`` or ``hvp``, a negative ``window``, ``exact`` with another store, or, when
-            called, rules whose steps cannot be undone.
+        UsageError: for an unknown ``store`` or ``hvp``, a negative ``window`` or ``keep``, ``exact`` with another
+            store, or, when called, rules whose steps cannot be undone.
     """
 
     store: Stores = "all"
     hvp: Mode = "forward"
     window: int | None = None
     exact: bool = False
+    keep: int = 1
 
     def __post_init__(self) -> None:
         """Refuse names that do not exist."""
@@ -83,15 +89,20 @@ class Adjoint:
             raise unknown("hvp mode", self.hvp, get_args(Mode))
         if self.exact and self.store != "reverse":
             raise UsageError(f"exact=True is for store='reverse'; store={self.store!r} loses no bits as it is")
+        if self.keep < 0:
+            raise UsageError(f"keep is how many steps keep their graph: 0 or more, not {self.keep}")
         check_window(self.window)
 
     def __call__(self, inner: Inner, m: Tree) -> MetaGradient:
         """Return the outer loss and its derivative with respect to ``m``."""
         stores = {"all": everything, "segments": segments, "reverse": exactly if self.exact else plainly}
-        return sweep(inner, m, first_seen(inner.steps, self.window), self.hvp, stores[self.store])
+        keep = 0 if self.hvp == "difference" else self.keep
+        return sweep(inner, m, first_seen(inner.steps, self.window), self.hvp, stores[self.store], keep)
 
 
-def sweep(inner: Inner, m: Tree, first: int, hvp: Mode | None, store: Store = everything) -> MetaGradient:
+def sweep(
+    inner: Inner, m: Tree, first: int, hvp: Mode | None, store: Store = everything, keep: int = 0
+) -> MetaGradient:
     """Roll forward, then sweep back from the last step to step ``first``; earlier steps count as the identity.
 
     Args:
@@ -100,30 +111,32 @@ def sweep(inner: Inner, m: Tree, first: int, hvp: Mode | None, store: Store = ev
         first: the first step that is differentiated.
         hvp: how part 2 of a step is taken; ``None`` leaves it out: the inner gradients count as constants.
         store: how the run is kept.
+        keep: how many graphs the store may keep.
     """
-    inner, carry, back, report = store(inner, m, first)
+    inner, carry, back, report = store(inner, m, first, keep)
     loss, aux, bar, m_bar = outer_gradient(inner, carry, m)
     m_bar = add(zeros_like(m), m_bar)
-    for t, grads, carry in back:
-        v, bar, m_update = _pull_update(inner, grads, carry, m, t, bar)
+    for stop in back:
+        carry = stop.carry
+        v, bar, m_update = _pull_update(inner, stop, m, bar)
         m_bar = add(m_bar, m_update)
         if hvp is not None:
-            along_theta, along_m = _pull_gradient(inner, carry.theta, m, t, v, hvp)
+            along_theta, along_m = stop.pull(v) if stop.pull else _pull_gradient(inner, stop, m, v, hvp)
             bar = Carry(add(bar.theta, along_theta), bar.state)
             m_bar = add(m_bar, along_m)
     pull = func.vjp(lambda meta: inner.start(m | meta), inner.entering(m, "start"))[1]
     return MetaGradient(loss, add(m_bar, pull(bar)[0]), aux, report(carry))
 
 
-def _pull_update(inner: Inner, grads: Tree, carry: Carry, m: Tree, t: int, bar: Carry) -> tuple[Tree, Carry, Tree]:
+def _pull_update(inner: Inner, stop: Stop, m: Tree, bar: Carry) -> tuple[Tree, Carry, Tree]:
     """Pull the cotangent of the next carry back to the gradient, the carry and m."""
     seen = inner.entering(m, "update")
-    pull = func.vjp(lambda g, c, meta: inner.update(g, c, m | meta, t), grads, carry, seen)[1]
+    pull = func.vjp(lambda g, c, meta: inner.update(g, c, m | meta, stop.t), stop.grads, stop.carry, seen)[1]
     v, carry_bar, m_bar = pull(bar)
     return v, carry_bar, m_bar
 
 
-def _pull_gradient(inner: Inner, theta: Tree, m: Tree, t: int, v: Tree, hvp: Mode) -> tuple[Tree, Tree]:
-    """Pull v back through the inner gradient, to theta and m."""
+def _pull_gradient(inner: Inner, stop: Stop, m: Tree, v: Tree, hvp: Mode) -> tuple[Tree, Tree]:
+    """Pull v back through the inner gradient, taken anew, to theta and m."""
     seen = inner.entering(m, "objective")
-    return grad_product(lambda point, meta: inner.objective(point, m | meta, t), theta, seen, v, hvp)
+    return grad_product(lambda point, meta: inner.objective(point, m | meta, stop.t), stop.carry.theta, seen, v, hvp)

@@ -18,7 +18,7 @@ from rbml.tree import Tree, add, norm, pick, tmap
 # --------------------------------------------------------------------------------------------------- plain arithmetic
 
 
-def plainly(inner: Inner, m: Tree, first: int) -> Trail:
+def plainly(inner: Inner, m: Tree, first: int, keep: int) -> Trail:
     """Undo every step by the inverse arithmetic: what was rounded away comes back 1 / decay times as large a step.
 
     Raises:
@@ -34,7 +34,7 @@ def plainly(inner: Inner, m: Tree, first: int) -> Trail:
         carry = last
         for t in reversed(range(first, inner.steps)):
             grads, carry = _undone(inner, undo, carry, m, t)
-            yield t, grads, carry
+            yield Stop(t, grads, carry)
 
     return Trail(inner, last, back(), lambda found: {"drift": _distance(found, begin)})
 
@@ -80,7 +80,7 @@ class Units(NamedTuple):
     buffer: Tree
 
 
-def exactly(inner: Inner, m: Tree, first: int) -> Trail:
+def exactly(inner: Inner, m: Tree, first: int, keep: int) -> Trail:
     """Roll in fixed point with an information buffer, and undo every step bit for bit.
 
     Raises:
@@ -109,7 +109,7 @@ def exactly(inner: Inner, m: Tree, first: int) -> Trail:
                 grads, at = run.backward(at, t)
                 if t in full:
                     at = at._replace(buffer={name: unpacked(*leaf) for name, leaf in spilled.pop().items()})
-                yield t, grads, run.decoded(at)
+                yield Stop(t, grads, run.decoded(at))
         ends.append(at)
 
     def report(found: Carry) -> Tree:

@@ -6,11 +6,29 @@ import math
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
+from torch import func
+
 from rbml.inner import Carry, Inner, roll, step
 from rbml.tree import Tree
 
-Stop = tuple[int, Tree, Carry]
-"""A step t, its inner gradient, and the carry before it."""
+Pull = Callable[[Tree], tuple[Tree, Tree]]
+"""From v to the derivatives of <inner gradient, v> with respect to theta and m."""
+
+
+class Stop(NamedTuple):
+    """One step, as the way back finds it.
+
+    Attributes:
+        t: which step.
+        grads: its inner gradient.
+        carry: the carry before it.
+        pull: the derivative of the gradient, where its graph was kept; ``None`` where it has to be taken anew.
+    """
+
+    t: int
+    grads: Tree
+    carry: Carry
+    pull: Pull | None = None
 
 
 def _nothing(carry: Carry) -> Tree:
@@ -33,25 +51,26 @@ class Trail(NamedTuple):
     report: Callable[[Carry], Tree] = _nothing
 
 
-Store = Callable[[Inner, Tree, int], Trail]
-"""``(inner, m, first) -> Trail``: how a run is kept from step ``first`` on."""
+Store = Callable[[Inner, Tree, int, int], Trail]
+"""``(inner, m, first, keep) -> Trail``: how a run is kept from step ``first`` on, with the graphs of ``keep`` steps."""
 
 
-def everything(inner: Inner, m: Tree, first: int) -> Trail:
-    """Keep all T carries and inner gradients: nothing is computed twice."""
-    return _in_segments(inner, m, first, max(inner.steps - first, 1))
+def everything(inner: Inner, m: Tree, first: int, keep: int) -> Trail:
+    """Keep all T carries and inner gradients, and the graphs of the last ``keep`` gradients."""
+    return _in_segments(inner, m, first, keep, max(inner.steps - first, 1))
 
 
-def segments(inner: Inner, m: Tree, first: int) -> Trail:
+def segments(inner: Inner, m: Tree, first: int, keep: int) -> Trail:
     r"""Keep the carries at the starts of segments of :math:`\lceil\sqrt{T}\rceil` steps and take each segment again.
 
     Memory: about :math:`\sqrt T` carries, and as many carries and inner gradients of one segment. Time: one more roll.
+    Each segment has the graphs of its last ``keep`` gradients when the way back enters it.
     Source: Griewank 1992, Chen et al. 2016 (arXiv:1604.06174), there for activations.
     """
-    return _in_segments(inner, m, first, max(math.isqrt(max(inner.steps - first - 1, 0)) + 1, 1))
+    return _in_segments(inner, m, first, keep, max(math.isqrt(max(inner.steps - first - 1, 0)) + 1, 1))
 
 
-def _in_segments(inner: Inner, m: Tree, first: int, length: int) -> Trail:
+def _in_segments(inner: Inner, m: Tree, first: int, keep: int, length: int) -> Trail:
     carry = roll(inner, inner.start(m), m, stop=first)
     starts: list[tuple[int, Carry]] = []
     at = first
@@ -59,25 +78,38 @@ def _in_segments(inner: Inner, m: Tree, first: int, length: int) -> Trail:
         starts.append((at, carry))
         carry = roll(inner, carry, m, start=at, stop=at + length)
         at += length
-    stops, last = _taken(inner, carry, m, at, inner.steps)  # the last segment is needed first: it is kept at once
+    stops, last = _taken(inner, carry, m, at, inner.steps, keep)  # the last segment is needed first: it is kept at once
 
     def back() -> Iterator[Stop]:
         while stops:
             yield stops.pop()
         while starts:
             begin, carry = starts.pop()
-            again, _ = _taken(inner, carry, m, begin, begin + length)
+            again, _ = _taken(inner, carry, m, begin, begin + length, keep)
             while again:
                 yield again.pop()
 
     return Trail(inner, last, back())
 
 
-def _taken(inner: Inner, carry: Carry, m: Tree, start: int, stop: int) -> tuple[list[Stop], Carry]:
-    """Take steps and keep each."""
+def _taken(inner: Inner, carry: Carry, m: Tree, start: int, stop: int, keep: int) -> tuple[list[Stop], Carry]:
+    """Take steps and keep each, the last ``keep`` of them with their graphs."""
     stops: list[Stop] = []
     for t in range(start, stop):
-        grads, after = step(inner, carry, m, t)
-        stops.append((t, grads, carry))
+        if t < stop - keep:
+            grads, after = step(inner, carry, m, t)
+            stops.append(Stop(t, grads, carry))
+        else:
+            grads, pull = _gradient_and_pull(inner, carry.theta, m, t)
+            after = inner.update(grads, carry, m, t)
+            stops.append(Stop(t, grads, carry, pull))
         carry = after
     return stops, carry
+
+
+def _gradient_and_pull(inner: Inner, theta: Tree, m: Tree, t: int) -> tuple[Tree, Pull]:
+    """Return the inner gradient and its derivative, by reverse over reverse."""
+    seen = inner.entering(m, "objective")
+    gradient = func.grad(inner.objective)
+    found = func.vjp(lambda point, meta: gradient(point, m | meta, t), theta, seen)
+    return found[0], found[1]
