@@ -1,4 +1,4 @@
-"""Max pooling from strided maxima: PyTorch's values and derivatives, bit for bit, ties and NaN included."""
+"""Max pooling from strided maxima: PyTorch's values and derivatives, bit for bit, ties included."""
 
 from __future__ import annotations
 
@@ -100,3 +100,5 @@ def test_what_pytorch_refuses_is_refused_in_its_words(monkeypatch: pytest.Monkey
         max_pool2d(torch.randn(1, 1, 1, 1), 2)
     with pytest.raises(RuntimeError, match="3D or 4D"):
         max_pool2d(torch.randn(2, 2), 2)
+    with pytest.raises(RuntimeError, match="two ints"):
+        max_pool2d(torch.randn(1, 1, 4, 4), (2, 2, 2))

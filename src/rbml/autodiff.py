@@ -13,6 +13,8 @@ from rbml.tree import Tree, add, norm, scale, tmap
 
 Mode = Literal["forward", "reverse", "difference"]
 Objective = Callable[[Tree, Tree], Tensor]
+Pull = Callable[[Tree], tuple[Tree, Tree]]
+"""From v to the derivatives of <gradient, v> by theta and m."""
 
 
 def grad_product(objective: Objective, theta: Tree, m: Tree, direction: Tree, mode: Mode) -> tuple[Tree, Tree]:
@@ -42,9 +44,13 @@ def grad_product(objective: Objective, theta: Tree, m: Tree, direction: Tree, mo
         return tmap(Tensor.type_as, along_theta, theta), tmap(Tensor.type_as, along_m, m)
     if mode == "difference":
         return _central_difference(objective, theta, m, direction)
-    pull = func.vjp(lambda point, meta: func.grad(objective)(point, meta), theta, m)[1]
-    along_theta, along_m = pull(direction)
-    return along_theta, along_m
+    return gradient_and_pull(objective, theta, m)[1](direction)
+
+
+def gradient_and_pull(objective: Objective, theta: Tree, m: Tree) -> tuple[Tree, Pull]:
+    """Return the gradient by theta and, keeping its graph, what :func:`grad_product` takes in mode ``"reverse"``."""
+    found = func.vjp(func.grad(objective), theta, m)
+    return found[0], found[1]
 
 
 def _theta_only(objective: Objective) -> Callable[[Tree, Tree], tuple[Tree, Tree]]:

@@ -1,8 +1,8 @@
 """Max pooling over windows that do not overlap, from maxima of strided views.
 
 PyTorch's kernel looks at one value at a time on a CPU and finds out where each maximum is, for a derivative. Maxima and
-comparisons of whole tensors are three times as fast there, where the windows do not overlap and the tensor is large.
-Value and derivatives are PyTorch's: of equal values the first, row by row.
+comparisons of whole tensors are faster there (benchmarks/operators.py), for windows that do not overlap and large
+tensors. Value and derivatives are PyTorch's: of equal values the first, row by row.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 LARGE = 2**17
-"""From how many values on it is faster than PyTorch's kernel."""
+"""From how many values of a task on it is faster than PyTorch's kernel."""
 
 Size = Any
 """A whole number, or one a dimension."""
@@ -33,7 +33,11 @@ def max_pool2d(
     """Return ``F.max_pool2d`` of the same arguments: ``input`` is ``(channels, height, width)``, or n of such."""
     kernel = _pair(kernel_size)
     plain = _pair(stride or kernel_size) == kernel and _pair(padding) == (0, 0) and _pair(dilation) == (1, 1)
-    fits = input.dim() in {3, 4} and all(size >= k > 0 for size, k in zip(input.shape[-2:], kernel, strict=True))
+    fits = (
+        input.dim() in {3, 4}
+        and len(kernel) == 2
+        and all(size >= k > 0 for size, k in zip(input.shape[-2:], kernel, strict=True))
+    )
     known = input.device.type == "cpu" and input.dtype in {torch.float32, torch.float64}
     if not (plain and fits and known) or ceil_mode or return_indices or input.numel() < LARGE:
         native: Any = F.max_pool2d

@@ -21,6 +21,15 @@ def test_unknown_names_are_refused() -> None:
         Adjoint(hvp="forwards")  # type: ignore[arg-type]
 
 
+def test_graphs_are_kept_only_where_they_can_be() -> None:
+    with pytest.raises(UsageError, match="0 or more, not -1"):
+        Adjoint(keep=-1)
+    for options in ({"store": "reverse"}, {"hvp": "difference"}):
+        with pytest.raises(UsageError, match=r"keep=2, but .* keep no graph: leave it out"):
+            Adjoint(keep=2, **options)  # type: ignore[arg-type]
+        Adjoint(keep=0, **options)  # type: ignore[arg-type]
+
+
 def test_the_difference_of_fourth_order_is_exact_on_polynomials_of_fourth_degree() -> None:
     def outer(carry: Carry, m: dict[str, torch.Tensor]) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         return (m["a"] ** 4 + 2 * m["a"] ** 3).sum() + 5 * m["b"].sum(), {}

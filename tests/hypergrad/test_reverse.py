@@ -137,7 +137,7 @@ def test_the_plain_walk_finds_the_carries_and_says_how_far_it_drifts(task: Task)
         for steps in (5, 60):
             inner, m = task(strategy(), steps, dtype)
             truth = forwards(inner, m, steps)
-            trail = plainly(inner, m, 0, 0)
+            trail = plainly(inner, m, 0)
             for t, grads, found, _ in trail.back:
                 assert torch.allclose(found.theta["head.bias"], truth[t].theta["head.bias"], rtol=1e-2, atol=1e-2)
                 assert set(grads) == set(found.theta) and set(found.state) == set(truth[t].state)
@@ -150,7 +150,7 @@ def test_the_plain_walk_finds_the_carries_and_says_how_far_it_drifts(task: Task)
 def test_a_thousand_steps_come_back_bit_for_bit(dtype: torch.dtype, steps: int) -> None:
     """A learned decay an element, weight decay and a rate: the start comes back, and so every carry on the way."""
     inner, m = by_hand(dtype, steps)
-    trail = exactly(inner, m, 0, 0)
+    trail = exactly(inner, m, 0)
     carry = roll(trail.inner, inner.start(m), m)  # in floating point, near the run in fixed point
     assert torch.allclose(carry.theta["w"], trail.last.theta["w"], rtol=1e-3)
     for _, _, carry, _ in trail.back:  # noqa: B007

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal, get_args
 
 from torch import func
@@ -68,18 +69,18 @@ class Adjoint:
         window: as in :class:`rbml.hypergrad.Unrolled`; earlier steps take no memory.
         exact: with ``store="reverse"``: whether the steps are undone bit for bit.
         keep: how many steps keep their graph: of the whole run, or, with ``"segments"``, of each segment while the
-            sweep is in it. With ``"reverse"``, and with ``hvp="difference"``, none does. 0 keeps least.
+            sweep is in it. ``None`` is 1, or 0 with ``"reverse"`` and ``hvp="difference"``, which cannot keep any.
 
     Raises:
-        UsageError: for an unknown ``store`` or ``hvp``, a negative ``window`` or ``keep``, ``exact`` with another
-            store, or, when called, rules whose steps cannot be undone.
+        UsageError: for an unknown ``store`` or ``hvp``, a negative ``window`` or ``keep``, ``keep`` where nothing can
+            be kept, ``exact`` with another store, or, when called, rules whose steps cannot be undone.
     """
 
     store: Stores = "all"
     hvp: Mode = "forward"
     window: int | None = None
     exact: bool = False
-    keep: int = 1
+    keep: int | None = None
 
     def __post_init__(self) -> None:
         """Refuse names that do not exist."""
@@ -89,20 +90,28 @@ class Adjoint:
             raise unknown("hvp mode", self.hvp, get_args(Mode))
         if self.exact and self.store != "reverse":
             raise UsageError(f"exact=True is for store='reverse'; store={self.store!r} loses no bits as it is")
-        if self.keep < 0:
+        if self.keep is not None and self.keep < 0:
             raise UsageError(f"keep is how many steps keep their graph: 0 or more, not {self.keep}")
+        if self.keep and not self._can_keep:
+            raise UsageError(f"keep={self.keep}, but store='reverse' and hvp='difference' keep no graph: leave it out")
         check_window(self.window)
 
     def __call__(self, inner: Inner, m: Tree) -> MetaGradient:
         """Return the outer loss and its derivative with respect to ``m``."""
-        stores = {"all": everything, "segments": segments, "reverse": exactly if self.exact else plainly}
-        keep = 0 if self.hvp == "difference" else self.keep
-        return sweep(inner, m, first_seen(inner.steps, self.window), self.hvp, stores[self.store], keep)
+        keep = int(self._can_keep) if self.keep is None else self.keep
+        stores: dict[str, Store] = {
+            "all": partial(everything, keep=keep),
+            "segments": partial(segments, keep=keep),
+            "reverse": exactly if self.exact else plainly,
+        }
+        return sweep(inner, m, first_seen(inner.steps, self.window), self.hvp, stores[self.store])
+
+    @property
+    def _can_keep(self) -> bool:
+        return self.store != "reverse" and self.hvp != "difference"
 
 
-def sweep(
-    inner: Inner, m: Tree, first: int, hvp: Mode | None, store: Store = everything, keep: int = 0
-) -> MetaGradient:
+def sweep(inner: Inner, m: Tree, first: int, hvp: Mode | None, store: Store = everything) -> MetaGradient:
     """Roll forward, then sweep back from the last step to step ``first``; earlier steps count as the identity.
 
     Args:
@@ -111,9 +120,8 @@ def sweep(
         first: the first step that is differentiated.
         hvp: how part 2 of a step is taken; ``None`` leaves it out: the inner gradients count as constants.
         store: how the run is kept.
-        keep: how many graphs the store may keep.
     """
-    inner, carry, back, report = store(inner, m, first, keep)
+    inner, carry, back, report = store(inner, m, first)
     loss, aux, bar, m_bar = outer_gradient(inner, carry, m)
     m_bar = add(zeros_like(m), m_bar)
     for stop in back:

@@ -18,7 +18,7 @@ from rbml.tree import Tree, add, norm, pick, tmap
 # --------------------------------------------------------------------------------------------------- plain arithmetic
 
 
-def plainly(inner: Inner, m: Tree, first: int, keep: int) -> Trail:
+def plainly(inner: Inner, m: Tree, first: int) -> Trail:
     """Undo every step by the inverse arithmetic: what was rounded away comes back 1 / decay times as large a step.
 
     Raises:
@@ -80,7 +80,7 @@ class Units(NamedTuple):
     buffer: Tree
 
 
-def exactly(inner: Inner, m: Tree, first: int, keep: int) -> Trail:
+def exactly(inner: Inner, m: Tree, first: int) -> Trail:
     """Roll in fixed point with an information buffer, and undo every step bit for bit.
 
     Raises:

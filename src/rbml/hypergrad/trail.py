@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import NamedTuple
 
-from torch import func
+from torch import Tensor
 
+from rbml.autodiff import Pull, gradient_and_pull
 from rbml.inner import Carry, Inner, roll, step
 from rbml.tree import Tree
-
-Pull = Callable[[Tree], tuple[Tree, Tree]]
-"""From v to the derivatives of <inner gradient, v> with respect to theta and m."""
 
 
 class Stop(NamedTuple):
@@ -22,7 +21,7 @@ class Stop(NamedTuple):
         t: which step.
         grads: its inner gradient.
         carry: the carry before it.
-        pull: the derivative of the gradient, where its graph was kept; ``None`` where it has to be taken anew.
+        pull: from v to the derivatives of <grads, v> by theta and m, where the graph was kept; ``None`` elsewhere.
     """
 
     t: int
@@ -51,16 +50,16 @@ class Trail(NamedTuple):
     report: Callable[[Carry], Tree] = _nothing
 
 
-Store = Callable[[Inner, Tree, int, int], Trail]
-"""``(inner, m, first, keep) -> Trail``: how a run is kept from step ``first`` on, with the graphs of ``keep`` steps."""
+Store = Callable[[Inner, Tree, int], Trail]
+"""``(inner, m, first) -> Trail``: how a run is kept from step ``first`` on."""
 
 
-def everything(inner: Inner, m: Tree, first: int, keep: int) -> Trail:
+def everything(inner: Inner, m: Tree, first: int, keep: int = 0) -> Trail:
     """Keep all T carries and inner gradients, and the graphs of the last ``keep`` gradients."""
     return _in_segments(inner, m, first, keep, max(inner.steps - first, 1))
 
 
-def segments(inner: Inner, m: Tree, first: int, keep: int) -> Trail:
+def segments(inner: Inner, m: Tree, first: int, keep: int = 0) -> Trail:
     r"""Keep the carries at the starts of segments of :math:`\lceil\sqrt{T}\rceil` steps and take each segment again.
 
     Memory: about :math:`\sqrt T` carries, and as many carries and inner gradients of one segment. Time: one more roll.
@@ -100,16 +99,13 @@ def _taken(inner: Inner, carry: Carry, m: Tree, start: int, stop: int, keep: int
             grads, after = step(inner, carry, m, t)
             stops.append(Stop(t, grads, carry))
         else:
-            grads, pull = _gradient_and_pull(inner, carry.theta, m, t)
+            objective = partial(_objective, inner, m, t)
+            grads, pull = gradient_and_pull(objective, carry.theta, inner.entering(m, "objective"))
             after = inner.update(grads, carry, m, t)
             stops.append(Stop(t, grads, carry, pull))
         carry = after
     return stops, carry
 
 
-def _gradient_and_pull(inner: Inner, theta: Tree, m: Tree, t: int) -> tuple[Tree, Pull]:
-    """Return the inner gradient and its derivative, by reverse over reverse."""
-    seen = inner.entering(m, "objective")
-    gradient = func.grad(inner.objective)
-    found = func.vjp(lambda point, meta: gradient(point, m | meta, t), theta, seen)
-    return found[0], found[1]
+def _objective(inner: Inner, m: Tree, t: int, theta: Tree, seen: Tree) -> Tensor:
+    return inner.objective(theta, m | seen, t)
