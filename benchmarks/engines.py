@@ -228,7 +228,7 @@ def memory(chosen: argparse.Namespace) -> None:
 def expected(chosen: argparse.Namespace) -> None:
     """Print what ``rbml.explain`` expects, and what comes."""
     from rbml import Batch, Episodes
-    from rbml.costs import explain
+    from rbml.diagnostics.explaining import explain
 
     torch.set_num_threads(1)
     x, y, qx, qy = (leaf[None] for leaf in task(chosen.net))
@@ -283,7 +283,7 @@ class Traced:
         self.graphs: dict[Any, Any] = {}
 
     def __call__(self, function: Callable[..., Any], *arguments: Any, variant: Any = None) -> Any:
-        from rbml.compiled import traced
+        from rbml.autodiff.compiled import traced
 
         arguments = tree_map(lambda leaf: leaf.contiguous(), arguments)
         if variant not in self.graphs:
@@ -298,7 +298,7 @@ def timed(chosen: argparse.Namespace) -> None:
     clock = time.perf_counter if chosen.clock == "wall" else time.process_time
     names = ("unrolled", "all", "segments")
     stacked = [torch.stack([leaf] * chosen.tasks) for leaf in task(chosen.net)]
-    episodes = Episodes(Batch(*stacked[:2]), Batch(*stacked[2:]))
+    episodes = Episodes(Batch(stacked[0], stacked[1]), Batch(stacked[2], stacked[3]))
     for steps in chosen.steps:
         runs: dict[str, Callable[[], object]] = {}
         for name in names:

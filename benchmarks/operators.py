@@ -21,8 +21,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, func
 
-from rbml.batch_norm import batch_norm
-from rbml.max_pool import max_pool2d
+from rbml.operators.batch_norm import batch_norm
+from rbml.operators.max_pool import max_pool2d
 
 Operator = Callable[..., Tensor]
 

@@ -18,7 +18,7 @@ from torch.nn.functional import mse_loss
 import rbml
 from rbml import Learner
 from rbml.models import MLP
-from rbml.strategy import Hyper, Moment, Part, Rule, Strategy, Values, chain, part, sgd
+from rbml.strategy import Hyper, Part, Rule, StepInfo, Strategy, Values, chain, part, sgd
 from rbml.tasks import Sinusoid, generator
 from rbml.tree import Tree, tmap, zeros_like
 
@@ -31,7 +31,7 @@ def soft_sign(decay: Hyper, width: Hyper, name: str = "soft_sign") -> Rule:
               d \leftarrow b / \sqrt{b^2 + \mathrm{width}^2}
     """
 
-    def update(direction: Tree, state: Tree, theta: Tree, values: Values, at: Moment) -> tuple[Tree, Tree]:
+    def update(direction: Tree, state: Tree, theta: Tree, values: Values, at: StepInfo) -> tuple[Tree, Tree]:
         mean = tmap(lambda d, b, decay: decay * b + (1 - decay) * d, direction, state, values["decay"])
         return tmap(lambda b, width: b / (b**2 + width**2).sqrt(), mean, values["width"]), mean
 

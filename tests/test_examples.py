@@ -13,7 +13,7 @@ from matplotlib import pyplot
 from torch import nn
 
 import rbml
-from rbml.data import glyphs
+from rbml.data.sources import glyphs
 from rbml.models import MLP
 
 ROOT = Path(__file__).parent.parent

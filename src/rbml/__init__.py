@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rbml import algorithms, data, hypergrad, models, strategy, tasks
-    from rbml.costs import explain
+    from rbml.diagnostics import check, explain
     from rbml.errors import BlindError, RbmlError
     from rbml.learner import Adapted, Evaluation, Learner
-    from rbml.proof import check
     from rbml.tasks import Batch, Episodes
 
 __version__ = "0.1.0"
@@ -44,8 +43,8 @@ _HOME = {
     "Evaluation": "rbml.learner",
     "Learner": "rbml.learner",
     "RbmlError": "rbml.errors",
-    "check": "rbml.proof",
-    "explain": "rbml.costs",
+    "check": "rbml.diagnostics",
+    "explain": "rbml.diagnostics",
 }
 
 

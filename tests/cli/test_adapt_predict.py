@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from rbml.data.folder import read_classes
+from rbml.data.sources.folder import read_classes
 from rbml.training import RunFolder
 
 

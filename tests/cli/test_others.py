@@ -17,7 +17,7 @@ import pytest
 import rbml as package
 from rbml import algorithms, data, hypergrad, models, strategy, tasks
 from rbml.cli import demo as demo_module
-from rbml.data import glyphs
+from rbml.data.sources import glyphs
 from rbml.training import RunFolder
 
 TABLES = {"algorithms": algorithms, "strategies": strategy, "engines": hypergrad, "models": models, "data": data,

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from rbml.strategy.written import in_words
+from rbml.strategy.serialize import in_words
 from rbml.training import RunFolder, load_strategy
 
 PER_LAYER = ["--set", "strategy.sgd.lr.per=layer", "--set", "strategy.sgd.lr.per_step=true"]

@@ -16,8 +16,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from rbml import Episodes, Learner, algorithms, batch_norm, max_pool, models
+from rbml import Episodes, Learner, algorithms, models
 from rbml.hypergrad import Adjoint, Hypergradient, Unrolled
+from rbml.operators import batch_norm, max_pool
 from rbml.strategy import Hyper, chain, momentum, sgd, weight_decay
 from rbml.tree import Tree
 
@@ -46,7 +47,7 @@ def plainly(
     """Return the mean query loss and its gradient by ``leaves``; ``start`` makes the adapted parameters of them."""
     leaves = {name: leaf.detach().clone().requires_grad_() for name, leaf in leaves.items()}
     total = torch.zeros((), dtype=torch.float64)
-    for sx, sy, qx, qy in zip(*episodes.support, *episodes.query, strict=True):
+    for sx, sy, qx, qy in zip(*episodes.support[:2], *episodes.query[:2], strict=True):
         theta = start(leaves)
         for _ in range(steps):
             names = list(theta)

@@ -168,7 +168,7 @@ def test_chunks_change_nothing_and_vectorising_is_the_loop(
     assert all(torch.allclose(leaf, whole.info[name], rtol=1e-6, atol=1e-12) for name, leaf in parts.info.items())
     m = {name: leaf.detach() for name, leaf in learner.named_parameters()}
     total = {name: torch.zeros_like(leaf) for name, leaf in m.items()}
-    for sx, sy, qx, qy in zip(*episodes.support, *episodes.query, strict=True):
+    for sx, sy, qx, qy in zip(*episodes.support[:2], *episodes.query[:2], strict=True):
         grads = engine(learner.inner(Batch(sx, sy), Batch(qx, qy)), m).grads
         total = {name: leaf + grads[name] / episodes.tasks for name, leaf in total.items()}
     assert error(total, whole.grads) < 1e-9

@@ -22,14 +22,14 @@ from rbml.strategy import (
     Features,
     Gate,
     Hyper,
-    Moment,
     Part,
     Rule,
     Scalar,
-    Scene,
     Start,
+    StepInfo,
     Strategy,
     Term,
+    TermInputs,
     Weights,
     chain,
     sgd,
@@ -108,14 +108,14 @@ def phi_of(plan: Strategy, steps: int = 3) -> Tree:
     return {key: leaf + beside[key] for key, leaf in learned.items()} | fixed
 
 
-def moment(t: int = 0, key: Tensor | None = None) -> Moment:
-    return Moment(t, 3, torch.tensor(7) if key is None else key)
+def moment(t: int = 0, key: Tensor | None = None) -> StepInfo:
+    return StepInfo(t, 3, torch.tensor(7) if key is None else key)
 
 
-def scene(theta: Tree, theta0: Tree, prediction: Tensor, at: Moment) -> Scene:
+def scene(theta: Tree, theta0: Tree, prediction: Tensor, at: StepInfo) -> TermInputs:
     source = torch.Generator().manual_seed(3)
     x = torch.randn(5, 3, dtype=torch.float64, generator=source)
-    return Scene(theta, theta0, x, torch.arange(5) % 2, prediction, torch.nn.functional.cross_entropy, at)
+    return TermInputs(theta, theta0, x, torch.arange(5) % 2, prediction, torch.nn.functional.cross_entropy, at)
 
 
 def unpacked(flat: tuple[Tensor, ...], like: tuple[Tree, ...]) -> list[Tree]:
@@ -137,7 +137,7 @@ def test_it_says_what_it_does(name: str) -> None:
         assert re.search(rf"^\s+(\w+, )*{argument}(, \w+)*: ", text, re.M), f"{argument} is not explained"
     part = make(name)
     assert part.name == name, "filed under the name in the table"
-    assert part.made is not None and part.made.by == name, "made by @part"
+    assert part.origin is not None and part.origin.by == name, "made by @part"
     assert make(name, name="other").name == "other"
 
 

@@ -11,7 +11,7 @@ from rbml.errors import CheckpointError
 from rbml.reports import compare, phi_table
 from rbml.reports.curves import best_validation
 from rbml.reports.style import BLUE, RED, png
-from rbml.reports.words import spread
+from rbml.reports.wording import spread
 from rbml.training import RunFolder, files
 
 

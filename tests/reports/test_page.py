@@ -12,12 +12,12 @@ import torch
 
 import rbml
 from rbml.errors import CheckpointError, UsageError
-from rbml.reports import phi_table, tensor_table, words, write_report
+from rbml.reports import phi_table, tensor_table, wording, write_report
 from rbml.tasks import FewShot
 from rbml.training import RunFolder, files
 
 Blobs = Callable[..., tuple[torch.Tensor, list[str]]]
-Made = Callable[..., dict[str, Any]]
+Origin = Callable[..., dict[str, Any]]
 
 
 def page(paths: list[Path]) -> str:
@@ -29,7 +29,7 @@ def names(paths: list[Path]) -> list[str]:
     return [path.name for path in paths]
 
 
-def test_a_finished_run_has_every_picture_and_table(copy: RunFolder, blobs: Blobs, evaluation: Made) -> None:
+def test_a_finished_run_has_every_picture_and_table(copy: RunFolder, blobs: Blobs, evaluation: Origin) -> None:
     copy.evaluation("any").parent.mkdir()
     files.write_json(copy.evaluation("glyphs-5w1s"), evaluation())
     files.write_json(copy.evaluation("digits-5w1s"), evaluation("digits", episodes=1000))
@@ -55,7 +55,7 @@ def test_two_runs_are_shown_side_by_side(copy: RunFolder, trained: RunFolder, wi
     text = page(paths)
     assert "## run beside tensors" in text and "![run beside tensors](compare_curves.png)" in text
     assert "- **Strategy:** l2(strength 0.001 learned per tensor), momentum(decay 0.5 learned each step), sgd" in text
-    assert "Tensors, by their norm" in words.phi_in_words(phi_table(with_tensors), tensor_table(with_tensors))
+    assert "Tensors, by their norm" in wording.phi_in_words(phi_table(with_tensors), tensor_table(with_tensors))
     with pytest.raises(CheckpointError, match="none does not exist"):
         write_report(copy, None, 0, RunFolder("none"))
 
@@ -79,7 +79,7 @@ def test_a_run_that_has_not_begun_says_so(copy: RunFolder, blobs: Blobs) -> None
     assert "no journal yet" in page(paths)
 
 
-def test_damaged_files_are_named_and_the_rest_is_written(copy: RunFolder, evaluation: Made) -> None:
+def test_damaged_files_are_named_and_the_rest_is_written(copy: RunFolder, evaluation: Origin) -> None:
     copy.evaluation("any").parent.mkdir()
     copy.evaluation("broken").write_text("{")
     files.write_json(copy.evaluation("strange"), {"accuracy": {}})

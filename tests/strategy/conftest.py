@@ -11,9 +11,9 @@ from torch import func, nn
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from rbml import Batch, Episodes, Learner, models
-from rbml.checks import Loss
 from rbml.hypergrad import Adjoint, Unrolled, directional_difference
 from rbml.inner import Inner
+from rbml.learner.checks import Loss
 from rbml.strategy import Strategy
 from rbml.tasks import generator
 from rbml.tree import Tree, prefixed

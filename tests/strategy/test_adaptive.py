@@ -11,8 +11,8 @@ from torch import Tensor, func, nn
 from rbml import Episodes, Learner
 from rbml.strategy import (
     Hyper,
-    Moment,
     Rule,
+    StepInfo,
     Strategy,
     adagrad,
     adam,
@@ -108,7 +108,7 @@ def follow(strategy: Strategy, net: nn.Module, x: Tensor, y: Tensor, steps: int 
     state, trail = strategy.init(theta), []
     for t in range(steps):
         grads = func.grad(lambda at: ((func.functional_call(net, at, (x,)) - y) ** 2).mean())(theta)
-        theta, state = strategy.update(grads, state, theta, learned | fixed, Moment(t, steps))
+        theta, state = strategy.update(grads, state, theta, learned | fixed, StepInfo(t, steps))
         trail.append(theta)
     return trail
 
@@ -188,7 +188,7 @@ def test_three_steps_have_their_derivatives(name: str) -> None:
         state = strategy.init(theta)
         for t in range(3):
             grads = {"w": torch.cos(theta["w"]) + theta["w"].roll(1)}
-            theta, state = strategy.update(grads, state, theta, dict(zip(names, numbers, strict=True)), Moment(t, 3))
+            theta, state = strategy.update(grads, state, theta, dict(zip(names, numbers, strict=True)), StepInfo(t, 3))
         return theta["w"]
 
     given = [leaf.clone().requires_grad_() for leaf in (start["w"], *phi.values())]
@@ -221,7 +221,7 @@ def test_the_derivatives_are_those_of_torchs_differentiable_adam(decoupled: bool
         theta: Tree = {"w": start}
         state = plan.init(theta)
         for t, slope in enumerate(slopes):
-            theta, state = plan.update({"w": slope}, state, theta, phi, Moment(t, 4))
+            theta, state = plan.update({"w": slope}, state, theta, phi, StepInfo(t, 4))
         return (theta["w"] ** 2).sum()
 
     grads = []
@@ -260,7 +260,7 @@ def test_where_the_gradient_is_zero_the_slope_is_one_over_eps(name: str, eps: fl
     phi = plan.initial(theta, 1, None)[1]
 
     def moved(d: Tensor) -> Tensor:
-        return -plan.update({"w": d}, plan.init(theta), theta, phi, Moment(0))[0]["w"]
+        return -plan.update({"w": d}, plan.init(theta), theta, phi, StepInfo(0))[0]["w"]
 
     at = torch.zeros(2, dtype=torch.float64)
     truth = torch.eye(2, dtype=torch.float64) / eps
@@ -292,7 +292,7 @@ def test_a_sign_has_nothing_to_learn_and_a_width_brings_it_back() -> None:
         def run(phi: Tree) -> Tensor:
             now, state = theta, plan.init(theta)
             for t in range(3):
-                now, state = plan.update(tmap(torch.sin, now), state, now, phi | fixed, Moment(t))
+                now, state = plan.update(tmap(torch.sin, now), state, now, phi | fixed, StepInfo(t))
             return (now["w"] ** 2).sum()
 
         return func.grad(run)(learned)
@@ -307,5 +307,5 @@ def test_a_sign_has_nothing_to_learn_and_a_width_brings_it_back() -> None:
 def test_the_type_of_theta_is_kept(name: str, dtype: torch.dtype) -> None:
     plan, theta = learned(name), {"w": torch.ones(3, dtype=dtype)}
     phi, _ = plan.initial(theta, 1, None)
-    after, state = plan.update(theta, plan.init(theta), theta, phi, Moment(1, 2))
+    after, state = plan.update(theta, plan.init(theta), theta, phi, StepInfo(1, 2))
     assert {leaf.dtype for leaf in (*after.values(), *state.values())} == {dtype}

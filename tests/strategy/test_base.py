@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from rbml.errors import UsageError
-from rbml.strategy import Hyper, Moment, Rule, Scene, Start, Term, chain, l2, momentum, sgd, weight_decay
+from rbml.strategy import Hyper, Rule, Start, StepInfo, Term, TermInputs, chain, l2, momentum, sgd, weight_decay
 from rbml.tree import Tree
 
 
@@ -17,10 +17,10 @@ def theta() -> Tree:
 def test_the_order_of_a_chain_has_a_meaning() -> None:
     grads = {"a.w": torch.tensor([0.5, 0.5]), "b.w": torch.tensor([-1.0])}
     coupled, _ = chain(weight_decay(0.1), sgd(0.5)).update(
-        grads, {}, theta(), phi_for(chain(weight_decay(0.1), sgd(0.5))), Moment(0)
+        grads, {}, theta(), phi_for(chain(weight_decay(0.1), sgd(0.5))), StepInfo(0)
     )
     apart, _ = chain(sgd(0.5), weight_decay(0.1)).update(
-        grads, {}, theta(), phi_for(chain(weight_decay(0.1), sgd(0.5))), Moment(0)
+        grads, {}, theta(), phi_for(chain(weight_decay(0.1), sgd(0.5))), StepInfo(0)
     )
     for name, leaf in theta().items():
         assert torch.allclose(coupled[name], leaf - 0.5 * (grads[name] + 0.1 * leaf))
@@ -54,25 +54,25 @@ def test_two_of_a_kind_need_two_names_and_then_have_their_own_numbers_and_state(
     phi, grads = phi_for(plan), {"a.w": torch.ones(2), "b.w": torch.ones(1)}
     state = plan.init(theta())
     assert list(state) == ["momentum/a.w", "momentum/b.w", "slow/a.w", "slow/b.w"]
-    _, state = plan.update(grads, state, theta(), phi, Moment(0))
-    _, state = plan.update(grads, state, theta(), phi, Moment(1))
+    _, state = plan.update(grads, state, theta(), phi, StepInfo(0))
+    _, state = plan.update(grads, state, theta(), phi, StepInfo(1))
     assert torch.allclose(state["momentum/b.w"], torch.tensor([1.5]))
     assert torch.allclose(state["slow/b.w"], torch.tensor([0.25 * 1.0 + 1.5]))
 
 
 def test_names_that_begin_alike_are_not_mixed_up() -> None:
     plan = chain(weight_decay(0.5, name="m"), weight_decay(0.25, name="mm"), sgd(1.0))
-    after, _ = plan.update({"a.w": torch.zeros(2), "b.w": torch.zeros(1)}, {}, theta(), phi_for(plan), Moment(0))
+    after, _ = plan.update({"a.w": torch.zeros(2), "b.w": torch.zeros(1)}, {}, theta(), phi_for(plan), StepInfo(0))
     assert torch.allclose(after["b.w"], torch.tensor([3.0 - 0.75 * 3.0]))
 
 
 def test_two_numbers_of_one_rule_whose_names_begin_alike() -> None:
-    def update(d: Tree, state: Tree, theta: Tree, values: dict[str, Tree], at: Moment) -> tuple[Tree, Tree]:
+    def update(d: Tree, state: Tree, theta: Tree, values: dict[str, Tree], at: StepInfo) -> tuple[Tree, Tree]:
         return {name: values["lr"][name] * leaf + values["lr2"][name] for name, leaf in d.items()}, state
 
     rule = Rule("r", {"lr": Hyper(2.0, per="tensor"), "lr2": Hyper(10.0, per="tensor")}, update)  # type: ignore[arg-type]
     plan = chain(rule)
-    after, _ = plan.update({"a.w": torch.ones(2), "b.w": torch.ones(1)}, {}, theta(), phi_for(plan), Moment(0))
+    after, _ = plan.update({"a.w": torch.ones(2), "b.w": torch.ones(1)}, {}, theta(), phi_for(plan), StepInfo(0))
     assert float(after["b.w"]) == 3.0 - 12.0
 
 
@@ -81,9 +81,9 @@ def test_an_empty_chain_is_refused() -> None:
         chain()
 
 
-def scene(at: Tree) -> Scene:
+def scene(at: Tree) -> TermInputs:
     zero = torch.zeros(1)
-    return Scene(at, at, zero, zero, zero, lambda prediction, y: torch.tensor(7.0), Moment(0))
+    return TermInputs(at, at, zero, zero, zero, lambda prediction, y: torch.tensor(7.0), StepInfo(0))
 
 
 def test_terms_add_to_the_loss() -> None:
@@ -104,7 +104,7 @@ def test_only_one_part_can_make_the_head() -> None:
 
 
 def test_a_part_remembers_how_it_was_made() -> None:
-    made = momentum(Hyper(0.5, bounds=(0, 1)), nesterov=True).made
+    made = momentum(Hyper(0.5, bounds=(0, 1)), nesterov=True).origin
     assert made is not None and made.by == "momentum"
     assert made.settings == {
         "decay": Hyper(0.5, bounds=(0, 1)),

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from rbml.strategy import Hyper, Moment, Strategy, chain, momentum, sgd, weight_decay
+from rbml.strategy import Hyper, StepInfo, Strategy, chain, momentum, sgd, weight_decay
 from rbml.tree import Tree
 
 
@@ -22,7 +22,7 @@ def follow(strategy: Strategy, model: nn.Module, x: torch.Tensor, y: torch.Tenso
         def loss(at: Tree) -> torch.Tensor:
             return ((torch.func.functional_call(model, at, (x,)) - y) ** 2).mean()
 
-        theta, state = strategy.update(torch.func.grad(loss)(theta), state, theta, learned | fixed, Moment(t))
+        theta, state = strategy.update(torch.func.grad(loss)(theta), state, theta, learned | fixed, StepInfo(t))
         trail.append(theta)
     return trail
 
@@ -67,11 +67,11 @@ def test_a_rate_of_each_granularity_reaches_its_own_parameters() -> None:
     phi = {"sgd.lr/a.*": torch.tensor([0.5, 0.25]), "sgd.lr/b.*": torch.tensor([2.0, 3.0])}
     grads = {name: torch.ones_like(leaf) for name, leaf in theta.items()}
     for t, (a, b) in enumerate([(0.5, 2.0), (0.25, 3.0), (0.25, 3.0)]):
-        after, _ = strategy.update(grads, {}, theta, phi, Moment(t))
+        after, _ = strategy.update(grads, {}, theta, phi, StepInfo(t))
         assert [float(1 - after[name][0]) for name in theta] == [a, a, b]
     strategy = chain(sgd(Hyper(0.0, per="element")))
     phi = {"sgd.lr/a.w": torch.tensor([0.5, 2.0]), "sgd.lr/a.b": torch.zeros(1), "sgd.lr/b.w": torch.ones(1)}
-    after, _ = strategy.update(grads, {}, theta, phi, Moment(0))
+    after, _ = strategy.update(grads, {}, theta, phi, StepInfo(0))
     assert after["a.w"].tolist() == [0.5, -1.0] and float(after["a.b"]) == 1 and float(after["b.w"]) == 0
 
 

@@ -9,7 +9,7 @@ from torch import Tensor, func, nn
 
 from rbml import Batch, Episodes, Learner, models
 from rbml.errors import UsageError
-from rbml.strategy import Hyper, Moment, Scene, Strategy, chain, example_weights, sgd, weight_net
+from rbml.strategy import Hyper, StepInfo, Strategy, TermInputs, chain, example_weights, sgd, weight_net
 from rbml.tasks import generator
 from rbml.tree import Tree
 
@@ -18,10 +18,10 @@ Curves = Callable[..., Episodes]
 Proved = Callable[..., Learner]
 
 
-def scene(prediction: Tensor, y: Tensor | None = None) -> Scene:
+def scene(prediction: Tensor, y: Tensor | None = None) -> TermInputs:
     one = {"w": torch.ones(2, dtype=torch.float64)}
     loss = (lambda p, y: p.sum()) if y is None else F.cross_entropy
-    return Scene(one, one, prediction, prediction if y is None else y, prediction, loss, Moment(0))
+    return TermInputs(one, one, prediction, prediction if y is None else y, prediction, loss, StepInfo(0))
 
 
 def phi_of(plan: Strategy, by: float = 1.0) -> Tree:

@@ -11,7 +11,7 @@ from rbml.errors import UsageError
 from rbml.hypergrad import Adjoint, FirstOrder, Forward, Unrolled
 from rbml.hypergrad.base import BlindError
 from rbml.inner import roll
-from rbml.strategy import Gate, Hyper, Moment, Values, chain, dropout, momentum, sgd
+from rbml.strategy import Gate, Hyper, StepInfo, Values, chain, dropout, momentum, sgd
 from rbml.strategy.undo import split
 
 THETA = {"head.weight": torch.ones(2, 4), "head.bias": torch.ones(2)}
@@ -20,7 +20,7 @@ THETA = {"head.weight": torch.ones(2, 4), "head.bias": torch.ones(2)}
 def through(part: Gate, inputs: Tensor, key: int = 0, t: int = 0) -> Tensor:
     plan = chain(part, sgd(0.1))
     learned, fixed = plan.initial(THETA, 3, None)
-    ((_, change),) = plan.gated(learned | fixed, THETA, Moment(t, 3, torch.tensor(key)))
+    ((_, change),) = plan.gated(learned | fixed, THETA, StepInfo(t, 3, torch.tensor(key)))
     return change(inputs)
 
 
@@ -111,10 +111,10 @@ def test_queries_and_the_adapted_model_see_all_inputs() -> None:
 
 
 def test_several_gates_before_a_layer_are_passed_in_order() -> None:
-    def plus(values: Values, inputs: Tensor, *, layer: str, at: Moment) -> Tensor:
+    def plus(values: Values, inputs: Tensor, *, layer: str, at: StepInfo) -> Tensor:
         return inputs + 1
 
-    def double(values: Values, inputs: Tensor, *, layer: str, at: Moment) -> Tensor:
+    def double(values: Values, inputs: Tensor, *, layer: str, at: StepInfo) -> Tensor:
         return inputs * 2
 
     gates = [Gate("plus", {}, "head", plus), Gate("double", {}, "head", double)]

@@ -8,7 +8,7 @@ from torch import nn
 
 from rbml import Batch, Episodes, Learner, models
 from rbml.errors import UsageError
-from rbml.strategy import Hyper, Moment, alfa, attenuate, chain, momentum, sgd, weight_decay
+from rbml.strategy import Hyper, StepInfo, alfa, attenuate, chain, momentum, sgd, weight_decay
 from rbml.tree import Tree
 
 Pictures = Callable[..., Episodes]
@@ -91,10 +91,10 @@ def test_attenuation_starts_where_it_is_told_whatever_the_gradient() -> None:
     theta = {"a": torch.randn(3, dtype=torch.float64), "b": torch.randn(2, dtype=torch.float64)}
     grads = {name: torch.randn_like(leaf) for name, leaf in theta.items()}
     learned, fixed = plan.initial(theta, 1, None)
-    after, state = plan.update(grads, plan.init(theta), theta, learned | fixed, Moment(0))
+    after, state = plan.update(grads, plan.init(theta), theta, learned | fixed, StepInfo(0))
     assert all(torch.allclose(after[name], 0.75 * leaf, rtol=1e-14) for name, leaf in theta.items())
     assert all(torch.equal(state[f"momentum/{name}"], grad) for name, grad in grads.items()), "rules before it saw it"
-    later, _ = plan.update(grads, state, after, learned | fixed, Moment(1))
+    later, _ = plan.update(grads, state, after, learned | fixed, StepInfo(1))
     assert all(torch.allclose(later[name], leaf - 0.15 * grads[name], rtol=1e-14) for name, leaf in after.items())
 
 

@@ -10,7 +10,7 @@ from torch import Tensor, func, nn
 
 from rbml import Episodes, Learner, models
 from rbml.errors import UsageError
-from rbml.strategy import Hyper, Moment, Scalar, Scene, Strategy, chain, metal, ml3, sgd
+from rbml.strategy import Hyper, Scalar, StepInfo, Strategy, TermInputs, chain, metal, ml3, sgd
 from rbml.tasks import generator
 from rbml.tree import Tree
 
@@ -28,10 +28,10 @@ def phi_of(plan: Strategy, steps: int = 2) -> Tree:
     return {name: leaf + 0.2 * torch.randn_like(leaf) for name, leaf in learned.items()} | fixed
 
 
-def scene(prediction: Tensor, y: Tensor, t: int = 0, weights: Tree | None = None) -> Scene:
+def scene(prediction: Tensor, y: Tensor, t: int = 0, weights: Tree | None = None) -> TermInputs:
     own = theta() if weights is None else weights
     loss = squares if y.is_floating_point() else F.cross_entropy
-    return Scene(own, own, prediction, y, prediction, loss, Moment(t, 2))
+    return TermInputs(own, own, prediction, y, prediction, loss, StepInfo(t, 2))
 
 
 def classes(count: int = 4) -> tuple[Tensor, Tensor]:

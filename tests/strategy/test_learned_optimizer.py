@@ -9,7 +9,7 @@ from torch import Tensor, func, nn
 
 from rbml import Episodes, Learner, models
 from rbml.errors import UsageError
-from rbml.strategy import Hyper, Moment, Strategy, chain, learned_lstm, learned_optimizer, sgd
+from rbml.strategy import Hyper, StepInfo, Strategy, chain, learned_lstm, learned_optimizer, sgd
 from rbml.strategy.learned_optimizer import lstm_cell, preprocessed
 from rbml.tasks import generator
 from rbml.tree import Tree
@@ -65,7 +65,7 @@ def test_the_lstm_is_that_of_pytorch_for_every_element_by_itself() -> None:
     grads = [tensors() for _ in range(4)]
     theta, state = start, plan.init(start)
     for t, one in enumerate(grads):
-        theta, state = plan.update(one, state, theta, phi, Moment(t, 4))
+        theta, state = plan.update(one, state, theta, phi, StepInfo(t, 4))
     assert state["learned_lstm/w/c1"].shape == (4, 3, 2)
     for name, leaf in start.items():
         seen = torch.stack([torch.stack(preprocessed(one[name].flatten()), -1) for one in grads])
@@ -88,7 +88,7 @@ def test_the_perceptron_written_out_an_element_at_a_time() -> None:
     momenta = {name: [torch.zeros_like(leaf) for _ in decays] for name, leaf in theta.items()}
     for t in range(3):
         grads, before = tensors(), theta
-        theta, state = plan.update(grads, state, before, phi, Moment(t, 5))
+        theta, state = plan.update(grads, state, before, phi, StepInfo(t, 5))
         time = [t / 5, *(math.tanh(t / tau - 1) for tau in (1, 3, 10, 30, 100, 300, 1000, 3000, 10000))]
         for name, grad in grads.items():
             momenta[name] = [d * m + (1 - d) * grad for d, m in zip(decays, momenta[name], strict=True)]
@@ -112,7 +112,7 @@ def test_it_starts_as_plain_sgd(rule: object, pictures: Pictures) -> None:
 def test_without_momenta_it_has_no_state() -> None:
     plan = chain(learned_optimizer(hidden=(4,), decays=()))
     assert plan.init(tensors()) == {}
-    after, state = plan.update(tensors(), {}, tensors(), phi_of(plan), Moment(0))
+    after, state = plan.update(tensors(), {}, tensors(), phi_of(plan), StepInfo(0))
     assert state == {} and set(after) == {"w", "b", "gain"}
 
 

@@ -9,7 +9,7 @@ from torch import Tensor, func, nn
 
 from rbml import Episodes, Learner
 from rbml.hypergrad import Adjoint, Unrolled
-from rbml.strategy import Hyper, Moment, Rule, chain, clip_norm, clip_value, noise, sgd
+from rbml.strategy import Hyper, Rule, StepInfo, chain, clip_norm, clip_value, noise, sgd
 from rbml.tree import Tree, tmap
 
 
@@ -18,11 +18,11 @@ def grads(scale: float = 1.0) -> Tree:
     return {key: scale * torch.randn(3, 2, dtype=torch.float64, generator=source) for key in ("a.w", "b.w")}
 
 
-def passed(rule: Rule, direction: Tree, at: Moment | None = None) -> Tree:
+def passed(rule: Rule, direction: Tree, at: StepInfo | None = None) -> Tree:
     """Return what the rule makes of a direction."""
     plan = chain(rule)
     learned, fixed = plan.initial(direction, 1, None)
-    at = Moment(0) if at is None else at
+    at = StepInfo(0) if at is None else at
     after, _ = plan.update(direction, {}, tmap(torch.zeros_like, direction), learned | fixed, at)
     return tmap(torch.neg, after)
 
@@ -57,7 +57,7 @@ def test_a_clipped_norm_does_not_depend_on_the_length_and_grows_with_the_limit()
     length = torch.sqrt(sum((leaf**2).sum() for leaf in direction.values()))
 
     def run(phi: Tree, factor: Tensor) -> Tree:
-        return plan.update(tmap(lambda d: factor * d, direction), {}, theta, phi, Moment(0))[0]
+        return plan.update(tmap(lambda d: factor * d, direction), {}, theta, phi, StepInfo(0))[0]
 
     one = torch.tensor(1.0, dtype=torch.float64)
     slopes = func.jacrev(run)(phi, one)
@@ -87,7 +87,7 @@ def test_the_soft_form_stays_inside_and_lets_a_little_through() -> None:
 def test_noise_has_the_spread_it_says_at_every_step(decay: float) -> None:
     zero = {"w": torch.zeros(20_000, dtype=torch.float64)}
     for t in (0, 3, 40):
-        added = passed(noise(0.3, decay), zero, Moment(t, 50, torch.tensor(11)))["w"]
+        added = passed(noise(0.3, decay), zero, StepInfo(t, 50, torch.tensor(11)))["w"]
         expected = 0.3 / (1 + t) ** (decay / 2)
         assert float(added.std()) == pytest.approx(expected, rel=0.02)
         assert abs(float(added.mean())) < 4 * expected / math.sqrt(20_000)
@@ -95,7 +95,7 @@ def test_noise_has_the_spread_it_says_at_every_step(decay: float) -> None:
 
 def test_noise_is_added_and_another_name_parameter_step_or_task_has_other_noise() -> None:
     direction = grads()
-    at = Moment(2, 5, torch.tensor(11))
+    at = StepInfo(2, 5, torch.tensor(11))
     first = passed(noise(0.3), direction, at)
     added = tmap(torch.sub, first, direction)
     pure = passed(noise(0.3), tmap(torch.zeros_like, direction), at)
@@ -142,4 +142,4 @@ def test_noise_may_be_learned_and_every_engine_sees_the_same(
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("rule", [clip_norm(), clip_value(), clip_value(soft=True), noise()])
 def test_the_type_of_theta_is_kept(rule: Rule, dtype: torch.dtype) -> None:
-    assert passed(rule, {"w": torch.ones(3, dtype=dtype)}, Moment(1, 2, torch.tensor(0)))["w"].dtype == dtype
+    assert passed(rule, {"w": torch.ones(3, dtype=dtype)}, StepInfo(1, 2, torch.tensor(0)))["w"].dtype == dtype

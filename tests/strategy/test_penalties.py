@@ -12,10 +12,10 @@ from rbml.errors import UsageError
 from rbml.inner import roll
 from rbml.strategy import (
     Hyper,
-    Moment,
     Scalar,
-    Scene,
+    StepInfo,
     Term,
+    TermInputs,
     chain,
     confidence,
     l1,
@@ -28,12 +28,14 @@ from rbml.strategy import (
 from rbml.tree import Tree
 
 
-def scene(theta: Tree, prediction: Tensor | None = None, y: Tensor | None = None, theta0: Tree | None = None) -> Scene:
+def scene(
+    theta: Tree, prediction: Tensor | None = None, y: Tensor | None = None, theta0: Tree | None = None
+) -> TermInputs:
     zero = torch.zeros(1)
     seen = zero if prediction is None else prediction
     loss = (lambda prediction, y: torch.zeros(())) if prediction is None else F.cross_entropy
-    at = Moment(0)
-    return Scene(theta, theta if theta0 is None else theta0, zero, zero if y is None else y, seen, loss, at)
+    at = StepInfo(0)
+    return TermInputs(theta, theta if theta0 is None else theta0, zero, zero if y is None else y, seen, loss, at)
 
 
 def theta() -> Tree:
@@ -55,12 +57,14 @@ def test_under_plain_sgd_it_equals_weight_decay(per: str) -> None:
     term, rule = chain(l2(number), sgd(0.1)), chain(weight_decay(number), sgd(0.1))
     phi = {**term.initial(at, 1, None)[0], **term.initial(at, 1, None)[1]}
     pulled = func.grad(lambda p: term.objective(phi, scene(p)))(at)
-    by_term, _ = term.update({name: grads[name] + pulled[name] for name in at}, {}, at, phi, Moment(0))
-    by_rule, _ = rule.update(grads, {}, at, {**rule.initial(at, 1, None)[0], **rule.initial(at, 1, None)[1]}, Moment(0))
+    by_term, _ = term.update({name: grads[name] + pulled[name] for name in at}, {}, at, phi, StepInfo(0))
+    by_rule, _ = rule.update(
+        grads, {}, at, {**rule.initial(at, 1, None)[0], **rule.initial(at, 1, None)[1]}, StepInfo(0)
+    )
     assert all(torch.allclose(by_term[name], by_rule[name], rtol=1e-13) for name in at)
 
 
-def value(term: Term, at: Scene) -> Tensor:
+def value(term: Term, at: TermInputs) -> Tensor:
     plan = chain(term)
     learned, fixed = plan.initial(at.theta, 1, None)
     return plan.objective(learned | fixed, at)

@@ -9,7 +9,7 @@ from torch import nn
 from rbml import Episodes, Learner, models
 from rbml.errors import UsageError
 from rbml.hypergrad import Adjoint
-from rbml.strategy import Hyper, Moment, Strategy, chain, kronecker, low_rank, momentum, sgd
+from rbml.strategy import Hyper, StepInfo, Strategy, chain, kronecker, low_rank, momentum, sgd
 from rbml.tree import Tree
 
 Pictures = Callable[..., Episodes]
@@ -34,7 +34,7 @@ def random_phi(plan: Strategy) -> Tree:
 
 def direction(plan: Strategy, phi: Tree, grads: Tree) -> Tree:
     zero = {name: torch.zeros_like(leaf) for name, leaf in grads.items()}
-    return {name: -leaf for name, leaf in plan.update(grads, {}, zero, phi, Moment(0))[0].items()}
+    return {name: -leaf for name, leaf in plan.update(grads, {}, zero, phi, StepInfo(0))[0].items()}
 
 
 @pytest.mark.parametrize("rule", [kronecker(), low_rank(3)])

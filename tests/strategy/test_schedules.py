@@ -11,8 +11,8 @@ from rbml import Episodes, Learner
 from rbml.errors import UsageError
 from rbml.strategy import (
     Hyper,
-    Moment,
     Rule,
+    StepInfo,
     chain,
     clip_norm,
     clip_value,
@@ -49,7 +49,7 @@ def factor(rule: Rule, t: int, steps: int = T) -> Tensor:
     theta = {"w": torch.zeros(2, dtype=torch.float64)}
     plan = chain(rule)
     learned, fixed = plan.initial(theta, steps, None)
-    after, state = plan.update({"w": torch.ones_like(theta["w"])}, {}, theta, learned | fixed, Moment(t, steps))
+    after, state = plan.update({"w": torch.ones_like(theta["w"])}, {}, theta, learned | fixed, StepInfo(t, steps))
     assert state == {}
     return -after["w"]
 
@@ -77,7 +77,7 @@ def test_a_whole_run_is_that_of_torch(name: str) -> None:
     optimizer = torch.optim.SGD([w], 0.5, momentum=0.9)
     scheduler = scheduler_of(optimizer)
     for t in range(T):
-        theta, state = plan.update({"w": torch.sin(theta["w"])}, state, theta, learned | fixed, Moment(t, T))
+        theta, state = plan.update({"w": torch.sin(theta["w"])}, state, theta, learned | fixed, StepInfo(t, T))
         w.grad = torch.sin(w.detach())
         optimizer.step()
         scheduler.step()
@@ -109,7 +109,7 @@ def test_each_learned_value_has_the_derivative_of_its_own_steps() -> None:
     def run(phi: dict[str, Tensor]) -> Tensor:
         now = theta
         for t in range(7):
-            now, _ = plan.update({"w": torch.ones_like(now["w"])}, {}, now, phi | fixed, Moment(t, 7))
+            now, _ = plan.update({"w": torch.ones_like(now["w"])}, {}, now, phi | fixed, StepInfo(t, 7))
         return now["w"].sum()
 
     assert torch.func.grad(run)(learned)["piecewise.values/factors"].tolist() == [-3.0, -6.0, -1.5]
@@ -119,7 +119,7 @@ def test_layers_may_fall_to_floors_of_their_own() -> None:
     theta = {"a.w": torch.zeros(1), "b.w": torch.zeros(1)}
     plan = chain(cosine(Hyper(0.0, per="layer")))
     phi = {"cosine.floor/a.*": torch.tensor(0.25), "cosine.floor/b.*": torch.tensor(0.75)}
-    after, _ = plan.update({key: torch.ones(1) for key in theta}, {}, theta, phi, Moment(4, 4))
+    after, _ = plan.update({key: torch.ones(1) for key in theta}, {}, theta, phi, StepInfo(4, 4))
     assert [float(-leaf) for leaf in after.values()] == [0.25, 0.75]
 
 
@@ -128,7 +128,7 @@ def test_layers_may_fall_to_floors_of_their_own() -> None:
 def test_the_type_of_theta_is_kept(name: str, dtype: torch.dtype) -> None:
     plan, theta = chain(SCHEDULES[name][0]), {"w": torch.ones(3, dtype=dtype)}
     learned, fixed = plan.initial(theta, T, None)
-    after, _ = plan.update(theta, {}, theta, learned | fixed, Moment(2, T))
+    after, _ = plan.update(theta, {}, theta, learned | fixed, StepInfo(2, T))
     assert after["w"].dtype == dtype
 
 

@@ -11,8 +11,8 @@ import torch
 from rbml import strategy
 from rbml.errors import UsageError
 from rbml.strategy import Hyper, Rule, Scalar, Strategy, Weights, chain, momentum, ridge, sgd, weight_decay
+from rbml.strategy.serialize import plain
 from rbml.strategy.settings import changed, frozen
-from rbml.strategy.written import plain
 from rbml.tree import Tree
 
 
@@ -63,8 +63,8 @@ def test_a_setting_makes_what_python_would_make(settings: dict[str, Any], part: 
     found = changed(base(), settings)
     assert found.parts[part].hypers == expected.hypers
     assert [one.name for one in found.parts] == ["weight_decay", "momentum", "sgd"]
-    flags = {name: value for name, value in expected.made.settings.items() if not isinstance(value, float | Hyper)}  # type: ignore[union-attr]
-    assert flags.items() <= found.parts[part].made.settings.items()  # type: ignore[union-attr]
+    flags = {name: value for name, value in expected.origin.settings.items() if not isinstance(value, float | Hyper)}  # type: ignore[union-attr]
+    assert flags.items() <= found.parts[part].origin.settings.items()  # type: ignore[union-attr]
 
 
 def test_a_flag_changes_the_rule_itself() -> None:
@@ -74,7 +74,7 @@ def test_a_flag_changes_the_rule_itself() -> None:
         results = []
         for one in (own, other):
             phi = one.initial(theta, 1, None)[1]
-            results.append(one.update(grad, one.init(theta), theta, phi, strategy.Moment(0))[0]["w"])
+            results.append(one.update(grad, one.init(theta), theta, phi, strategy.StepInfo(0))[0]["w"])
         assert torch.equal(*results)
 
 
@@ -92,7 +92,7 @@ def test_a_chain_keeps_the_parts_that_are_there_and_begins_others_with_their_def
     assert [part.name for part in found.parts] == ["l2", "sgd", "momentum", "late", "weight_decay"]
     assert found.parts[1] is plan.parts[2] and found.parts[4] is plan.parts[0]
     assert found.parts[0].hypers["strength"] == Hyper(1e-3, per="layer")
-    assert found.parts[3].hypers == weight_decay().hypers and found.parts[3].made.by == "weight_decay"  # type: ignore[union-attr]
+    assert found.parts[3].hypers == weight_decay().hypers and found.parts[3].origin.by == "weight_decay"  # type: ignore[union-attr]
 
 
 def test_a_scalar_has_no_granularity() -> None:
@@ -112,7 +112,7 @@ def test_tensors_can_be_fixed_and_stay_so() -> None:
 
 
 def test_an_argument_without_a_default_can_be_set() -> None:
-    assert changed(base(), {"picky.count": 3}, "picky, sgd").parts[0].made.settings["count"] == 3  # type: ignore[union-attr]
+    assert changed(base(), {"picky.count": 3}, "picky, sgd").parts[0].origin.settings["count"] == 3  # type: ignore[union-attr]
     with pytest.raises(UsageError, match=r"picky needs count: set picky\.count"):
         changed(base(), {}, "picky, sgd")
 

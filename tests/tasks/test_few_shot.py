@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from rbml.data.base import Labelled
+from rbml.data.examples import Labelled
 from rbml.errors import DataError, UsageError
 from rbml.tasks import FewShot, generator, task_seeds
 

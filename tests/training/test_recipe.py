@@ -14,7 +14,7 @@ import torch
 from rbml import Batch, Episodes, algorithms, hypergrad
 from rbml.errors import CheckpointError, DataError, UsageError
 from rbml.models import MLP, Conv4
-from rbml.strategy.written import from_plain, in_words, plain
+from rbml.strategy.serialize import from_plain, in_words, plain
 from rbml.training import Recipe
 from rbml.training.recipe import protocol
 

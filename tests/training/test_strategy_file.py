@@ -12,8 +12,8 @@ from torch import nn
 from rbml import Episodes, Learner, models
 from rbml.errors import CheckpointError, DivergedError, UsageError
 from rbml.strategy import Hyper, Rule, Strategy, chain, kronecker, momentum, ridge, sgd
+from rbml.strategy.serialize import in_words
 from rbml.strategy.settings import changed
-from rbml.strategy.written import in_words
 from rbml.training import LearnedStrategy, Recipe, RunFolder, export_strategy, files, load_strategy
 
 Pictures = Callable[..., Episodes]

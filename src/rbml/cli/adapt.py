@@ -10,7 +10,7 @@ import click
 import torch
 
 from rbml.cli.show import bar, console
-from rbml.data.folder import read_classes
+from rbml.data.sources.folder import read_classes
 from rbml.errors import UsageError
 from rbml.training import RunFolder
 from rbml.training.adapted_file import save_adapted

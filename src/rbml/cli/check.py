@@ -10,7 +10,7 @@ import click
 from rbml.cli.options import RecipeCommand, recipe_options, setting_options
 from rbml.cli.show import console, table
 from rbml.cli.subject import subject
-from rbml.proof import MEANING, check, short
+from rbml.diagnostics.checking import MEANING, check, short
 
 
 @click.command("check", cls=RecipeCommand)

@@ -13,7 +13,7 @@ from rbml.cli.baselines import SCRATCH, baselines
 from rbml.cli.options import absolute
 from rbml.cli.show import bar, console, keep_memory, percent, table
 from rbml.data import PARTS
-from rbml.data.folder import divided
+from rbml.data.sources.folder import divided
 from rbml.errors import RbmlError
 from rbml.learner import Learner
 from rbml.tasks import FewShot

@@ -10,7 +10,7 @@ import click
 from rbml.cli.options import RecipeCommand, recipe_options, setting_options
 from rbml.cli.show import console, table
 from rbml.cli.subject import subject
-from rbml.costs import Explanation, Row, amount, explain
+from rbml.diagnostics.explaining import Explanation, Row, amount, explain
 
 
 @click.command("explain", cls=RecipeCommand)

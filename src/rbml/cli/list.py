@@ -121,11 +121,11 @@ def catalogue(package: str) -> dict[str, ast.stmt]:
     for name, value in _table(home):
         if isinstance(value, ast.Attribute):  # omniglot.load
             assert isinstance(value.value, ast.Name)
-            module, wanted = imported[value.value.id][1], value.attr
+            module, wanted = ".".join(imported[value.value.id]), value.attr
         else:
             assert isinstance(value, ast.Name)
             module, wanted = imported[value.id]
-        source = folder / f"{module.rpartition('.')[2]}.py"
+        source = folder.joinpath(*module.split(".")[len(package.split(".")) :]).with_suffix(".py")
         if source not in parsed:
             parsed[source] = ast.parse(source.read_text())
         entries[name] = _definition(parsed[source], wanted)

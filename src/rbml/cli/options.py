@@ -16,7 +16,7 @@ import click
 
 from rbml import algorithms, hypergrad, models
 from rbml.errors import UsageError, unknown
-from rbml.strategy.values import fitted, nested_away, parse
+from rbml.strategy.parsing import fitted, nested_away, parse
 from rbml.training.recipe import Recipe, protocol
 
 TYPES: dict[str, Any] = {"int": int, "float": float, "str": str, "bool": bool}

@@ -11,7 +11,7 @@ import click
 import torch
 
 from rbml.cli.show import table
-from rbml.data import images
+from rbml.data.inputs.pictures import read
 from rbml.errors import UsageError
 from rbml.training.adapted_file import load_adapted
 
@@ -31,7 +31,7 @@ def command(file: Path, pictures: tuple[Path, ...], as_json: bool, as_csv: bool)
     adapted, recipe, names = load_adapted(file)
     with torch.no_grad():
         # one at a time: not even rounding shall depend on the other pictures
-        rows = [adapted(images.read(path, recipe.size, recipe.channels).float()[None] / 255)[0] for path in pictures]
+        rows = [adapted(read(path, recipe.size, recipe.channels).float()[None] / 255)[0] for path in pictures]
     probabilities = [torch.softmax(row.double(), 0).tolist() for row in rows]
     if as_json:
         found = [

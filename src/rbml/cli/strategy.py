@@ -10,8 +10,8 @@ from rbml.cli.show import console, table
 from rbml.errors import UsageError, unknown
 from rbml.reports.learned import Quantity, before_and_now, quantities_of
 from rbml.reports.phi import phi_rows, tensor_rows
-from rbml.reports.words import phi_cells, tensor_cells
-from rbml.strategy.written import in_words
+from rbml.reports.wording import phi_cells, tensor_cells
+from rbml.strategy.serialize import in_words
 from rbml.training import LearnedStrategy, RunFolder, export_strategy, load_strategy
 
 _COMMANDS = ("export", "show")

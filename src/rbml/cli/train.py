@@ -15,9 +15,9 @@ import torch
 from rbml import hypergrad
 from rbml.cli.options import RecipeCommand, gathered, recipe_of, recipe_options, setting_options
 from rbml.cli.show import console, follow, keep_memory
-from rbml.costs import explain
+from rbml.diagnostics.explaining import explain
 from rbml.errors import UsageError
-from rbml.strategy.written import in_words
+from rbml.strategy.serialize import in_words
 from rbml.tasks import FewShot, generator
 from rbml.training import Interrupt, Recipe, RunFolder, train
 from rbml.training.recipe import TRAIN

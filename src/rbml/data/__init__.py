@@ -1,6 +1,7 @@
 """Sources of labelled examples, one file each. ``ALL`` is the table of them.
 
-A new source is a file with a function ``load`` like the others (:class:`rbml.data.base.Source`) and a line in ``ALL``.
+A new source is a file with a function ``load`` like the others (:class:`rbml.data.examples.Source`) and a
+line in ``ALL``.
 """
 
 from __future__ import annotations
@@ -8,8 +9,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from rbml import errors
-from rbml.data import digits, folder, glyphs, mnist, omniglot, quickdraw
-from rbml.data.base import PARTS, Labelled, Source
+from rbml.data.examples import PARTS, Labelled, Source
+from rbml.data.sources import digits, folder, glyphs, mnist, omniglot, quickdraw
 
 __all__ = ["ALL", "PARTS", "Labelled", "Source", "load"]
 

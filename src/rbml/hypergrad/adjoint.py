@@ -8,11 +8,11 @@ from typing import Literal, get_args
 
 from torch import func
 
-from rbml.autodiff import Mode, grad_product
+from rbml.autodiff.products import Mode, grad_product
 from rbml.errors import UsageError, unknown
 from rbml.hypergrad.base import MetaGradient, outer_gradient
 from rbml.hypergrad.reverse import exactly, plainly
-from rbml.hypergrad.trail import Stop, Store, everything, segments
+from rbml.hypergrad.trajectory import SavedStep, Store, everything, segments
 from rbml.hypergrad.unrolled import check_window, first_seen
 from rbml.inner import Carry, Inner
 from rbml.tree import Tree, add, zeros_like
@@ -136,7 +136,7 @@ def sweep(inner: Inner, m: Tree, first: int, hvp: Mode | None, store: Store = ev
     return MetaGradient(loss, add(m_bar, pull(bar)[0]), aux, report(carry))
 
 
-def _pull_update(inner: Inner, stop: Stop, m: Tree, bar: Carry) -> tuple[Tree, Carry, Tree]:
+def _pull_update(inner: Inner, stop: SavedStep, m: Tree, bar: Carry) -> tuple[Tree, Carry, Tree]:
     """Pull the cotangent of the next carry back to the gradient, the carry and m."""
     seen = inner.entering(m, "update")
     pull = func.vjp(lambda g, c, meta: inner.update(g, c, m | meta, stop.t), stop.grads, stop.carry, seen)[1]
@@ -144,7 +144,7 @@ def _pull_update(inner: Inner, stop: Stop, m: Tree, bar: Carry) -> tuple[Tree, C
     return v, carry_bar, m_bar
 
 
-def _pull_gradient(inner: Inner, stop: Stop, m: Tree, v: Tree, hvp: Mode) -> tuple[Tree, Tree]:
+def _pull_gradient(inner: Inner, stop: SavedStep, m: Tree, v: Tree, hvp: Mode) -> tuple[Tree, Tree]:
     """Pull v back through the inner gradient, taken anew, to theta and m."""
     seen = inner.entering(m, "objective")
     return grad_product(lambda point, meta: inner.objective(point, m | meta, stop.t), stop.carry.theta, seen, v, hvp)

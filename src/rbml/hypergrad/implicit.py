@@ -9,7 +9,7 @@ from typing import ClassVar, Literal, NamedTuple, get_args
 import torch
 from torch import func
 
-from rbml.autodiff import Mode, grad_product
+from rbml.autodiff.products import Mode, grad_product
 from rbml.errors import UsageError, unknown
 from rbml.hypergrad.base import MetaGradient, outer_gradient, refuse_blind
 from rbml.hypergrad.solve import ConjugateGradient, Product, Solver, solve

@@ -11,14 +11,14 @@ from torch import Tensor, func
 
 from rbml.errors import UsageError
 from rbml.hypergrad.fixed_point import Decays, decays, decode, encode, packed, rescaled, unpacked
-from rbml.hypergrad.trail import Stop, Trail
+from rbml.hypergrad.trajectory import SavedStep, Trajectory
 from rbml.inner import Carry, Inner, Undo, roll
 from rbml.tree import Tree, add, norm, pick, tmap
 
 # --------------------------------------------------------------------------------------------------- plain arithmetic
 
 
-def plainly(inner: Inner, m: Tree, first: int) -> Trail:
+def plainly(inner: Inner, m: Tree, first: int) -> Trajectory:
     """Undo every step by the inverse arithmetic: what was rounded away comes back 1 / decay times as large a step.
 
     Raises:
@@ -30,13 +30,13 @@ def plainly(inner: Inner, m: Tree, first: int) -> Trail:
     begin = roll(inner, inner.start(m), m, stop=first)
     last = roll(inner, begin, m, start=first)
 
-    def back() -> Iterator[Stop]:
+    def back() -> Iterator[SavedStep]:
         carry = last
         for t in reversed(range(first, inner.steps)):
             grads, carry = _undone(inner, undo, carry, m, t)
-            yield Stop(t, grads, carry)
+            yield SavedStep(t, grads, carry)
 
-    return Trail(inner, last, back(), lambda found: {"drift": _distance(found, begin)})
+    return Trajectory(inner, last, back(), lambda found: {"drift": _distance(found, begin)})
 
 
 def _undone(inner: Inner, undo: Undo, after: Carry, m: Tree, t: int) -> tuple[Tree, Carry]:
@@ -80,7 +80,7 @@ class Units(NamedTuple):
     buffer: Tree
 
 
-def exactly(inner: Inner, m: Tree, first: int) -> Trail:
+def exactly(inner: Inner, m: Tree, first: int) -> Trajectory:
     """Roll in fixed point with an information buffer, and undo every step bit for bit.
 
     Raises:
@@ -102,14 +102,14 @@ def exactly(inner: Inner, m: Tree, first: int) -> Trail:
         largest = torch.maximum(largest, size)
     last, ends = at, [at]
 
-    def back() -> Iterator[Stop]:
+    def back() -> Iterator[SavedStep]:
         while ends:
             at = ends.pop()
             for t in reversed(range(first, inner.steps)):
                 grads, at = run.backward(at, t)
                 if t in full:
                     at = at._replace(buffer={name: unpacked(*leaf) for name, leaf in spilled.pop().items()})
-                yield Stop(t, grads, run.decoded(at))
+                yield SavedStep(t, grads, run.decoded(at))
         ends.append(at)
 
     def report(found: Carry) -> Tree:
@@ -122,7 +122,7 @@ def exactly(inner: Inner, m: Tree, first: int) -> Trail:
             "largest": largest,
         }
 
-    return Trail(replace(inner, update=run.update), run.decoded(last), back(), report)
+    return Trajectory(replace(inner, update=run.update), run.decoded(last), back(), report)
 
 
 @dataclass(frozen=True)

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 from rbml.data.extras import require
 from rbml.reports import style
 from rbml.reports.curves import best_validation, column, journal, smooth
+from rbml.reports.evaluations import evaluations
 from rbml.reports.learned import Pair, Quantity, quantities
-from rbml.reports.measured import evaluations
 from rbml.reports.phi import Summary
-from rbml.reports.words import duration, score, spread, table
-from rbml.strategy.values import nested_away
-from rbml.strategy.written import in_words
+from rbml.reports.wording import duration, score, spread, table
+from rbml.strategy.parsing import nested_away
+from rbml.strategy.serialize import in_words
 from rbml.training import RunFolder
 
 if TYPE_CHECKING:

@@ -128,7 +128,7 @@ def quantities_of(strategy: Strategy, before: Tree, after: Tree) -> list[Quantit
 
 
 def _by(part: Part) -> str:
-    return part.made.by if part.made else part.name
+    return part.origin.by if part.origin else part.name
 
 
 def moves(run: RunFolder) -> dict[str, float]:

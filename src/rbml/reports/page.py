@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rbml.errors import RbmlError
-from rbml.reports import compare, style, words
+from rbml.reports import compare, style, wording
 from rbml.reports.adaptation import accuracy_by_step
 from rbml.reports.curves import learning_curve
+from rbml.reports.evaluations import evaluations
 from rbml.reports.gallery import gallery
-from rbml.reports.measured import evaluations
 from rbml.reports.phi import phi_figure, phi_table, tensor_table
 from rbml.reports.theta import theta_figure
 from rbml.tasks import FewShot
@@ -44,7 +44,7 @@ def write_report(run: RunFolder, tasks: FewShot | None, seed: int, other: RunFol
     style.new_figure(1, 1, "")  # asks for matplotlib before anything is written
     if other is not None:
         other.read_config()
-    page = [f"# {run.path.resolve().name}\n", *words.recipe_in_words(run)]
+    page = [f"# {run.path.resolve().name}\n", *wording.recipe_in_words(run)]
     try:
         run.plots.mkdir(exist_ok=True)
     except OSError as error:
@@ -57,7 +57,7 @@ def write_report(run: RunFolder, tasks: FewShot | None, seed: int, other: RunFol
             page.append(table())
             picture = draw()
         except RbmlError as error:
-            page.append(f"{words.sentence(str(error))}\n")
+            page.append(f"{wording.sentence(str(error))}\n")
             continue
         if picture is not None:
             path = run.plots / f"{name}.png"
@@ -77,7 +77,7 @@ def _sections(run: RunFolder, tasks: FewShot | None, seed: int) -> list[Section]
     found, problems = evaluations(run)
 
     def accuracy() -> str:
-        table = words.evaluation_table(found) if found else f"Not measured yet: `rbml evaluate {run.path}`.\n"
+        table = wording.evaluation_table(found) if found else f"Not measured yet: `rbml evaluate {run.path}`.\n"
         return "\n".join([table, *problems])
 
     def task() -> str:
@@ -96,7 +96,7 @@ def _sections(run: RunFolder, tasks: FewShot | None, seed: int) -> list[Section]
             "The learning strategy, phi",
             "phi",
             lambda: phi_figure(run),
-            lambda: words.phi_in_words(phi_table(run), tensor_table(run)),
+            lambda: wording.phi_in_words(phi_table(run), tensor_table(run)),
         ),
         ("The initialisation, theta0", "theta", lambda: theta_figure(run), nothing),
     ]

@@ -1,8 +1,22 @@
 """Learning strategies: how one step changes theta, and what of that is learned."""
 
 from rbml.strategy.adaptive import adagrad, adam, lion, nadam, rmsprop
-from rbml.strategy.base import Features, Gate, Moment, Part, Rule, Scene, Start, Strategy, Term, Values, chain, part
+from rbml.strategy.base import (
+    Features,
+    Gate,
+    Part,
+    Rule,
+    Start,
+    StepInfo,
+    Strategy,
+    Term,
+    TermInputs,
+    Values,
+    chain,
+    part,
+)
 from rbml.strategy.descent import momentum, sgd, weight_decay
+from rbml.strategy.draws import normal, uniform
 from rbml.strategy.example_weights import example_weights, weight_net
 from rbml.strategy.gates import dropout
 from rbml.strategy.generated import alfa, attenuate
@@ -13,7 +27,6 @@ from rbml.strategy.learned_optimizer import learned_lstm, learned_optimizer
 from rbml.strategy.limits import clip_norm, clip_value, noise
 from rbml.strategy.penalties import confidence, l1, l2, label_smoothing, proximal
 from rbml.strategy.precondition import kronecker, low_rank
-from rbml.strategy.random import normal, uniform
 from rbml.strategy.schedules import cosine, exponential, inverse_time, piecewise, polynomial, warmup
 from rbml.strategy.weights import Weights
 
@@ -61,14 +74,14 @@ __all__ = [
     "Features",
     "Gate",
     "Hyper",
-    "Moment",
     "Part",
     "Rule",
     "Scalar",
-    "Scene",
     "Start",
+    "StepInfo",
     "Strategy",
     "Term",
+    "TermInputs",
     "Values",
     "Weights",
     "adagrad",

@@ -15,7 +15,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from rbml.strategy.base import Moment, Rule, Values, part
+from rbml.strategy.base import Rule, StepInfo, Values, part
 from rbml.strategy.hyper import Hyper, as_hyper
 from rbml.tree import Tree, prefixed, tmap, under, zeros_like
 
@@ -62,7 +62,7 @@ def rmsprop(
     def init(theta: Tree) -> Tree:
         return _zeros(theta, "square", "mean") if centered else _zeros(theta, "square")
 
-    def update(direction: Tree, state: Tree, theta: Tree, values: Values, at: Moment) -> tuple[Tree, Tree]:
+    def update(direction: Tree, state: Tree, theta: Tree, values: Values, at: StepInfo) -> tuple[Tree, Tree]:
         squares = tmap(_averaged_square, under(state, "square/"), direction, values["alpha"])
         after, spread = prefixed(squares, "square/"), squares
         if centered:
@@ -89,7 +89,7 @@ def adagrad(start: float | Hyper = 0.0, eps: float | Hyper = 1e-10, name: str = 
         name: what it is filed under.
     """
 
-    def update(direction: Tree, state: Tree, theta: Tree, values: Values, at: Moment) -> tuple[Tree, Tree]:
+    def update(direction: Tree, state: Tree, theta: Tree, values: Values, at: StepInfo) -> tuple[Tree, Tree]:
         sums = tmap(lambda v, d: v + d * d, state, direction)
         scaled = tmap(
             lambda d, v, start, eps: d / (root(start + v) + eps), direction, sums, values["start"], values["eps"]
@@ -127,7 +127,7 @@ def adam(
     def init(theta: Tree) -> Tree:
         return _zeros(theta, "mean", "square", "largest") if amsgrad else _zeros(theta, "mean", "square")
 
-    def update(direction: Tree, state: Tree, theta: Tree, values: Values, at: Moment) -> tuple[Tree, Tree]:
+    def update(direction: Tree, state: Tree, theta: Tree, values: Values, at: StepInfo) -> tuple[Tree, Tree]:
         beta1, beta2, t = values["beta1"], values["beta2"], at.t + 1
         means = tmap(_averaged, under(state, "mean/"), direction, beta1)
         squares = tmap(_averaged_square, under(state, "square/"), direction, beta2)
@@ -174,7 +174,7 @@ def nadam(
     def init(theta: Tree) -> Tree:
         return _zeros(theta, "mean", "square") | prefixed(tmap(torch.ones_like, theta), "product/")
 
-    def update(direction: Tree, state: Tree, theta: Tree, values: Values, at: Moment) -> tuple[Tree, Tree]:
+    def update(direction: Tree, state: Tree, theta: Tree, values: Values, at: StepInfo) -> tuple[Tree, Tree]:
         beta1, beta2, decay = values["beta1"], values["beta2"], values["momentum_decay"]
         means = tmap(_averaged, under(state, "mean/"), direction, beta1)
         squares = tmap(_averaged_square, under(state, "square/"), direction, beta2)
@@ -224,7 +224,7 @@ def lion(
         smooth = c * torch.rsqrt(torch.where(sharp, 1.0, c * c + width * width))
         return torch.where(sharp, torch.sign(c), smooth)
 
-    def update(direction: Tree, state: Tree, theta: Tree, values: Values, at: Moment) -> tuple[Tree, Tree]:
+    def update(direction: Tree, state: Tree, theta: Tree, values: Values, at: StepInfo) -> tuple[Tree, Tree]:
         mixed = tmap(_averaged, state, direction, values["beta1"])
         return tmap(sign, mixed, values["width"]), tmap(_averaged, state, direction, values["beta2"])
 

@@ -44,7 +44,7 @@ class Quantity(Protocol):
         ...
 
 
-class Moment(NamedTuple):
+class StepInfo(NamedTuple):
     """When a part acts.
 
     Attributes:
@@ -59,7 +59,7 @@ class Moment(NamedTuple):
     key: Tensor | None = None
 
 
-class Scene(NamedTuple):
+class TermInputs(NamedTuple):
     """What a term sees.
 
     Attributes:
@@ -78,7 +78,7 @@ class Scene(NamedTuple):
     y: Tensor
     prediction: Tensor
     loss: Callable[[Tensor, Tensor], Tensor]
-    at: Moment
+    at: StepInfo
 
     def losses(self) -> Tensor:
         """Return the loss of every example by itself, ``(n,)``."""
@@ -100,7 +100,7 @@ class Features(NamedTuple):
     ways: int
 
 
-class Made(NamedTuple):
+class Origin(NamedTuple):
     """How a part was made: by which function of :data:`rbml.strategy.ALL`, of what."""
 
     by: str
@@ -124,7 +124,7 @@ class RunningSum:
     """
 
     decay: str
-    inflow: Callable[[Tree, Values, Moment], Tree]
+    inflow: Callable[[Tree, Values, StepInfo], Tree]
 
 
 @dataclass(frozen=True)
@@ -137,7 +137,7 @@ class Rule:
         update: ``(direction, state, theta, values, at) -> (direction, state)``, a pure function.
         init: ``theta -> state``, a flat tree; a rule without memory leaves the default.
         random: whether it draws random numbers, from ``at.key``.
-        made: filled in by :func:`part`.
+        origin: filled in by :func:`part`.
         sums: how its state is undone, where it can be (``Adjoint(store="reverse")``).
         direct: whether what it gives depends on the direction, its numbers and the moment alone, not on theta or a
             state: then it may follow a running sum in a chain that is undone.
@@ -145,10 +145,10 @@ class Rule:
 
     name: str
     hypers: Mapping[str, Quantity]
-    update: Callable[[Tree, Tree, Tree, Values, Moment], tuple[Tree, Tree]]
+    update: Callable[[Tree, Tree, Tree, Values, StepInfo], tuple[Tree, Tree]]
     init: Callable[[Tree], Tree] = field(default=stateless)
     random: bool = False
-    made: Made | None = None
+    origin: Origin | None = None
     sums: RunningSum | None = None
     direct: bool = False
 
@@ -165,16 +165,16 @@ class Term:
         anchored: whether it looks at theta0, as a pull towards it does. A term that says no, and does, has a wrong
             derivative.
         random: whether it draws random numbers, from ``scene.at.key``.
-        made: filled in by :func:`part`.
+        origin: filled in by :func:`part`.
     """
 
     name: str
     hypers: Mapping[str, Quantity]
-    value: Callable[[Values, Scene], Tensor]
+    value: Callable[[Values, TermInputs], Tensor]
     alone: bool = False
     anchored: bool = True
     random: bool = False
-    made: Made | None = None
+    origin: Origin | None = None
 
 
 @dataclass(frozen=True)
@@ -185,19 +185,19 @@ class Start:
         name: what its numbers are filed under.
         hypers: its numbers, by name.
         head: ``(values, features) -> (weight (C, d), bias (C,))``.
-        made: filled in by :func:`part`.
+        origin: filled in by :func:`part`.
     """
 
     name: str
     hypers: Mapping[str, Quantity]
     head: Callable[[Values, Features], tuple[Tensor, Tensor]]
-    made: Made | None = None
+    origin: Origin | None = None
 
 
-class Passed(Protocol):
+class GateFunction(Protocol):
     """How inputs come through a gate."""
 
-    def __call__(self, values: Values, inputs: Tensor, *, layer: str, at: Moment) -> Tensor:
+    def __call__(self, values: Values, inputs: Tensor, *, layer: str, at: StepInfo) -> Tensor:
         """Return inputs of the same shape."""
         ...
 
@@ -216,18 +216,18 @@ class Gate:
         name: what its numbers are filed under.
         hypers: its numbers, by name.
         layers: a pattern of names of layers with adapted parameters.
-        passed: ``(values, inputs, *, layer, at) -> inputs``, of the same shape ``(n, ...)``; the values are those of
+        apply: ``(values, inputs, *, layer, at) -> inputs``, of the same shape ``(n, ...)``; the values are those of
             the parameters of that one layer.
         random: whether it draws random numbers, from ``at.key``.
-        made: filled in by :func:`part`.
+        origin: filled in by :func:`part`.
     """
 
     name: str
     hypers: Mapping[str, Quantity]
     layers: str
-    passed: Passed
+    apply: GateFunction
     random: bool = False
-    made: Made | None = None
+    origin: Origin | None = None
 
     def among(self, theta: Tree) -> list[str]:
         """Return the layers that it stands before.
@@ -257,7 +257,7 @@ def part(factory: Callable[Options, Kind]) -> Callable[Options, Kind]:
     def make(*arguments: Options.args, **options: Options.kwargs) -> Kind:
         given = signature(factory).bind(*arguments, **options)
         given.apply_defaults()
-        return replace(factory(*arguments, **options), made=Made(factory.__name__, dict(given.arguments)))
+        return replace(factory(*arguments, **options), origin=Origin(factory.__name__, dict(given.arguments)))
 
     return make
 
@@ -331,7 +331,7 @@ class Strategy:
         assert self.start is not None
         return self.start.head(self.values(self.start, phi, theta, 0), features)
 
-    def update(self, grads: Tree, state: Tree, theta: Tree, phi: Tree, at: Moment) -> tuple[Tree, Tree]:
+    def update(self, grads: Tree, state: Tree, theta: Tree, phi: Tree, at: StepInfo) -> tuple[Tree, Tree]:
         """Pass the gradient through all rules and return the next theta and the next state."""
         direction: Tree = grads
         next_state: Tree = {}
@@ -341,21 +341,21 @@ class Strategy:
             next_state |= prefixed(own, f"{rule.name}/")
         return tmap(torch.sub, theta, direction), next_state
 
-    def objective(self, phi: Tree, scene: Scene) -> Tensor:
+    def objective(self, phi: Tree, scene: TermInputs) -> Tensor:
         """Return the support loss, or the terms that take its place, plus all other terms."""
         total = torch.zeros(()) if any(term.alone for term in self.terms) else scene.loss(scene.prediction, scene.y)
         for term in self.terms:
             total = total + term.value(self.values(term, phi, scene.theta, scene.at.t), scene)
         return total
 
-    def gated(self, phi: Tree, theta: Tree, at: Moment) -> list[tuple[str, Callable[[Tensor], Tensor]]]:
+    def gated(self, phi: Tree, theta: Tree, at: StepInfo) -> list[tuple[str, Callable[[Tensor], Tensor]]]:
         """Return the gated layers by name, each with what its inputs come through, in order."""
         gated: list[tuple[str, Callable[[Tensor], Tensor]]] = []
         for gate in self.gates:
             for layer in gate.among(theta):
                 own = {name: leaf for name, leaf in theta.items() if _layer(name) == layer}
                 values = self.values(gate, phi, own, at.t)
-                gated.append((layer, partial(gate.passed, values, layer=layer, at=at)))
+                gated.append((layer, partial(gate.apply, values, layer=layer, at=at)))
         return gated
 
     def of(self, phi: Tree, kind: type[Part]) -> Tree:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from rbml.strategy.base import Moment, Rule, RunningSum, Values, part
+from rbml.strategy.base import Rule, RunningSum, StepInfo, Values, part
 from rbml.strategy.hyper import Hyper, as_hyper
 from rbml.tree import Tree, tmap, zeros_like
 
@@ -23,7 +23,7 @@ def sgd(lr: float | Hyper = 0.1, name: str = "sgd") -> Rule:
         name: what it is filed under.
     """
 
-    def update(direction: Tree, state: Tree, theta: Tree, values: Values, at: Moment) -> tuple[Tree, Tree]:
+    def update(direction: Tree, state: Tree, theta: Tree, values: Values, at: StepInfo) -> tuple[Tree, Tree]:
         return tmap(torch.mul, direction, values["lr"]), state
 
     return Rule(name, {"lr": as_hyper(lr)}, update, direct=True)
@@ -50,12 +50,12 @@ def momentum(
     """
     damped = as_hyper(dampening)
 
-    def inflow(direction: Tree, values: Values, at: Moment) -> Tree:
+    def inflow(direction: Tree, values: Values, at: StepInfo) -> Tree:
         if "dampening" not in values or at.t == 0:
             return direction
         return tmap(lambda d, left_out: (1 - left_out) * d, direction, values["dampening"])
 
-    def update(direction: Tree, state: Tree, theta: Tree, values: Values, at: Moment) -> tuple[Tree, Tree]:
+    def update(direction: Tree, state: Tree, theta: Tree, values: Values, at: StepInfo) -> tuple[Tree, Tree]:
         decays, added = values["decay"], inflow(direction, values, at)
         buffer = tmap(lambda b, d, mu: mu * b + d, state, added, decays)
         ahead = tmap(lambda d, b, mu: d + mu * b, direction, buffer, decays) if nesterov else buffer
@@ -81,7 +81,7 @@ def weight_decay(rate: float | Hyper = 1e-4, name: str = "weight_decay") -> Rule
         name: what it is filed under.
     """
 
-    def update(direction: Tree, state: Tree, theta: Tree, values: Values, at: Moment) -> tuple[Tree, Tree]:
+    def update(direction: Tree, state: Tree, theta: Tree, values: Values, at: StepInfo) -> tuple[Tree, Tree]:
         return tmap(lambda d, p, rate: d + rate * p, direction, theta, values["rate"]), state
 
     return Rule(name, {"rate": as_hyper(rate)}, update)

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from rbml.errors import UsageError
-from rbml.strategy.base import Scene, Term, Values, part
+from rbml.strategy.base import Term, TermInputs, Values, part
 from rbml.strategy.networks import check_hidden, check_widths, first, forward, perceptron
 from rbml.strategy.weights import Weights
 from rbml.tree import Tree
@@ -43,7 +43,7 @@ def example_weights(count: int, name: str = "example_weights") -> Term:
     def start(theta: Tree, steps: int, generator: torch.Generator | None) -> Tree:
         return {"raw": first(theta).new_zeros(count)}
 
-    def value(values: Values, scene: Scene) -> Tensor:
+    def value(values: Values, scene: TermInputs) -> Tensor:
         if len(scene.y) != count:
             raise UsageError(f"{name} has weights for {count} examples, but the support set has {len(scene.y)}")
         return _weighed(torch.sigmoid(values["weights"]["raw"]), scene.losses())
@@ -76,7 +76,7 @@ def weight_net(hidden: Sequence[int] = (100,), name: str = "weight_net") -> Term
     def start(theta: Tree, steps: int, generator: torch.Generator | None) -> Tree:
         return perceptron(widths, first(theta), generator, last=0.0)
 
-    def value(values: Values, scene: Scene) -> Tensor:
+    def value(values: Values, scene: TermInputs) -> Tensor:
         losses = scene.losses()
         return _weighed(torch.sigmoid(forward(values["net"], losses[:, None], F.silu)[:, 0]), losses)
 

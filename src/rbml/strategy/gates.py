@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from rbml.errors import UsageError
-from rbml.strategy.base import Gate, Moment, Values, part
+from rbml.strategy.base import Gate, StepInfo, Values, part
+from rbml.strategy.draws import uniform
 from rbml.strategy.hyper import Hyper, as_hyper
-from rbml.strategy.random import uniform
 
 _SMALL = 1e-6
 """Keeps the logarithms of a rate finite."""
@@ -41,7 +41,7 @@ def dropout(rate: float | Hyper = 0.2, layers: str = "head", temperature: float 
     if temperature <= 0:
         raise UsageError(f"{name}: the temperature must be above 0, not {temperature}")
 
-    def passed(values: Values, inputs: Tensor, *, layer: str, at: Moment) -> Tensor:
+    def passed(values: Values, inputs: Tensor, *, layer: str, at: StepInfo) -> Tensor:
         p = next(iter(values["rate"].values()))
         if p.dim():
             raise UsageError(f"{name}: a layer has one rate: take per='all', 'layer' or 'tensor', not 'element'")

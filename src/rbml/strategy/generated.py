@@ -7,7 +7,7 @@ import math
 import torch
 
 from rbml.errors import UsageError
-from rbml.strategy.base import Moment, Rule, Values, part
+from rbml.strategy.base import Rule, StepInfo, Values, part
 from rbml.strategy.hyper import Hyper, as_hyper
 from rbml.strategy.networks import first, forward, means, perceptron
 from rbml.strategy.weights import Weights
@@ -45,7 +45,7 @@ def alfa(lr: float | Hyper = _RATE, decay: float | Hyper = _DECAY, name: str = "
         width = 2 * len(theta)
         return perceptron((width, width, width), first(theta), generator, last=1.0)
 
-    def update(direction: Tree, state: Tree, theta: Tree, values: Values, at: Moment) -> tuple[Tree, Tree]:
+    def update(direction: Tree, state: Tree, theta: Tree, values: Values, at: StepInfo) -> tuple[Tree, Tree]:
         seen = torch.stack([*means(theta), *means(direction)])
         rates, decays = forward(values["net"], seen, torch.relu).chunk(2)
         after: Tree = {}
@@ -91,7 +91,7 @@ def attenuate(keep: float = 0.95, name: str = "attenuate") -> Rule:
         width = len(theta)
         return perceptron((width, width, width), first(theta), generator, last=math.log(keep / (1 - keep)))
 
-    def update(direction: Tree, state: Tree, theta: Tree, values: Values, at: Moment) -> tuple[Tree, Tree]:
+    def update(direction: Tree, state: Tree, theta: Tree, values: Values, at: StepInfo) -> tuple[Tree, Tree]:
         if at.t > 0:
             return direction, state
         gammas = torch.sigmoid(forward(values["net"], torch.stack(means(direction)), torch.relu))

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from rbml.strategy.base import Scene, Term, Values, part
+from rbml.strategy.base import Term, TermInputs, Values, part
 from rbml.strategy.hyper import Scalar, as_scalar
 from rbml.strategy.networks import at_step, check_hidden, check_widths, each_step, first, forward, means, perceptron
 from rbml.strategy.weights import Weights
@@ -49,7 +49,7 @@ def ml3(hidden: Sequence[int] = (50, 50), plain: float | Scalar = 0.0, name: str
     def start(theta: Tree, steps: int, generator: torch.Generator | None) -> Tree:
         return perceptron(widths, first(theta), generator)
 
-    def value(values: Values, scene: Scene) -> Tensor:
+    def value(values: Values, scene: TermInputs) -> Tensor:
         prediction, target = _outputs(scene)
         seen = torch.softmax(prediction, -1) if _classes(scene) else prediction
         learned = F.softplus(forward(values["net"], torch.stack([seen, target], -1), F.silu)).mean()
@@ -94,7 +94,7 @@ def metal(hidden: int = 32, name: str = "metal") -> Term:
 
         return each_step(steps, make)
 
-    def value(values: Values, scene: Scene) -> Tensor:
+    def value(values: Values, scene: TermInputs) -> Tensor:
         nets = at_step(values["nets"], scene.at.t)
         state = torch.stack([scene.loss(scene.prediction, scene.y), *means(scene.theta)])
         factors, shifts = forward(under(nets, "adapter/"), _normal(state), F.silu).chunk(2)
@@ -108,11 +108,11 @@ def metal(hidden: int = 32, name: str = "metal") -> Term:
     return Term(name, {"nets": Weights(start)}, value, anchored=False)
 
 
-def _classes(scene: Scene) -> bool:
+def _classes(scene: TermInputs) -> bool:
     return not scene.y.is_floating_point()
 
 
-def _outputs(scene: Scene) -> tuple[Tensor, Tensor]:
+def _outputs(scene: TermInputs) -> tuple[Tensor, Tensor]:
     """Return prediction and target of one shape, with the classes last where there are classes."""
     if not _classes(scene):
         return scene.prediction, scene.y.to(scene.prediction.dtype).reshape(scene.prediction.shape)

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from rbml.strategy.base import Moment, Quantity, Rule, Values, part, stateless
+from rbml.strategy.base import Quantity, Rule, StepInfo, Values, part, stateless
 from rbml.strategy.hyper import Hyper, as_hyper
 from rbml.strategy.networks import check_hidden, check_widths, drawn, first, forward, perceptron
 from rbml.strategy.weights import Weights
@@ -66,7 +66,7 @@ def learned_optimizer(
     def init(theta: Tree) -> Tree:
         return {key: torch.stack([torch.zeros_like(leaf)] * len(decays)) for key, leaf in theta.items()}
 
-    def update(direction: Tree, state: Tree, theta: Tree, values: Values, at: Moment) -> tuple[Tree, Tree]:
+    def update(direction: Tree, state: Tree, theta: Tree, values: Values, at: StepInfo) -> tuple[Tree, Tree]:
         after: Tree = {}
         momenta: Tree = {}
         for key, d in direction.items():
@@ -132,7 +132,7 @@ def learned_lstm(
             f"{key}/{one}": torch.stack([torch.zeros_like(p)] * hidden) for key, p in theta.items() for one in names
         }
 
-    def update(direction: Tree, state: Tree, theta: Tree, values: Values, at: Moment) -> tuple[Tree, Tree]:
+    def update(direction: Tree, state: Tree, theta: Tree, values: Values, at: StepInfo) -> tuple[Tree, Tree]:
         net = values["net"]
         after: Tree = {}
         kept: Tree = {}
@@ -182,6 +182,6 @@ def _rms(feature: Tensor) -> Tensor:
     return feature * torch.rsqrt(1e-5 + (feature**2).mean())
 
 
-def _time(at: Moment, like: Tensor) -> list[Tensor]:
+def _time(at: StepInfo, like: Tensor) -> list[Tensor]:
     numbers = [at.t / at.steps, *(math.tanh(at.t / time - 1) for time in _TIMES)]
     return [torch.full_like(like, number) for number in numbers]

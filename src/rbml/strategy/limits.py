@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from rbml.strategy.adaptive import root
-from rbml.strategy.base import Moment, Rule, Values, part
+from rbml.strategy.base import Rule, StepInfo, Values, part
+from rbml.strategy.draws import normal
 from rbml.strategy.hyper import Hyper, as_hyper
-from rbml.strategy.random import normal
 from rbml.tree import Tree, tmap
 
 
@@ -27,7 +27,7 @@ def clip_norm(limit: float | Hyper = 1.0, name: str = "clip_norm") -> Rule:
         name: what it is filed under.
     """
 
-    def update(direction: Tree, state: Tree, theta: Tree, values: Values, at: Moment) -> tuple[Tree, Tree]:
+    def update(direction: Tree, state: Tree, theta: Tree, values: Values, at: StepInfo) -> tuple[Tree, Tree]:
         length = root(torch.stack([(leaf * leaf).sum() for leaf in direction.values()]).sum())
         return tmap(
             lambda d, limit: d * torch.clamp(limit / (length + 1e-6), max=1.0), direction, values["limit"]
@@ -55,7 +55,7 @@ def clip_value(limit: float | Hyper = 1.0, soft: bool = False, name: str = "clip
     def clipped(d: Tensor, limit: Tensor) -> Tensor:
         return limit * torch.tanh(d / limit) if soft else torch.clamp(d, -limit, limit)
 
-    def update(direction: Tree, state: Tree, theta: Tree, values: Values, at: Moment) -> tuple[Tree, Tree]:
+    def update(direction: Tree, state: Tree, theta: Tree, values: Values, at: StepInfo) -> tuple[Tree, Tree]:
         return tmap(clipped, direction, values["limit"]), state
 
     return Rule(name, {"limit": as_hyper(limit)}, update, direct=True)
@@ -78,7 +78,7 @@ def noise(std: float | Hyper = 0.1, decay: float | Hyper = 0.55, name: str = "no
         name: what it is filed under; two of them with other names draw other numbers.
     """
 
-    def update(direction: Tree, state: Tree, theta: Tree, values: Values, at: Moment) -> tuple[Tree, Tree]:
+    def update(direction: Tree, state: Tree, theta: Tree, values: Values, at: StepInfo) -> tuple[Tree, Tree]:
         stds = tmap(lambda std, decay: std * (1.0 + at.t) ** (-0.5 * decay), values["std"], values["decay"])
         return {key: d + stds[key] * normal(at, f"{name}/{key}", d) for key, d in direction.items()}, state
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from rbml.errors import UsageError
-from rbml.strategy.base import Scene, Term, Values, part
+from rbml.strategy.base import Term, TermInputs, Values, part
 from rbml.strategy.hyper import Hyper, Scalar, as_hyper, as_scalar
 from rbml.tree import Tree
 
@@ -29,7 +29,7 @@ def l2(strength: float | Hyper = 1e-3, name: str = "l2") -> Term:
         name: what it is filed under.
     """
 
-    def value(values: Values, scene: Scene) -> Tensor:
+    def value(values: Values, scene: TermInputs) -> Tensor:
         strengths = values["strength"]
         return 0.5 * _total({key: strengths[key] * leaf**2 for key, leaf in scene.theta.items()})
 
@@ -50,7 +50,7 @@ def l1(strength: float | Hyper = 1e-4, name: str = "l1") -> Term:
         name: what it is filed under.
     """
 
-    def value(values: Values, scene: Scene) -> Tensor:
+    def value(values: Values, scene: TermInputs) -> Tensor:
         strengths = values["strength"]
         return _total({key: strengths[key] * leaf.abs() for key, leaf in scene.theta.items()})
 
@@ -71,7 +71,7 @@ def proximal(strength: float | Hyper = 1.0, name: str = "proximal") -> Term:
         name: what it is filed under.
     """
 
-    def value(values: Values, scene: Scene) -> Tensor:
+    def value(values: Values, scene: TermInputs) -> Tensor:
         strengths, theta0 = values["strength"], scene.theta0
         return 0.5 * _total({key: strengths[key] * (leaf - theta0[key]) ** 2 for key, leaf in scene.theta.items()})
 
@@ -96,7 +96,7 @@ def label_smoothing(rate: float | Scalar = 0.1, name: str = "label_smoothing") -
         UsageError: where predictions are not scores of classes ``(n, C, ...)``.
     """
 
-    def value(values: Values, scene: Scene) -> Tensor:
+    def value(values: Values, scene: TermInputs) -> Tensor:
         rate, spread = values["rate"][""], -_log_probabilities(scene, "label_smoothing").mean()
         return (1 - rate) * scene.loss(scene.prediction, scene.y) + rate * spread
 
@@ -119,14 +119,14 @@ def confidence(strength: float | Scalar = 0.1, name: str = "confidence") -> Term
         UsageError: where predictions are not scores of classes ``(n, C, ...)``.
     """
 
-    def value(values: Values, scene: Scene) -> Tensor:
+    def value(values: Values, scene: TermInputs) -> Tensor:
         logs = _log_probabilities(scene, "confidence")
         return values["strength"][""] * (logs.exp() * logs).sum(1).mean()
 
     return Term(name, {"strength": as_scalar(strength)}, value, anchored=False)
 
 
-def _log_probabilities(scene: Scene, wanted_by: str) -> Tensor:
+def _log_probabilities(scene: TermInputs, wanted_by: str) -> Tensor:
     """Return the logarithm of the probability of every class, which are along the second dimension."""
     if scene.prediction.dim() < 2 or scene.prediction.shape[1] < 2:
         shape = tuple(scene.prediction.shape)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from rbml.strategy.base import Moment, Rule, Values, part
+from rbml.strategy.base import Rule, StepInfo, Values, part
 from rbml.strategy.networks import check_widths, drawn
 from rbml.strategy.weights import Weights
 from rbml.tree import Tree
@@ -46,7 +46,7 @@ def kronecker(name: str = "kronecker") -> Rule:
                 matrices[f"{key}/factor"] = torch.ones_like(leaf)
         return matrices
 
-    def update(direction: Tree, state: Tree, theta: Tree, values: Values, at: Moment) -> tuple[Tree, Tree]:
+    def update(direction: Tree, state: Tree, theta: Tree, values: Values, at: StepInfo) -> tuple[Tree, Tree]:
         return {key: _multiplied(key, leaf, values["matrices"]) for key, leaf in direction.items()}, state
 
     return Rule(name, {"matrices": Weights(start)}, update, direct=True)
@@ -101,7 +101,7 @@ def low_rank(rank: int = 4, name: str = "low_rank") -> Rule:
             factors[f"{key}/v"] = drawn((rank, *leaf.shape), leaf.numel() ** -0.5, leaf, generator)
         return factors
 
-    def update(direction: Tree, state: Tree, theta: Tree, values: Values, at: Moment) -> tuple[Tree, Tree]:
+    def update(direction: Tree, state: Tree, theta: Tree, values: Values, at: StepInfo) -> tuple[Tree, Tree]:
         factors = values["factors"]
         return {key: _corrected(d, factors[f"{key}/u"], factors[f"{key}/v"]) for key, d in direction.items()}, state
 

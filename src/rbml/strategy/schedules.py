@@ -16,13 +16,13 @@ import torch
 from torch import Tensor
 
 from rbml.errors import UsageError
-from rbml.strategy.base import Moment, Rule, Values, part
+from rbml.strategy.base import Rule, StepInfo, Values, part
 from rbml.strategy.hyper import Hyper, as_hyper
 from rbml.strategy.weights import Weights
 from rbml.tree import Tree, tmap
 
 
-def progress(at: Moment) -> float:
+def progress(at: StepInfo) -> float:
     """Return which share of the steps has been taken, from 0 to 1."""
     return min(at.t / max(at.steps, 1), 1.0)
 
@@ -41,7 +41,7 @@ def cosine(floor: float | Hyper = 0.0, name: str = "cosine") -> Rule:
         name: what it is filed under.
     """
 
-    def update(direction: Tree, state: Tree, theta: Tree, values: Values, at: Moment) -> tuple[Tree, Tree]:
+    def update(direction: Tree, state: Tree, theta: Tree, values: Values, at: StepInfo) -> tuple[Tree, Tree]:
         height = 0.5 * (1 + math.cos(math.pi * progress(at)))
         return tmap(lambda d, floor: d * (floor + (1 - floor) * height), direction, values["floor"]), state
 
@@ -63,7 +63,7 @@ def polynomial(power: float | Hyper = 1.0, floor: float | Hyper = 0.0, name: str
         name: what it is filed under.
     """
 
-    def update(direction: Tree, state: Tree, theta: Tree, values: Values, at: Moment) -> tuple[Tree, Tree]:
+    def update(direction: Tree, state: Tree, theta: Tree, values: Values, at: StepInfo) -> tuple[Tree, Tree]:
         left = 1 - progress(at)
 
         def scaled(d: Tensor, power: Tensor, floor: Tensor) -> Tensor:
@@ -94,7 +94,7 @@ def exponential(gamma: float | Hyper = 0.9, every: int = 1, name: str = "exponen
     if every < 1:
         raise UsageError(f"every counts the steps between two multiplications and must be at least 1, not {every}")
 
-    def update(direction: Tree, state: Tree, theta: Tree, values: Values, at: Moment) -> tuple[Tree, Tree]:
+    def update(direction: Tree, state: Tree, theta: Tree, values: Values, at: StepInfo) -> tuple[Tree, Tree]:
         return tmap(lambda d, gamma: d * gamma ** (at.t // every), direction, values["gamma"]), state
 
     return Rule(name, {"gamma": as_hyper(gamma)}, update, direct=True)
@@ -113,7 +113,7 @@ def inverse_time(rate: float | Hyper = 0.1, name: str = "inverse_time") -> Rule:
         name: what it is filed under.
     """
 
-    def update(direction: Tree, state: Tree, theta: Tree, values: Values, at: Moment) -> tuple[Tree, Tree]:
+    def update(direction: Tree, state: Tree, theta: Tree, values: Values, at: StepInfo) -> tuple[Tree, Tree]:
         return tmap(lambda d, rate: d / (1 + rate * at.t), direction, values["rate"]), state
 
     return Rule(name, {"rate": as_hyper(rate)}, update, direct=True)
@@ -138,7 +138,7 @@ def warmup(steps: int = 5, start: float | Hyper = 0.1, name: str = "warmup") -> 
     if steps < 1:
         raise UsageError(f"a warm-up takes at least 1 step, not {steps}: leave it out to start at full size")
 
-    def update(direction: Tree, state: Tree, theta: Tree, values: Values, at: Moment) -> tuple[Tree, Tree]:
+    def update(direction: Tree, state: Tree, theta: Tree, values: Values, at: StepInfo) -> tuple[Tree, Tree]:
         share = min(at.t / steps, 1.0)
         return tmap(lambda d, start: d * (start + (1 - start) * share), direction, values["start"]), state
 
@@ -178,7 +178,7 @@ def piecewise(
         like = next(iter(theta.values()))
         return {"factors": torch.tensor(list(values), dtype=like.dtype, device=like.device)}
 
-    def update(direction: Tree, state: Tree, theta: Tree, numbers: Values, at: Moment) -> tuple[Tree, Tree]:
+    def update(direction: Tree, state: Tree, theta: Tree, numbers: Values, at: StepInfo) -> tuple[Tree, Tree]:
         stretch = min(int(progress(at) * len(values)), len(values) - 1)
         if boundaries is not None:
             stretch = bisect.bisect_right(boundaries, at.t)

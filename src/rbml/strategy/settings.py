@@ -15,7 +15,7 @@ from typing import Any, cast, get_type_hints
 from rbml import strategy
 from rbml.errors import UsageError, unknown
 from rbml.strategy.base import Part, Strategy, chain
-from rbml.strategy.values import LEARNABLE, alternatives, fitted, learnable, nested_away
+from rbml.strategy.parsing import LEARNABLE, alternatives, fitted, learnable, nested_away
 from rbml.strategy.weights import Weights
 
 
@@ -35,7 +35,7 @@ def changed(plan: Strategy, settings: Mapping[str, Any], names: str | None = Non
         UsageError: if a part, an argument, a field or a value is none; the nearest right one is named.
 
     >>> from rbml.strategy import chain, sgd
-    >>> from rbml.strategy.written import in_words
+    >>> from rbml.strategy.serialize import in_words
     >>> in_words(changed(chain(sgd(0.1)), {"sgd.lr.per": "layer", "momentum.nesterov": True}, "momentum, sgd"))
     'momentum(decay 0.9, nesterov), sgd(lr 0.1 learned per layer)'
     """
@@ -130,7 +130,7 @@ def _makers() -> Mapping[str, Callable[..., Part]]:
 
 
 def _of(part: Part) -> Draft:
-    made = part.made if part.made is not None and part.made.by in strategy.ALL else None
+    made = part.origin if part.origin is not None and part.origin.by in strategy.ALL else None
     return Draft(part.name, made.by if made else None, dict(made.settings) if made else {}, part)
 
 

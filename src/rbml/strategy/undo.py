@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from rbml.errors import UsageError
-from rbml.strategy.base import Moment, Rule, RunningSum, Strategy, stateless
+from rbml.strategy.base import Rule, RunningSum, StepInfo, Strategy, stateless
 from rbml.strategy.hyper import Bounds, Hyper
 from rbml.tree import Tree, prefixed, under
 
@@ -42,7 +42,7 @@ class Split:
         values = self.strategy.values(self.rule, phi, theta, t)
         return prefixed(values[self.sums.decay], f"{self.rule.name}/")
 
-    def inflow(self, grads: Tree, theta: Tree, phi: Tree, at: Moment) -> Tree:
+    def inflow(self, grads: Tree, theta: Tree, phi: Tree, at: StepInfo) -> Tree:
         """Return what the gradient adds to the sum."""
         direction = grads
         for rule in self.before:
@@ -50,7 +50,7 @@ class Split:
         values = self.strategy.values(self.rule, phi, theta, at.t)
         return prefixed(self.sums.inflow(direction, values, at), f"{self.rule.name}/")
 
-    def outflow(self, state: Tree, phi: Tree, at: Moment) -> Tree:
+    def outflow(self, state: Tree, phi: Tree, at: StepInfo) -> Tree:
         """Return the step that the sum makes theta take."""
         direction = under(state, f"{self.rule.name}/")
         for rule in self.after:

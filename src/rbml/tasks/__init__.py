@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
-from rbml.tasks.base import Batch, Episodes, TaskDistribution, generator, task_seeds
+from rbml.data.batch import Batch, Inputs
+from rbml.tasks.base import (
+    Episode,
+    Episodes,
+    Job,
+    Stream,
+    Task,
+    TaskDistribution,
+    TaskSource,
+    generator,
+    task_seeds,
+)
 from rbml.tasks.few_shot import FewShot
 from rbml.tasks.sinusoid import Sinusoid
 from rbml.tasks.supervised import Supervised
@@ -10,11 +21,17 @@ from rbml.tasks.supervised import Supervised
 __all__ = [
     "ALL",
     "Batch",
+    "Episode",
     "Episodes",
     "FewShot",
+    "Inputs",
+    "Job",
     "Sinusoid",
+    "Stream",
     "Supervised",
+    "Task",
     "TaskDistribution",
+    "TaskSource",
     "generator",
     "task_seeds",
 ]

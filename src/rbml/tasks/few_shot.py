@@ -13,9 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rbml.data.base import Labelled
+from rbml.data.batch import Batch
+from rbml.data.examples import Labelled
 from rbml.errors import DataError, UsageError
-from rbml.tasks.base import Batch, Episodes, generator, task_seeds
+from rbml.tasks.base import Episodes, generator, task_seeds
 
 
 class FewShot:

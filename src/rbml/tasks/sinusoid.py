@@ -12,8 +12,9 @@ from math import pi
 import torch
 from torch import Tensor
 
+from rbml.data.batch import Batch
 from rbml.errors import UsageError
-from rbml.tasks.base import Batch, Episodes, generator, task_seeds
+from rbml.tasks.base import Episodes, generator, task_seeds
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rbml.data.base import Labelled
+from rbml.data.batch import Batch
+from rbml.data.examples import Labelled
 from rbml.errors import UsageError
-from rbml.tasks.base import Batch, Episodes, generator, task_seeds
+from rbml.tasks.base import Episodes, generator, task_seeds
 from rbml.tasks.few_shot import arrays_of
 
 

@@ -9,8 +9,7 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from rbml.binding import Statistics
-from rbml.learner import Learner
+from rbml.learner import Learner, Statistics
 from rbml.tasks import Episodes, FewShot, generator, task_seeds
 from rbml.training.recipe import TEST
 

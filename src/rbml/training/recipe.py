@@ -12,13 +12,12 @@ import torch
 from torch import nn
 
 from rbml import algorithms, data, hypergrad, models
-from rbml.binding import Statistics
-from rbml.data.folder import read_classes
+from rbml.data.sources.folder import read_classes
 from rbml.errors import CheckpointError, UsageError, unknown
 from rbml.hypergrad import Hypergradient
-from rbml.learner import Learner
+from rbml.learner import Learner, Statistics
+from rbml.strategy.parsing import fitted
 from rbml.strategy.settings import changed, frozen
-from rbml.strategy.values import fitted
 from rbml.tasks import FewShot, generator
 from rbml.training.strategy_file import LearnedStrategy, load_strategy
 

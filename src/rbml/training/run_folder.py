@@ -28,7 +28,7 @@ import rbml
 from rbml.errors import CheckpointError, RbmlError, UsageError
 from rbml.learner import Learner
 from rbml.strategy import Strategy
-from rbml.strategy.written import in_words, plain
+from rbml.strategy.serialize import in_words, plain
 from rbml.training import files
 from rbml.training.recipe import Recipe
 

@@ -14,8 +14,8 @@ from rbml.errors import CheckpointError, DivergedError, UsageError
 from rbml.learner import Learner
 from rbml.strategy import Hyper, Scalar, Strategy
 from rbml.strategy.base import Quantity
+from rbml.strategy.serialize import from_plain, plain
 from rbml.strategy.settings import frozen
-from rbml.strategy.written import from_plain, plain
 from rbml.training import files
 from rbml.tree import Tree
 

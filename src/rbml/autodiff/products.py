@@ -1,0 +1,125 @@
+"""The derivatives that rbml needs beyond ``torch.func``: one pass for both halves of a second derivative."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, func
+
+from rbml.autodiff.compiled import Compiled
+from rbml.tree import Tree, add, norm, scale, tmap
+
+Mode = Literal["forward", "reverse", "difference"]
+Objective = Callable[[Tree, Tree], Tensor]
+Pull = Callable[[Tree], tuple[Tree, Tree]]
+"""From v to the derivatives of <gradient, v> by theta and m."""
+
+
+def grad_product(objective: Objective, theta: Tree, m: Tree, direction: Tree, mode: Mode) -> tuple[Tree, Tree]:
+    r"""Differentiate :math:`\langle \nabla_\theta f(\theta, m), v \rangle` with respect to both theta and m.
+
+    Since second derivatives commute, the two results are the tangents of :math:`(\nabla_\theta f, \nabla_m f)` along
+    ``(v, 0)``: one forward-over-reverse pass gives the Hessian product and the mixed term together
+    (MixFlow-MG, Kemaev et al. 2025, arXiv:2505.00793).
+
+    Args:
+        objective: a scalar function of two trees.
+        theta: where the inner gradient is taken.
+        m: the meta-parameters that the objective sees; may be empty.
+        direction: v, of the shape of theta.
+        mode: ``"forward"`` is the pass above. ``"reverse"`` differentiates the gradient backwards: more memory, but it
+            needs no operator to have a forward derivative. ``"difference"`` takes the gradient twice, a little ahead
+            and a little behind along v, and no second derivative: approximate.
+
+    Returns:
+        The derivative with respect to theta and the one with respect to m, of their shapes.
+    """
+    if mode == "forward":
+        gradients = func.grad(objective, argnums=(0, 1)) if m else _theta_only(objective)
+        theta = {name: leaf.contiguous() for name, leaf in theta.items()}  # no tangent fits an expanded tensor
+        along_theta, along_m = func.jvp(lambda point: gradients(point, m), (theta,), (direction,))[1]
+        # PyTorch gives the tangent of a float32 number (0-d) as float64 behind sigmoid and sqrt.
+        return tmap(Tensor.type_as, along_theta, theta), tmap(Tensor.type_as, along_m, m)
+    if mode == "difference":
+        return _central_difference(objective, theta, m, direction)
+    return gradient_and_pull(objective, theta, m)[1](direction)
+
+
+def gradient_and_pull(objective: Objective, theta: Tree, m: Tree) -> tuple[Tree, Pull]:
+    """Return the gradient by theta and, keeping its graph, what :func:`grad_product` takes in mode ``"reverse"``."""
+    found = func.vjp(func.grad(objective), theta, m)
+    return found[0], found[1]
+
+
+def _theta_only(objective: Objective) -> Callable[[Tree, Tree], tuple[Tree, Tree]]:
+    return lambda theta, m: (func.grad(objective)(theta, m), {})
+
+
+def _central_difference(objective: Objective, theta: Tree, m: Tree, direction: Tree) -> tuple[Tree, Tree]:
+    r"""Return :func:`grad_product` by a central difference.
+
+    .. math:: \frac{|v|}{2r} \left(\nabla f(\theta + r v / |v|, m) - \nabla f(\theta - r v / |v|, m)\right)
+
+    DARTS (Liu et al. 2019, arXiv:1806.09055) has r = 0.01. Here :math:`r = 2 \epsilon^{1/3}` with the rounding error
+    :math:`\epsilon` of the type: 0.01 in float32, 1.2e-5 in float64, where truncation and rounding are about equal.
+    """
+    length = norm(direction)
+    radius = 2 * torch.finfo(length.dtype).eps ** (1 / 3)
+    unit = scale(direction, radius / torch.where(length > 0, length, 1))
+    gradients = func.grad(objective, argnums=(0, 1)) if m else _theta_only(objective)
+    ahead, behind = gradients(add(theta, unit), m), gradients(add(theta, scale(unit, -1)), m)
+    along_theta, along_m = (
+        tmap(lambda a, b: (a - b) * (length / (2 * radius)), one, other)
+        for one, other in zip(ahead, behind, strict=True)
+    )
+    return along_theta, along_m
+
+
+def mean_over_tasks(
+    function: Callable[..., tuple[Tensor, Tree, Tree]],
+    m: Tree,
+    arguments: tuple[Tensor, ...],
+    chunk: int,
+    compiled: Compiled | None = None,
+    shared: tuple[Tensor, ...] = (),
+    variant: Any = None,
+) -> tuple[Tensor, Tree, Tree]:
+    """Run ``function`` on every task, vectorised over ``chunk`` tasks at a time, and average its first two results.
+
+    The function runs *inside* ``vmap``, one gradient a task: taking the gradient of a vectorised mean instead is
+    silently wrong with native batch norm (docs/facts.md).
+
+    Args:
+        function: from m and the tensors of one task to (loss, gradients, aux).
+        m: what all tasks share.
+        arguments: tensors with the tasks in front, ``(B, ...)``.
+        chunk: how many tasks at once; it bounds memory and changes the result only by rounding.
+        compiled: where the compiled steps are kept; ``None`` runs PyTorch's operators one by one.
+        shared: tensors that all tasks share and that nothing is differentiated by; the function takes them last.
+        variant: what else the function depends on, for :class:`Compiled`.
+
+    Returns:
+        The mean loss, the mean gradients, and aux with the tasks in front.
+    """
+    axes = (None, *(0 for _ in arguments), *(None for _ in shared))
+
+    def run(m: Tree, *part: Tensor) -> tuple[Tensor, Tree, Tree]:
+        loss, grads, aux = func.vmap(function, in_dims=axes)(m, *part)
+        return loss, {name: grad.sum(0) for name, grad in grads.items()}, aux
+
+    count = arguments[0].shape[0]
+    losses, auxes = [], []
+    total: Tree = {}
+    for start in range(0, count, chunk):
+        part = (*(argument[start : start + chunk] for argument in arguments), *shared)
+        loss, grads, aux = run(m, *part) if compiled is None else compiled(run, m, *part, variant=variant)
+        losses.append(loss)
+        auxes.append(aux)
+        total = add(total, grads)
+    return (
+        torch.cat(losses).mean(),
+        scale(total, 1 / count),
+        {k: torch.cat([aux[k] for aux in auxes]) for k in auxes[0]},
+    )

@@ -1,0 +1,1 @@
+"""Modalities: how raw things become tensors, one file each."""

@@ -1,0 +1,149 @@
+"""Pictures of your own: a folder with one folder a class."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rbml.data.examples import PARTS, Labelled, check_part, check_split
+from rbml.data.inputs import pictures
+from rbml.errors import DataError, UsageError
+
+_LAYOUT = "Expected a folder of class folders with pictures in them (CLASS/picture.png)"
+_LITTER = ("thumbs.db", "desktop.ini")  # what Windows leaves behind in folders of pictures
+_FEWEST = 5
+
+
+def load(
+    part: str,
+    root: str | Path | None = None,
+    *,
+    split: str | None = None,
+    seed: int = 0,
+    size: int = 28,
+    channels: int = 1,
+) -> Labelled:
+    """Pictures of your own, one folder a class: folder:PATH.
+
+    A folder that holds nothing but ``train``, ``val`` and ``test``, each with class folders, is used as it is divided.
+    Otherwise the classes are divided 64 : 16 : 20 by a shuffle that ``seed`` decides.
+
+    Returns:
+        ``x`` ``(N, channels, size, size)`` uint8; names are those of the class folders.
+    """
+    check_part(part)
+    check_split(split, "classes")
+    if root is None:
+        raise UsageError("the source folder needs a path: folder:PATH.")
+    directory = Path(root).expanduser()
+    parts = divided(directory)
+    if parts:
+        chosen, how = _own(directory, parts, part), "its own division"
+    else:
+        chosen, how = _drawn(directory, _folders(directory), part, seed), f"classes shuffled with seed {seed}"
+    x, y = _read(chosen, size, channels)
+    return _labelled(x, y, chosen, f"pictures of {directory.resolve()}, part {part} ({how})")
+
+
+def read_classes(directory: str | Path, size: int = 28, channels: int = 1) -> Labelled:
+    """Read all classes of a folder: one folder a class, in the order of their names.
+
+    Hidden files are skipped, and so are files beside the class folders.
+
+    Returns:
+        ``x`` ``(N, channels, size, size)`` uint8; see :func:`rbml.data.inputs.pictures.read`.
+
+    Raises:
+        DataError: where the folder is missing or has no class folders, where a class folder is empty or holds folders,
+            or where files are not pictures: they are named.
+    """
+    directory = Path(directory).expanduser()
+    folders = _folders(directory)
+    x, y = _read(folders, size, channels)
+    return _labelled(x, y, folders, f"pictures of {directory.resolve()}")
+
+
+def _labelled(x: Tensor, y: Tensor, folders: list[Path], origin: str) -> Labelled:
+    about = f"{origin}: {len(folders)} classes, {len(x)} pictures, {x.shape[-1]}x{x.shape[-1]}"
+    return Labelled(x, y, [folder.name for folder in folders], about)
+
+
+def _visible(directory: Path) -> list[Path]:
+    """Return what is in a folder, sorted by name, without hidden files."""
+    if not directory.is_dir():
+        state = "is not a folder" if directory.exists() else "does not exist"
+        raise DataError(f"{str(directory)!r} {state}. {_LAYOUT}.")
+    kept = (path for path in directory.iterdir() if not path.name.startswith(".") and path.name.lower() not in _LITTER)
+    return sorted(kept, key=lambda path: path.name)
+
+
+def _folders(directory: Path) -> list[Path]:
+    folders = [path for path in _visible(directory) if path.is_dir()]
+    if not folders:
+        raise DataError(f"{str(directory)!r} has no class folders. {_LAYOUT}.")
+    return folders
+
+
+def divided(directory: Path) -> list[str]:
+    """Return which of train, val and test a folder is divided into; none where its folders are classes themselves."""
+    folders = _folders(directory)
+    if any(folder.name not in PARTS for folder in folders):
+        return []
+    if not all(any(path.is_dir() for path in _visible(folder)) for folder in folders):
+        return []
+    return [folder.name for folder in folders]
+
+
+def _own(directory: Path, parts: list[str], part: str) -> list[Path]:
+    if part not in parts:
+        raise DataError(f"{str(directory)!r} is divided into {', '.join(parts)}, but has no {part!r}: add that folder.")
+    chosen = _folders(directory / part)
+    names = {folder.name for folder in chosen}
+    for other in parts:
+        shared = names & {folder.name for folder in _folders(directory / other)} if other != part else set()
+        if shared:
+            raise DataError(
+                f"class {min(shared)!r} is in {str(directory / part)!r} and in {str(directory / other)!r}: "
+                "learning to learn is judged on classes that were not learned on. Keep each class in one part only."
+            )
+    return chosen
+
+
+def _drawn(directory: Path, folders: list[Path], part: str, seed: int) -> list[Path]:
+    if len(folders) < _FEWEST:
+        raise DataError(
+            f"{str(directory)!r} has {len(folders)} classes, but at least {_FEWEST} are needed to divide them into "
+            "train, val and test: add classes."
+        )
+    val, test = max(1, round(0.16 * len(folders))), max(1, round(0.2 * len(folders)))
+    order = np.random.default_rng(seed).permutation(len(folders))
+    rows = {"test": order[:test], "val": order[test : test + val], "train": order[test + val :]}[part]
+    return [folders[row] for row in sorted(rows)]
+
+
+def _read(folders: list[Path], size: int, channels: int) -> tuple[Tensor, Tensor]:
+    """Return the pictures ``(N, channels, size, size)`` of class folders, and their classes ``(N,)``."""
+    files = [(label, path) for label, folder in enumerate(folders) for path in _pictures(folder)]
+    found, bad = [], []
+    for _, path in files:
+        try:
+            found.append(pictures.read(path, size, channels))
+        except DataError as error:
+            bad.append(str(error))
+    if bad:
+        more = f" And {len(bad) - 3} more." if len(bad) > 3 else ""
+        raise DataError(f"{' '.join(bad[:3])}{more} Remove what is not a picture from the class folders, or repair it.")
+    return torch.stack(found), torch.tensor([label for label, _ in files])
+
+
+def _pictures(folder: Path) -> list[Path]:
+    files = _visible(folder)
+    inner = next((path for path in files if path.is_dir()), None)
+    if inner is not None:
+        raise DataError(f"the class folder {str(folder)!r} holds the folder {inner.name!r}. {_LAYOUT}.")
+    if not files:
+        raise DataError(f"the class folder {str(folder)!r} is empty. {_LAYOUT}.")
+    return files

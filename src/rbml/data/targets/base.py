@@ -1,0 +1,70 @@
+"""What a target kind is: the loss, the metrics, the baselines and the checks of what comes out of a model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from torch import Tensor
+
+from rbml.data.batch import Batch
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+"""From the prediction and the targets of one task, ``(n, ...)`` each, to a scalar."""
+
+Baseline = Callable[[Batch, Batch], Tensor]
+"""From support and query of one task to predictions in the form of a model's, without any learning across tasks."""
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A number that says how good predictions are.
+
+    Attributes:
+        name: what it is called, ``"accuracy"``.
+        of: from the prediction ``(n, ...)`` and the batch of one task to a scalar; it honours the batch's mask, and is
+            made of operators that ``vmap`` knows.
+        better: whether more is better, or less.
+        unit: ``"%"`` shows a share of one as percent; any other is printed behind the number.
+    """
+
+    name: str
+    of: Callable[[Tensor, Batch], Tensor]
+    better: Literal["higher", "lower"]
+    unit: str = ""
+
+    def improves(self, value: float, best: float | None) -> bool:
+        """Return whether a value is better than the best so far; nothing is better than not a number."""
+        if value != value:
+            return False
+        return best is None or (value > best if self.better == "higher" else value < best)
+
+    def shown(self, value: float) -> str:
+        """Return a value as text, with its unit."""
+        return f"{value:.1%}" if self.unit == "%" else f"{value:.3g}{' ' * bool(self.unit)}{self.unit}"
+
+
+@dataclass(frozen=True)
+class Target:
+    """What comes out of a model.
+
+    Attributes:
+        kind: its name in :data:`rbml.data.targets.ALL`.
+        loss: the default loss.
+        metrics: at least one; the first decides which checkpoint is the best.
+        baselines: by name, for a whole task each.
+        check: refuses, with a ``UsageError``, a prediction ``(n, ...)`` and a batch that do not belong together: labels
+            out of range, shapes that would broadcast.
+        read: from raw labels (and, where they are known, the names of the classes) to targets ``(n, ...)`` and names.
+        decode: from a prediction ``(n, ...)`` and the names to one record of plain values per example: what ``rbml
+            predict`` prints.
+    """
+
+    kind: str
+    loss: Loss
+    metrics: tuple[Metric, ...]
+    baselines: Mapping[str, Baseline]
+    check: Callable[[Tensor, Batch], None]
+    read: Callable[[Sequence[Any], Sequence[str] | None], tuple[Tensor, list[str]]]
+    decode: Callable[[Tensor, Sequence[str]], list[dict[str, Any]]]

@@ -1,0 +1,328 @@
+"""What each hypergradient engine would cost on a learner's own problem, and which one to take.
+
+Two things are measured on the learner itself, for one inner step: the bytes that a derivative has to keep, and the
+seconds that a gradient and a second derivative take. The rest is each engine's own arithmetic.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor, func
+
+from rbml.autodiff.products import Mode, grad_product
+from rbml.errors import BlindError, RbmlError
+from rbml.hypergrad import Adjoint, Evolution, FirstOrder, Forward, Hypergradient, Implicit, Reptile, Sama, Unrolled
+from rbml.inner import Carry, Inner
+from rbml.learner import Learner
+from rbml.tasks import Batch, Episodes
+from rbml.tree import Tree
+
+
+@dataclass(frozen=True)
+class Size:
+    """What the costs depend on; bytes are those of one task.
+
+    Attributes:
+        meta: how many meta-parameters there are.
+        steps: T, inner steps.
+        tasks: how many tasks an outer step has.
+        chunk: how many of them are vectorised at once.
+        carry: bytes of theta and the rules' state.
+        theta: bytes of theta, and so of an inner gradient.
+        activations: bytes that one inner gradient keeps for its backward pass.
+        graph: bytes that one step keeps where it will be differentiated itself.
+        gradient: seconds of one inner gradient for one chunk.
+        product: seconds of one second derivative for one chunk.
+        exact: seconds of one step of ``Adjoint(store="reverse", exact=True)`` for one chunk; 0 where it cannot.
+    """
+
+    meta: int
+    steps: int
+    tasks: int
+    chunk: int
+    carry: int
+    theta: int
+    activations: int
+    graph: int
+    gradient: float
+    product: float
+    exact: float
+
+    @property
+    def chunks(self) -> int:
+        """How many chunks an outer step has."""
+        return math.ceil(self.tasks / self.chunk)
+
+
+@dataclass(frozen=True)
+class Row:
+    """What one engine would cost for one outer step.
+
+    Attributes:
+        name: how it is written.
+        engine: the engine.
+        exact: whether its derivative is exact.
+        memory: bytes that it keeps at its peak, beside the parameters.
+        seconds: about how long.
+        refusal: why it cannot be used on this learner; empty if it can.
+    """
+
+    name: str
+    engine: Hypergradient
+    exact: bool
+    memory: float
+    seconds: float
+    refusal: str
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """What every engine would cost, and which one to take.
+
+    Attributes:
+        size: what the costs depend on.
+        rows: one an engine.
+        budget: bytes that an engine may keep.
+        chosen: the row to take.
+        why: in words.
+    """
+
+    size: Size
+    rows: list[Row]
+    budget: float
+    chosen: Row
+    why: str
+
+    def __str__(self) -> str:
+        """Return a readable table."""
+        size = self.size
+        width = max(len(row.name) for row in self.rows)
+        lines = [
+            f"{size.meta:,} meta-parameters, {size.steps} inner steps, {size.tasks} tasks in chunks of {size.chunk}; a "
+            f"task keeps {amount(size.carry)} a carry, {amount(size.activations)} of activations a gradient",
+            f"{'engine':{width}}  {'exact':5}  {'memory':>9}  {'seconds':>8}  note",
+        ]
+        for row in self.rows:
+            note = "<- " + self.why if row is self.chosen else row.refusal
+            note = note or ("over the budget" if row.memory > self.budget else "")
+            exact = "yes" if row.exact else "no"
+            lines.append(f"{row.name:{width}}  {exact:5}  {amount(row.memory):>9}  {row.seconds:8.2g}  {note}".rstrip())
+        return "\n".join(lines)
+
+
+def explain(learner: Learner, episodes: Episodes, memory: float | None = None) -> Explanation:
+    """Say what every engine would cost for an outer step on ``episodes``, and choose one.
+
+    Chosen is the exact engine that is expected to be fastest among those within the memory; of nearly equal ones
+    (within 15 %) the one that keeps least. Approximate engines are shown, and chosen by hand only.
+
+    Args:
+        learner: the learner; ``learner.hypergradient = explain(...).chosen.engine`` puts the choice to work.
+        episodes: the tasks of one outer step.
+        memory: bytes that an engine may keep; ``None`` is half of the device's memory.
+    """
+    own = copy.deepcopy(learner)
+    own.compiled = None
+    size = measure(own, episodes)
+    budget = _half_of_memory(episodes.query.x.device) if memory is None else memory
+    one = episodes.part(0, 1)
+    rows = [
+        Row(name, engine, exact, kept * size.chunk, seconds * size.chunks, _refusal(own, one, engine))
+        for name, engine, exact, kept, seconds in _costs(size)
+    ]
+    chosen, why = _choose(rows, budget)
+    return Explanation(size, rows, budget, chosen, why)
+
+
+def measure(learner: Learner, episodes: Episodes) -> Size:
+    """Measure one inner step of a learner: what it keeps, and how long it takes."""
+    tasks, chunk = episodes.tasks, min(learner.chunk, episodes.tasks)
+    m = {name: leaf.detach() for name, leaf in learner.named_parameters() if leaf.requires_grad}
+    inner, carry = _bound(learner, episodes, 0)
+    t = 0
+    activations = _kept(lambda theta: inner.objective(theta, {}, t), carry.theta)
+    graph = _kept(lambda theta: _gradient(inner, theta, t), carry.theta)
+    part = episodes.part(0, chunk)
+
+    def gradient(*task: Tensor) -> Tree:
+        bound, at = _of(learner, *task)
+        grads: Tree = func.grad(bound.objective)(at.theta, {}, t)
+        return grads
+
+    def product(mode: Mode, *task: Tensor) -> Tree:
+        bound, at = _of(learner, *task)
+        return grad_product(lambda theta, meta: bound.objective(theta, meta, t), at.theta, {}, at.theta, mode)[0]
+
+    def timed(mode: Mode) -> float:
+        return _seconds(lambda: func.vmap(partial(product, mode))(*part.support[:2], *part.query[:2]))
+
+    carried = sum(leaf.nbytes for leaf in (*carry.theta.values(), *carry.state.values()))
+    theta = sum(leaf.nbytes for leaf in carry.theta.values())
+    seconds = _seconds(lambda: func.vmap(gradient)(*part.support[:2], *part.query[:2]))
+    try:
+        longer = timed("forward")
+    except (RuntimeError, NotImplementedError):  # an operator without a forward derivative; Adjoint's row will say so
+        longer = timed("reverse")
+    meta = sum(leaf.numel() for leaf in m.values())
+    exact = _seconds_a_step(learner, part, Adjoint(store="reverse", exact=True))
+    return Size(meta, learner.steps, tasks, chunk, carried, theta, activations, graph, seconds, longer, exact)
+
+
+def _costs(size: Size) -> list[tuple[str, Hypergradient, bool, float, float]]:
+    """Return for every engine its name, itself, exactness, the bytes of a task and the seconds of a chunk."""
+    steps, root = size.steps, math.sqrt(max(size.steps, 1))
+    once, second = steps * size.gradient, steps * size.product
+    tangents = min(64, size.meta) * 2 * (size.carry + size.activations)
+    pass_, all_ = 2 * size.activations, steps * (size.carry + size.theta)
+    solver, pairs = 20, Evolution().pairs
+    return [
+        ("Unrolled()", Unrolled(), True, steps * (size.graph + size.carry), once + second),
+        ("Adjoint()", Adjoint(), True, all_ + max(pass_, size.graph), once + second - min(steps, 1) * size.gradient),
+        ("Adjoint(keep=0)", Adjoint(keep=0), True, all_ + pass_, once + second),
+        (
+            "Adjoint(store='segments')",
+            Adjoint(store="segments"),
+            True,
+            root * (2 * size.carry + size.theta) + max(pass_, size.graph),
+            2 * once + second,
+        ),
+        (
+            "Adjoint(store='reverse', exact=True)",
+            Adjoint(store="reverse", exact=True),
+            True,
+            14 * size.carry + steps * size.theta / 100 + pass_,  # as docs/results.md has it
+            max(steps * size.exact, 1.2 * (2 * once + second)),  # not below what it surely does
+        ),
+        (
+            "Adjoint(store='reverse')",
+            Adjoint(store="reverse"),
+            False,  # it drifts
+            5 * size.carry + pass_,
+            2 * once + second,
+        ),
+        ("Forward()", Forward(limit=max(size.meta, 1)), True, tangents, once + size.meta * second),
+        ("FirstOrder()", FirstOrder(), False, all_ + size.activations, once),
+        ("Implicit()", Implicit(), False, pass_ + 6 * size.theta, once + solver * size.product),
+        ("Sama()", Sama(), False, pass_ + 5 * size.theta, once + 4 * size.gradient),
+        ("Reptile()", Reptile(), False, 2 * size.carry + size.activations, once),
+        ("Evolution()", Evolution(), False, 2 * pairs * (size.carry + size.activations), 2 * pairs * once),
+    ]
+
+
+def _choose(rows: list[Row], budget: float) -> tuple[Row, str]:
+    able = [row for row in rows if row.exact and not row.refusal]
+    fitting = [row for row in able if row.memory <= budget]
+    if not fitting:
+        least = min(able, key=lambda row: row.memory)
+        return least, f"none fits into {amount(budget)}; this exact engine keeps least: lower the chunk"
+    fastest = min(row.seconds for row in fitting)
+    near = [row for row in fitting if row.seconds <= 1.15 * fastest]
+    chosen = min(near, key=lambda row: row.memory)
+    return chosen, f"exact, within {amount(budget)}, fastest, and of the equally fast the one that keeps least"
+
+
+def _refusal(learner: Learner, episodes: Episodes, engine: Hypergradient) -> str:
+    """Return why an engine cannot be used, found by asking it about a short loop."""
+    short = copy.copy(learner)
+    short.hypergradient = engine
+    short.steps = min(learner.steps, 2)  # of which Adjoint differentiates one in each of its ways
+    short.step_weights = None
+    if isinstance(engine, Forward | Evolution):
+        return ""
+    try:
+        short.meta_gradient(episodes)
+    except BlindError as error:
+        count = len(error.parameters)
+        few = ", ".join(error.parameters[:2])
+        return f"blind to {few}" + (f" and {count - 2} more" if count > 2 else "")
+    except (RbmlError, RuntimeError, NotImplementedError) as error:
+        return str(error).splitlines()[0]
+    return ""
+
+
+def _seconds_a_step(learner: Learner, episodes: Episodes, engine: Hypergradient) -> float:
+    """Return the seconds of one more step, or of the only one there is; 0 where the engine cannot be used."""
+    if _refusal(learner, episodes.part(0, 1), engine):
+        return 0.0
+
+    def whole(steps: int) -> float:
+        short = copy.copy(learner)
+        short.hypergradient, short.steps, short.step_weights = engine, steps, None
+        return _seconds(lambda: short.meta_gradient(episodes))
+
+    more = min(learner.steps, 3)
+    return whole(more) if more < 2 else max(whole(more) - whole(1), 0.0) / (more - 1)
+
+
+def _bound(learner: Learner, episodes: Episodes, task: int) -> tuple[Inner, Carry]:
+    return _of(learner, *(leaf[task] for leaf in (*episodes.support[:2], *episodes.query[:2])))
+
+
+def _of(learner: Learner, *task: Tensor) -> tuple[Inner, Carry]:
+    support_x, support_y, query_x, query_y = task
+    key = torch.zeros((), dtype=torch.int64, device=query_x.device)
+    inner = learner.inner(Batch(support_x, support_y), Batch(query_x, query_y), key=key)
+    return inner, inner.start({})
+
+
+def _gradient(inner: Inner, theta: Tree, t: int) -> tuple[Tensor, ...]:
+    # Saved-tensor hooks see nothing inside torch.func.
+    return torch.autograd.grad(inner.objective(theta, {}, t), list(theta.values()), create_graph=True)
+
+
+def _kept(function: Callable[[Tree], object], theta: Tree) -> int:
+    """Return the bytes that autograd keeps for the derivative of a function, its parameters left out."""
+    point = {name: leaf.detach().requires_grad_() for name, leaf in theta.items()}
+    own = {leaf.untyped_storage().data_ptr() for leaf in point.values()}
+    kept: dict[int, Tensor] = {}  # by address; alive, so that none is used twice
+
+    def pack(tensor: Tensor) -> Tensor:
+        if tensor.untyped_storage().data_ptr() not in own:
+            kept[tensor.data_ptr()] = tensor
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        function(point)
+    return sum(tensor.nbytes for tensor in kept.values())
+
+
+def _seconds(work: Callable[[], object], times: int = 3) -> float:
+    work()
+    found = []
+    for _ in range(times):
+        began = time.perf_counter()
+        work()
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        found.append(time.perf_counter() - began)
+    return sorted(found)[times // 2]
+
+
+def _half_of_memory(device: torch.device) -> float:
+    if device.type == "cuda":
+        return torch.cuda.get_device_properties(device).total_memory / 2
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2
+    except (ValueError, AttributeError, OSError):
+        return 4 * 2**30
+
+
+def amount(count: float) -> str:
+    """Return a number of bytes in words.
+
+    >>> amount(3 * 2**20)
+    '3.0 MiB'
+    """
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if count < 1024 or unit == "GiB":
+            return f"{count:.0f} B" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1024
+    raise AssertionError

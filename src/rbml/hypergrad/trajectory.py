@@ -1,0 +1,111 @@
+"""What a sweep walks back along: all carries, or some of them and the rest taken again."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import NamedTuple
+
+from torch import Tensor
+
+from rbml.autodiff.products import Pull, gradient_and_pull
+from rbml.inner import Carry, Inner, roll, step
+from rbml.tree import Tree
+
+
+class SavedStep(NamedTuple):
+    """One step, as the way back finds it.
+
+    Attributes:
+        t: which step.
+        grads: its inner gradient.
+        carry: the carry before it.
+        pull: from v to the derivatives of <grads, v> by theta and m, where the graph was kept; ``None`` elsewhere.
+    """
+
+    t: int
+    grads: Tree
+    carry: Carry
+    pull: Pull | None = None
+
+
+def _nothing(carry: Carry) -> Tree:
+    return {}
+
+
+class Trajectory(NamedTuple):
+    """A run that was rolled forward, and the way back along it.
+
+    Attributes:
+        inner: the steps that were taken; a store that rounds has others than it was asked for.
+        last: the carry after the last step.
+        back: the stops from the last step back to the first; it can be walked once.
+        report: from the first carry, as the way back found it, to what the store has to say for itself.
+    """
+
+    inner: Inner
+    last: Carry
+    back: Iterator[SavedStep]
+    report: Callable[[Carry], Tree] = _nothing
+
+
+Store = Callable[[Inner, Tree, int], Trajectory]
+"""``(inner, m, first) -> Trajectory``: how a run is kept from step ``first`` on."""
+
+
+def everything(inner: Inner, m: Tree, first: int, keep: int = 0) -> Trajectory:
+    """Keep all T carries and inner gradients, and the graphs of the last ``keep`` gradients."""
+    return _in_segments(inner, m, first, keep, max(inner.steps - first, 1))
+
+
+def segments(inner: Inner, m: Tree, first: int, keep: int = 0) -> Trajectory:
+    r"""Keep the carries at the starts of segments of :math:`\lceil\sqrt{T}\rceil` steps and take each segment again.
+
+    Memory: about :math:`\sqrt T` carries, and as many carries and inner gradients of one segment. Time: one more roll.
+    Each segment has the graphs of its last ``keep`` gradients when the way back enters it.
+    Source: Griewank 1992, Chen et al. 2016 (arXiv:1604.06174), there for activations.
+    """
+    return _in_segments(inner, m, first, keep, max(math.isqrt(max(inner.steps - first - 1, 0)) + 1, 1))
+
+
+def _in_segments(inner: Inner, m: Tree, first: int, keep: int, length: int) -> Trajectory:
+    carry = roll(inner, inner.start(m), m, stop=first)
+    starts: list[tuple[int, Carry]] = []
+    at = first
+    while at + length < inner.steps:
+        starts.append((at, carry))
+        carry = roll(inner, carry, m, start=at, stop=at + length)
+        at += length
+    stops, last = _taken(inner, carry, m, at, inner.steps, keep)  # the last segment is needed first: it is kept at once
+
+    def back() -> Iterator[SavedStep]:
+        while stops:
+            yield stops.pop()
+        while starts:
+            begin, carry = starts.pop()
+            again, _ = _taken(inner, carry, m, begin, begin + length, keep)
+            while again:
+                yield again.pop()
+
+    return Trajectory(inner, last, back())
+
+
+def _taken(inner: Inner, carry: Carry, m: Tree, start: int, stop: int, keep: int) -> tuple[list[SavedStep], Carry]:
+    """Take steps and keep each, the last ``keep`` of them with their graphs."""
+    stops: list[SavedStep] = []
+    for t in range(start, stop):
+        if t < stop - keep:
+            grads, after = step(inner, carry, m, t)
+            stops.append(SavedStep(t, grads, carry))
+        else:
+            objective = partial(_objective, inner, m, t)
+            grads, pull = gradient_and_pull(objective, carry.theta, inner.entering(m, "objective"))
+            after = inner.update(grads, carry, m, t)
+            stops.append(SavedStep(t, grads, carry, pull))
+        carry = after
+    return stops, carry
+
+
+def _objective(inner: Inner, m: Tree, t: int, theta: Tree, seen: Tree) -> Tensor:
+    return inner.objective(theta, m | seen, t)

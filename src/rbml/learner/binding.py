@@ -1,0 +1,227 @@
+"""One task's learning process, bound together from a model, a strategy and the task's examples.
+
+Everything here is a pure function of the meta-parameters ``m`` (``model.*``: theta0, ``phi.*``: phi). A function takes
+any part of them; the others are the learner's own, as constants.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from rbml.autodiff import module
+from rbml.errors import UsageError, unknown
+from rbml.inner import Carry, Inner, Undo
+from rbml.learner.checks import Loss
+from rbml.operators.replaced import Differentiable
+from rbml.strategy import Features, Gate, Part, Rule, Start, StepInfo, Strategy, Term, TermInputs
+from rbml.strategy.undo import split
+from rbml.tasks import Batch
+from rbml.tree import Tree, add, pick, under
+
+Statistics = Literal["transductive", "inductive", "running"]
+
+RUNNING_LOSS = "query loss"
+"""Where the carry keeps the weighted query losses of the steps so far."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is the same for every task of a learner.
+
+    Attributes:
+        model: an isolated module (``rbml.autodiff.module``).
+        strategy: how one step changes theta.
+        steps: T, inner steps.
+        loss: from (prediction, target) to a scalar.
+        adapted: the parameters that a task adapts.
+        head: the parameters that have a row a class.
+        stepwise: the parameters that have a value for every step, 0 .. T, in front.
+    """
+
+    model: nn.Module
+    strategy: Strategy
+    steps: int
+    loss: Loss
+    adapted: list[str]
+    head: list[str]
+    stepwise: list[str]
+
+
+@dataclass(frozen=True)
+class Bound:
+    """The learning process of one task.
+
+    Attributes:
+        plan: what all tasks share.
+        own: the learner's parameters, ``model.*`` and ``phi.*``, as constants.
+        support: what is learned from.
+        query: what is measured on.
+        statistics: whose statistics batch norm uses on the queries.
+        ways: C; ``None`` is as many as the model has outputs.
+        step_weights: ``(T,)``, how much the query loss after each step counts; ``None`` counts the last only.
+        key: a whole number for parts that draw random numbers.
+    """
+
+    plan: Plan
+    own: Tree
+    support: Batch
+    query: Batch
+    statistics: Statistics
+    ways: int | None
+    step_weights: Tensor | None = None
+    key: Tensor | None = None
+
+    def inner(self) -> Inner:
+        """Return the process as an engine sees it."""
+        return Inner(self.start, self.objective, self.update, self.outer, self.plan.steps, self.enters(), self.undo)
+
+    def enters(self) -> dict[str, frozenset[str]]:
+        """Return by which of the functions below each meta-parameter enters."""
+        strategy = self.plan.strategy
+        terms = {"objective"} if strategy.anchored else set()  # a term sees theta0
+        by_steps = {"update"} if self.step_weights is not None else set()
+        by_start = {"start"} | terms if strategy.start is not None else set()
+        adapted, shared = {"start"} | terms, {"objective", "outer"} | by_steps | by_start
+        enters = {name: adapted if name in self.plan.adapted else shared for name in under(self.own, "model.")}
+        found = {f"model.{name}": frozenset(where) for name, where in enters.items()}
+        phi = under(self.own, "phi.")
+        kinds: list[tuple[type[Part], set[str]]]
+        kinds = [(Rule, {"update"}), (Term, {"objective"}), (Gate, {"objective"}), (Start, {"start"} | terms)]
+        return found | {f"phi.{name}": frozenset(where) for kind, where in kinds for name in strategy.of(phi, kind)}
+
+    def start(self, m: Tree) -> Carry:
+        """Return the carry before the first step: theta0, with a head for the task, and an empty state."""
+        theta = self._theta0(m)
+        state = self.plan.strategy.init(theta)
+        if self.step_weights is not None:
+            state[RUNNING_LOSS] = self.step_weights.new_zeros(())
+        return Carry(theta, state)
+
+    def objective(self, theta: Tree, m: Tree, t: int) -> Tensor:
+        """Return the support loss plus the strategy's terms."""
+        batch, at = self.support, self._at(t)
+        gated = self.plan.strategy.gated(self._phi(m), theta, at)
+        prediction = module.call(self.plan.model, self.whole(theta, m, t), batch.x, self._stored(), gated)
+        with Differentiable():
+            if not self.plan.strategy.terms:
+                return self.plan.loss(prediction, batch.y)
+            theta0 = self._theta0(m) if self.plan.strategy.anchored else theta  # making a head costs a pass
+            scene = TermInputs(theta, theta0, batch.x, batch.y, prediction, self.plan.loss, at)
+            return self.plan.strategy.objective(self._phi(m), scene)
+
+    def update(self, grads: Tree, carry: Carry, m: Tree, t: int) -> Carry:
+        """Pass the gradient through the strategy's rules."""
+        theta, state = self.plan.strategy.update(grads, carry.state, carry.theta, self._phi(m), self._at(t))
+        return Carry(theta, state | add(pick(carry.state, [RUNNING_LOSS]), self._gain(theta, m, t)))
+
+    def _gain(self, theta: Tree, m: Tree, t: int) -> Tree:
+        """Return what the step that ended in ``theta`` adds to the running query loss, if there is one."""
+        if self.step_weights is None:
+            return {}
+        if t + 1 >= self.plan.steps:  # the last one is the outer loss
+            return {RUNNING_LOSS: self.step_weights.new_zeros(())}
+        loss, _ = self.measure(theta, m, t + 1)
+        return {RUNNING_LOSS: self.step_weights[t] * loss}
+
+    def undo(self) -> Undo:
+        """Return how a step is walked back.
+
+        Raises:
+            UsageError: naming the rule whose step cannot be.
+        """
+        parts = split(self.plan.strategy)
+        like = self.start({}).theta
+
+        def decay(m: Tree, t: int) -> Tree:
+            return parts.decay(self._phi(m), like, t)
+
+        def inflow(grads: Tree, theta: Tree, m: Tree, t: int) -> Tree:
+            return parts.inflow(grads, theta, self._phi(m), self._at(t))
+
+        def outflow(sums: Tree, m: Tree, t: int) -> Tree:
+            return parts.outflow(sums, self._phi(m), self._at(t))
+
+        return Undo(decay, inflow, outflow, self._gain, parts.ratio, parts.span)
+
+    def outer(self, carry: Carry, m: Tree) -> tuple[Tensor, Tree]:
+        """Return the query loss after the last step (or the weighted sum over the steps), and the prediction."""
+        loss, prediction = self.measure(carry.theta, m, self.plan.steps)
+        if self.step_weights is not None and self.plan.steps:
+            loss = carry.state[RUNNING_LOSS] + self.step_weights[-1] * loss
+        return loss, {"prediction": prediction}
+
+    def measure(self, theta: Tree, m: Tree, t: int) -> tuple[Tensor, Tensor]:
+        """Return query loss and prediction of ``theta`` after ``t`` steps."""
+        whole = self.whole(theta, m, t)
+        prediction = module.call(self.plan.model, whole, self.query.x, self.fitted_statistics(whole))
+        with Differentiable():
+            return self.plan.loss(prediction, self.query.y), prediction
+
+    def whole(self, theta: Tree, m: Tree, t: int) -> Tree:
+        """Return all parameters of the model at step ``t``: theta where it is adapted, those of ``m`` elsewhere."""
+        others = {name: leaf for name, leaf in under(self.own | m, "model.").items() if name not in theta}
+        for name in self.plan.stepwise:
+            others[name] = others[name][min(t, self.plan.steps)]
+        return {name: self._for_ways(leaf, name) for name, leaf in others.items()} | theta
+
+    def fitted_statistics(self, whole: Tree) -> Tree | None:
+        """Return what batch norm normalises queries with; ``None`` is the query batch itself."""
+        if self.statistics == "inductive":
+            return module.statistics_of(self.plan.model, whole, self.support.x)
+        return self._stored()
+
+    def _stored(self) -> Tree | None:
+        return module.running_statistics(self.plan.model) if self.statistics == "running" else None
+
+    def _phi(self, m: Tree) -> Tree:
+        return under(self.own | m, "phi.")
+
+    def _at(self, t: int) -> StepInfo:
+        return StepInfo(t, self.plan.steps, self.key)
+
+    def _theta0(self, m: Tree) -> Tree:
+        theta0 = pick(under(self.own | m, "model."), self.plan.adapted)
+        theta = {name: self._for_ways(leaf, name) for name, leaf in theta0.items()}
+        if self.plan.strategy.start is None:
+            return theta
+        layer = head_layer(self.plan.model, self.plan.head)
+        features = module.inputs_of(self.plan.model, self.whole(theta, m, 0), self.support.x, layer, self._stored())
+        ways = len(theta[f"{layer}.weight"])
+        made = self.plan.strategy.head(theta, self._phi(m), Features(features, self.support.y, ways))
+        return theta | dict(zip((f"{layer}.weight", f"{layer}.bias"), made, strict=True))
+
+    def _for_ways(self, leaf: Tensor, name: str) -> Tensor:
+        """Return a parameter of the head with a row a class: fewer take the first rows, more take the rows again."""
+        if self.ways is None or name not in self.plan.head or leaf.shape[0] == self.ways:
+            return leaf
+        return leaf[torch.arange(self.ways, device=leaf.device) % leaf.shape[0]]
+
+
+def head_layer(model: nn.Module, head: list[str]) -> str:
+    """Return the name of the linear layer, with weight and bias, that is the head.
+
+    Raises:
+        UsageError: if there is none: no start could make it.
+    """
+    layers = {name.rpartition(".")[0] for name in head}
+    layer = model.get_submodule(layers.pop()) if len(layers) == 1 else None
+    if not isinstance(layer, nn.Linear) or len(head) != 2:
+        found = ", ".join(head) or "nothing"
+        raise UsageError(f"a head made from the support set needs one nn.Linear with a bias; head= has {found}")
+    return head[0].rpartition(".")[0]
+
+
+def check_statistics(statistics: str, model: nn.Module | None = None) -> None:
+    """Refuse a choice of batch-norm statistics that does not exist, or that the model does not have.
+
+    Raises:
+        UsageError: naming it.
+    """
+    if statistics not in get_args(Statistics):
+        raise unknown("choice of batch-norm statistics", statistics, get_args(Statistics))
+    if model is not None and statistics == "running" and (without := module.without_statistics(model)):
+        raise UsageError(f"{', '.join(without)} of the model keeps no running statistics: use another choice")

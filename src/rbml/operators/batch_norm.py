@@ -1,0 +1,212 @@
+r"""Batch norm by the statistics of the batch, with derivatives of every order that are right, small and quick.
+
+PyTorch's own is right once forwards and any number of times backwards, but a forward derivative of its forward
+derivative is silently wrong, and the forward derivative of its gradient (what an adjoint sweep takes) is put together
+from twice as many passes over the activations as it needs. Here, with means over all axes but the channels',
+
+.. math::
+
+    y = a (x - \bar x) + b, \qquad a = w r, \qquad r = (\overline{(x - \bar x)^2} + \epsilon)^{-1/2}
+    \qquad\text{and}\qquad
+    g_x = a (g - \bar g - \hat x \, \overline{g \hat x}), \qquad \hat x = r (x - \bar x)
+
+are computed by PyTorch's kernels, and their derivatives, linear combinations of at most four tensors with a number a
+channel, as such. Only x (and g) are kept for them, and numbers a channel: the mean and r are outputs of the first and
+inputs of the second, with derivatives of their own, so that nobody computes them again. The derivatives are ordinary
+code of ordinary operators, so that they can be differentiated again. Tasks that are vectorised become channels. A small
+batch is normalised by ordinary operators from the start.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch._C._functorch import TransformType, get_interpreter_stack
+from torch.autograd import Function
+
+LARGE = 2**17
+"""From how many values of a task on it is worth the millisecond that derivatives of its own cost."""
+
+Saved = Any
+"""The context of a :class:`torch.autograd.Function`."""
+
+Dims = tuple[Any, ...]
+"""Where each input of a vectorised function has the tasks; ``None`` where it has none."""
+
+
+def batch_norm(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
+    """Normalise ``x`` by its own mean and biased variance a channel.
+
+    Args:
+        x: ``(n, channels, ...)``, float32 or float64, with more than one value a channel.
+        weight: ``(channels,)``; ``None`` is one.
+        bias: ``(channels,)``; ``None`` is zero.
+        eps: what is added to the variance.
+    """
+    weight = x.new_ones(x.shape[1]) if weight is None else weight
+    bias = x.new_zeros(x.shape[1]) if bias is None else bias
+    if x.numel() < LARGE or _written_out():
+        centred = x - _mean(x)
+        r = torch.rsqrt(_mean(centred * centred) + eps)
+        return torch.addcmul(_wide(bias, x), centred, r * _wide(weight, x))
+    y: Tensor = _Normalise.apply(x, weight, bias, eps)[0]  # type: ignore[no-untyped-call]
+    return y
+
+
+def _gradient(g: Tensor, x: Tensor, weight: Tensor, mean: Tensor, r: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the derivatives by x, weight and bias, where g is the one by y; mean and r are those of x."""
+    if _written_out():
+        centred, r = x - _wide(mean, x), _wide(r, x)
+        along = _mean(g * centred) * r
+        by_x = r * _wide(weight, x) * (g - _mean(g) - centred * r * along)
+        return by_x, along.flatten() * _count(x), _mean(g).flatten() * _count(x)
+    by_x, by_weight, by_bias = _Gradient.apply(g, x, weight, mean, r)  # type: ignore[no-untyped-call]
+    return by_x, by_weight, by_bias
+
+
+def _written_out() -> bool:
+    """Say whether only ordinary operators will do.
+
+    - In a forward derivative of a forward derivative PyTorch calls the ``jvp`` of a :class:`torch.autograd.Function`
+      without the outer of the two, and the result is silently wrong (pytorch/pytorch#197867).
+    - While a step is traced (:mod:`rbml.autodiff.compiled`) PyTorch takes no such function; the compiler fuses it.
+    """
+    levels = [level.key() for level in get_interpreter_stack() or ()]
+    return levels.count(TransformType.Jvp) > 1 or TransformType.Functionalize in levels
+
+
+class _Normalise(Function):
+    """From (x, weight, bias, eps) to (y, mean, r)."""
+
+    @staticmethod
+    def forward(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
+        return torch.native_batch_norm(x, weight, bias, None, None, True, 0.0, eps)
+
+    @staticmethod
+    def setup_context(ctx: Saved, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
+        x, weight, _, _ = inputs
+        ctx.set_materialize_grads(False)  # mean and r have a derivative only where the gradient is differentiated
+        ctx.save_for_backward(x, weight, *output[1:])
+        ctx.save_for_forward(x, weight, *output[1:])
+
+    @staticmethod
+    def vmap(info: Any, dims: Dims, *inputs: Any) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
+        x, weight, bias = (_folded(info.batch_size, *pair) for pair in zip(inputs[:3], dims[:3], strict=True))
+        return _unfolded(info.batch_size, _Normalise.apply(x, weight, bias, inputs[3]))  # type: ignore[no-untyped-call]
+
+    @staticmethod
+    def backward(
+        ctx: Saved, g: Tensor | None, by_mean: Tensor | None, by_r: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor, None]:
+        x, weight, mean, r = ctx.saved_tensors
+        g = torch.zeros_like(x) if g is None else g
+        by_x, by_weight, by_bias = _gradient(g, x, weight, mean, r)
+        if by_mean is not None or by_r is not None:
+            slope = torch.zeros_like(r) if by_r is None else -(r**3) * by_r / _count(x)
+            shift = torch.zeros_like(r) if by_mean is None else by_mean / _count(x)
+            by_x = by_x + _combination(shift, (slope, x - _wide(mean, x)))
+        return by_x, by_weight, by_bias, None
+
+    @staticmethod
+    def jvp(
+        ctx: Saved, dx: Tensor | None, dweight: Tensor | None, dbias: Tensor | None, _: None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        x, weight, mean, r = ctx.saved_tensors
+        dx = torch.zeros_like(x) if dx is None else dx
+        centred, a = x - _wide(mean, x), weight * r
+        dmean = _mean(dx).flatten()
+        dr = -(r**3) * _mean(centred * dx).flatten()
+        da = weight * dr if dweight is None else weight * dr + dweight * r
+        constant = -a * dmean if dbias is None else dbias - a * dmean
+        return _combination(constant, (a, dx), (da, centred)), dmean, dr
+
+
+class _Gradient(Function):
+    """:func:`_gradient`, as a function of g, x, weight, mean and r, each for itself."""
+
+    @staticmethod
+    def forward(g: Tensor, x: Tensor, weight: Tensor, mean: Tensor, r: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        backward = torch.ops.aten.native_batch_norm_backward
+        found: tuple[Tensor, Tensor, Tensor] = backward(g, x, weight, None, None, mean, r, True, 0.0, [True] * 3)
+        return found
+
+    @staticmethod
+    def setup_context(ctx: Saved, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
+        ctx.save_for_backward(*inputs, *output[1:])
+        ctx.save_for_forward(*inputs, *output[1:])
+
+    @staticmethod
+    def vmap(info: Any, dims: Dims, *inputs: Tensor) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
+        folded = (_folded(info.batch_size, *pair) for pair in zip(inputs, dims, strict=True))
+        return _unfolded(info.batch_size, _Gradient.apply(*folded))  # type: ignore[no-untyped-call]
+
+    @staticmethod
+    def backward(ctx: Saved, u: Tensor, p: Tensor, q: Tensor) -> tuple[Tensor, ...]:
+        r"""Pull back u, p and q, the cotangents of the gradients by x, weight and bias.
+
+        With :math:`c = x - \bar x`, :math:`s = \overline{g c}` and :math:`k = \overline{u c}` the gradients are
+        :math:`a (g - \bar g) - a r^2 s c`, and n times :math:`r s` and :math:`\bar g`, for n values a channel.
+        """
+        g, x, weight, mean, r, by_weight, by_bias = ctx.saved_tensors
+        n, a = _count(x), weight * r
+        s, mean_g = by_weight / (n * r), by_bias / n
+        centred, mean_u = x - _wide(mean, x), _mean(u).flatten()
+        k, ug = _mean(u * centred).flatten(), _mean(u * g).flatten() - mean_u * mean_g
+        of_g, of_u = r * p - a * r**2 * k, -a * r**2 * s
+        by_g = _combination(q - a * mean_u, (a, u), (of_g, centred))
+        by_x = _combination(torch.zeros_like(r), (of_g, g), (of_u, u))
+        by_mean = -n * (of_g * mean_g + of_u * mean_u)
+        by_r = n * (weight * ug - 3 * weight * r**2 * s * k + p * s)
+        return by_g, by_x, n * (r * ug - r**3 * s * k), by_mean, by_r
+
+    @staticmethod
+    def jvp(
+        ctx: Saved, dg: Tensor, dx: Tensor, dweight: Tensor, dmean: Tensor, dr: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        g, x, weight, mean, r, by_weight, by_bias = ctx.saved_tensors
+        n, a, da = _count(x), weight * r, dweight * r + weight * dr
+        s, mean_g = by_weight / (n * r), by_bias / n
+        centred, dmean_g = x - _wide(mean, x), _mean(dg).flatten()
+        ds = (_mean(dg * centred) + _mean(g * dx)).flatten() - dmean * mean_g
+        b, db = -a * r**2 * s, -(da * r**2 * s + a * r * (2 * dr * s + r * ds))
+        by_x = _combination(-a * dmean_g - da * mean_g - b * dmean, (a, dg), (da, g), (b, dx), (db, centred))
+        return by_x, n * (dr * s + r * ds), n * dmean_g
+
+
+def _folded(tasks: int, tensor: Tensor, at: int | None) -> Tensor:
+    """Return a tensor of all tasks with the tasks' channels side by side."""
+    channel = min(tensor.dim() - 1 - (at is not None), 1)
+    stacked = tensor.movedim(at, channel) if at is not None else tensor.unsqueeze(channel)
+    return stacked.expand(*stacked.shape[:channel], tasks, *stacked.shape[channel + 1 :]).flatten(channel, channel + 1)
+
+
+def _unfolded(tasks: int, found: tuple[Tensor, Tensor, Tensor]) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
+    """Return what was found for all channels with the tasks apart, and where they are."""
+    x, *channels = found
+    apart = (each.view(tasks, -1) for each in channels)
+    return (x.view(x.shape[0], tasks, -1, *x.shape[2:]), *apart), (1, 0, 0)
+
+
+def _combination(constant: Tensor, *terms: tuple[Tensor, Tensor]) -> Tensor:
+    """Return the sum of a number a channel and of tensors times a number a channel, in one pass a tensor."""
+    found = _wide(constant, terms[0][1])
+    for factor, tensor in terms:
+        found = torch.addcmul(found, _wide(factor, tensor), tensor)
+    return found
+
+
+def _mean(x: Tensor) -> Tensor:
+    """Return the mean a channel, broadcastable to x."""
+    return x.mean([axis for axis in range(x.dim()) if axis != 1], keepdim=True)
+
+
+def _wide(channels: Tensor, x: Tensor) -> Tensor:
+    """Return a number a channel, broadcastable to x."""
+    return channels.view(-1, *[1] * (x.dim() - 2))
+
+
+def _count(x: Tensor) -> int:
+    """Return how many values a channel has."""
+    return x.numel() // x.shape[1]

@@ -1,0 +1,153 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from rbml.data.inputs import pictures
+from rbml.errors import DataError, UsageError
+
+Image = pytest.importorskip("PIL.Image")
+
+
+def cross(ground: int, ink: int, size: int = 40) -> np.ndarray:
+    """A picture with a thick bar in its upper half."""
+    pixels = np.full((size, size), ground, np.uint8)
+    pixels[size // 4 : size // 2, size // 8 : -size // 8] = ink
+    return pixels
+
+
+def shows_bar(read: torch.Tensor, level: int = 255) -> bool:
+    """Whether a picture of 20 pixels has the bar, and nothing else; resampling and JPEG may be a little off."""
+    found = [int(read[0, row, 10]) for row in (0, 7, 15)]
+    return max(abs(found[0]), abs(found[1] - level), abs(found[2])) <= 4
+
+
+def saved(picture: object, path: Path, **options: object) -> Path:
+    (Image.fromarray(picture) if isinstance(picture, np.ndarray) else picture).save(path, **options)
+    return path
+
+
+@pytest.mark.parametrize(("ground", "ink"), [(255, 0), (0, 255), (210, 0), (30, 255)])
+def test_ink_is_bright_on_zero_whatever_the_paper(tmp_path: Path, ground: int, ink: int) -> None:
+    read = pictures.read(saved(cross(ground, ink), tmp_path / "a.png"), 20, 1)
+    assert read.shape == (1, 20, 20) and read.dtype == torch.uint8
+    assert shows_bar(read)
+
+
+def test_an_uneven_ground_is_inverted_but_not_cut(tmp_path: Path) -> None:
+    slope = np.repeat(np.linspace(130, 250, 28).astype(np.uint8)[:, None], 28, axis=1)
+    read = pictures.read(saved(slope, tmp_path / "a.png"), 28, 1)
+    assert torch.equal(read[0], torch.from_numpy(255 - slope))
+
+
+def test_colour_keeps_its_polarity(tmp_path: Path) -> None:
+    pixels = np.zeros((10, 10, 3), np.uint8)
+    pixels[..., 0], pixels[..., 2] = 250, 10
+    read = pictures.read(saved(pixels, tmp_path / "a.png"), 5, 3)
+    assert read.shape == (3, 5, 5)
+    assert read.amin((1, 2)).tolist() == read.amax((1, 2)).tolist() == [250, 0, 10]
+
+
+def test_the_shape_is_kept_by_padding_with_the_ground(tmp_path: Path) -> None:
+    pixels = np.full((10, 40, 3), (200, 100, 50), np.uint8)
+    pixels[3:7, 10:30] = 0
+    read = pictures.read(saved(pixels, tmp_path / "a.png"), 40, 3)
+    assert read[:, 0, 0].tolist() == read[:, 39, 39].tolist() == [200, 100, 50]
+    dark = torch.nonzero(read.sum(0) < 60)
+    assert dark.amin(0).tolist() == [18, 10] and dark.amax(0).tolist() == [21, 29]
+
+
+@pytest.mark.parametrize("shape", [(3000, 2), (2, 3000), (1, 1)])
+def test_extreme_shapes(tmp_path: Path, shape: tuple[int, int]) -> None:
+    assert pictures.read(saved(np.full(shape, 255, np.uint8), tmp_path / "a.png"), 28, 1).amax() == 0
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
+def test_transparent_parts_are_white(tmp_path: Path, mode: str) -> None:
+    bar = cross(0, 255)  # here: opacity. All colours are black, so without it the picture would be black all over
+    if mode == "P":
+        picture = Image.fromarray((bar > 0).astype(np.uint8), "L").convert("P")
+        picture.putpalette([0, 0, 0, 0, 0, 0])
+        path = saved(picture, tmp_path / "a.png", transparency=0)
+    else:
+        black = np.zeros((*bar.shape, len(mode) - 1), np.uint8)
+        path = saved(np.concatenate([black, bar[..., None]], -1), tmp_path / "a.png")
+    read = pictures.read(path, 20, 1)
+    assert shows_bar(read)
+    assert pictures.read(path, 20, 3)[:, 0, 0].tolist() == [255, 255, 255]
+
+
+def test_a_palette_gives_its_colours(tmp_path: Path) -> None:
+    picture = Image.new("P", (8, 8), 1)
+    picture.putpalette([0, 0, 0, 12, 34, 56])
+    assert pictures.read(saved(picture, tmp_path / "a.gif"), 4, 3)[:, 2, 2].tolist() == [12, 34, 56]
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_sixteen_bit(tmp_path: Path, suffix: str) -> None:
+    wide = cross(0, 255).astype(np.uint16) * 257
+    wide[:20] //= 2
+    read = pictures.read(saved(wide, tmp_path / f"a.{suffix}"), 20, 1)
+    assert shows_bar(read, 128)
+
+
+@pytest.mark.parametrize(("dtype", "top"), [(np.int32, 65535), (np.int32, 255), (np.float32, 1.0), (np.float32, 255.0)])
+def test_wide_grey(tmp_path: Path, dtype: type, top: float) -> None:
+    values = (cross(0, 1).astype(np.float64) * top).astype(dtype)
+    read = pictures.read(saved(Image.fromarray(values), tmp_path / "a.tif"), 20, 1)
+    assert shows_bar(read)
+
+
+def test_exif_orientation(tmp_path: Path) -> None:
+    upright = cross(255, 0)
+    stored = Image.fromarray(np.rot90(upright))  # lying on its side, with a note to turn it clockwise
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    turned = pictures.read(saved(stored, tmp_path / "a.png", exif=exif), 20, 1)
+    assert torch.equal(turned, pictures.read(saved(upright, tmp_path / "b.png"), 20, 1))
+
+
+def test_the_first_frame_of_an_animation(tmp_path: Path) -> None:
+    frames = [Image.fromarray(cross(255, 0)), Image.fromarray(np.full((40, 40), 255, np.uint8))]
+    path = saved(frames[0], tmp_path / "a.gif", save_all=True, append_images=frames[1:])
+    assert shows_bar(pictures.read(path, 20, 1))
+
+
+@pytest.mark.parametrize("suffix", ["bmp", "jpg", "webp", "gif", "tif"])
+def test_common_formats(tmp_path: Path, suffix: str) -> None:
+    read = pictures.read(saved(cross(255, 0), tmp_path / f"a.{suffix}"), 20, 1)
+    assert shows_bar(read)
+
+
+def test_one_bit_and_cmyk(tmp_path: Path) -> None:
+    bar = Image.fromarray(cross(255, 0))
+    for name, picture in (("a.png", bar.convert("1")), ("a.tif", bar.convert("RGB").convert("CMYK"))):
+        read = pictures.read(saved(picture, tmp_path / name), 20, 1)
+        assert shows_bar(read)
+
+
+@pytest.mark.parametrize("content", [b"", b"plain text", b"\x89PNG\r\n\x1a\n" + b"\0" * 40])
+def test_a_file_that_is_not_a_picture(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "notes.png"
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=r"notes\.png.*cannot be read as a picture") as caught:
+        pictures.read(path)
+    assert caught.value.__suppress_context__
+
+
+def test_a_picture_that_is_cut_short_or_missing(tmp_path: Path) -> None:
+    path = saved(np.random.default_rng(0).integers(0, 255, (60, 60), np.uint8), tmp_path / "a.png")
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(DataError, match=r"a\.png"):
+        pictures.read(path)
+    with pytest.raises(DataError, match=r"gone\.png"):
+        pictures.read(tmp_path / "gone.png")
+
+
+@pytest.mark.parametrize(("size", "channels"), [(0, 1), (28, 2)])
+def test_wrong_options(tmp_path: Path, size: int, channels: int) -> None:
+    with pytest.raises(UsageError, match=f"size={size} and channels={channels}"):
+        pictures.read(tmp_path / "a.png", size, channels)
