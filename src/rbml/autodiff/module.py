@@ -22,7 +22,7 @@ from torch.func import functional_call
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from rbml.errors import UsageError
-from rbml.operators.replaced import Differentiable
+from rbml.operators import Differentiable
 from rbml.tree import Tree
 
 

@@ -16,7 +16,7 @@ from rbml.autodiff import module
 from rbml.errors import UsageError, unknown
 from rbml.inner import Carry, Inner, Undo
 from rbml.learner.checks import Loss
-from rbml.operators.replaced import Differentiable
+from rbml.operators import Differentiable
 from rbml.strategy import Features, Gate, Part, Rule, Start, StepInfo, Strategy, Term, TermInputs
 from rbml.strategy.undo import split
 from rbml.tasks import Batch
