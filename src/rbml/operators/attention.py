@@ -32,4 +32,5 @@ def multi_head_attention_forward(*args: Any, training: bool = True, **kwargs: An
     if training and (args[10] if len(args) > 10 else kwargs["dropout_p"]) > 0:
         refuse("multi_head_attention_forward(dropout_p=)")
     with sdpa_kernel(SDPBackend.MATH):
-        return F.multi_head_attention_forward(*args, training=training, **kwargs)
+        found: tuple[Tensor, Tensor | None] = F.multi_head_attention_forward(*args, **kwargs | {"training": training})
+        return found

@@ -88,8 +88,8 @@ def masked_moments(x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
     """
     if x.shape[0] != mask.shape[0]:
         raise UsageError(
-            f"batch norm sees {tuple(x.shape)}, and the mask is of {mask.shape[0]} examples: with tasks of unequal size "
-            "it needs one row per example; use layer or group norm, or tasks of one size"
+            f"batch norm sees {tuple(x.shape)}, and the mask is of {mask.shape[0]} examples: with tasks of unequal "
+            "size it needs one row per example; use layer or group norm, or tasks of one size"
         )
     counts = mask.view(-1, *[1] * (x.dim() - 1))
     axes = [axis for axis in range(x.dim()) if axis != 1]

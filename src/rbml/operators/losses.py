@@ -59,9 +59,7 @@ def huber_loss(
     return reduced(each if weight is None else each * weight, reduction)
 
 
-def smooth_l1_loss(
-    input: Tensor, target: Tensor, *, reduction: str = "mean", beta: float = 1.0, **rest: Any
-) -> Tensor:
+def smooth_l1_loss(input: Tensor, target: Tensor, *, reduction: str = "mean", beta: float = 1.0, **rest: Any) -> Tensor:
     """Return ``F.smooth_l1_loss`` of the same arguments."""
     check_shapes("smooth_l1_loss", input, target)
     return reduced(F.smooth_l1_loss(input, target, reduction="none", beta=beta, **rest), reduction)

@@ -86,7 +86,7 @@ def _register_hook(tensor: Tensor, hook: Callable[[Tensor], Tensor | None]) -> A
                 "strategy (such as rbml.strategy.clip), or into a torch.autograd.Function"
             )
 
-    return tensor.register_hook(look)
+    return tensor.register_hook(look)  # type: ignore[no-untyped-call]
 
 
 REPLACED: Mapping[Callable[..., Any], Callable[..., Any]] = {
@@ -105,7 +105,8 @@ REPLACED: Mapping[Callable[..., Any], Callable[..., Any]] = {
     F.embedding_bag: embedding.embedding_bag,
     F.scaled_dot_product_attention: attention.scaled_dot_product_attention,
     F.multi_head_attention_forward: attention.multi_head_attention_forward,
-    Tensor.data.__get__: Tensor.detach,  # type: ignore[attr-defined]  under torch.func .data is a constant of the innermost level alone
+    # Under torch.func .data is a constant of the innermost transform alone.
+    Tensor.data.__get__: Tensor.detach,  # type: ignore[attr-defined]
     Tensor.register_hook: _register_hook,
     **RANDOM,
 }
@@ -142,12 +143,12 @@ class Differentiable(TorchFunctionMode):
         if not enabled and any(level.key() == TransformType.Jvp for level in get_interpreter_stack() or ()):
             torch.set_grad_enabled(True)
         self._detaches = torch.is_grad_enabled()
-        super().__enter__()
+        super().__enter__()  # type: ignore[no-untyped-call]
         return self
 
     def __exit__(self, *args: Any) -> None:
         """End."""
-        super().__exit__(*args)
+        super().__exit__(*args)  # type: ignore[no-untyped-call]
         torch.set_grad_enabled(self._was_enabled.pop())
 
     def __torch_function__(

@@ -22,8 +22,8 @@ def refuse(name: str) -> NoReturn:
         UsageError: always.
     """
     raise UsageError(
-        f"{name} draws random numbers inside the model or the loss. A hypergradient evaluates a step more than once and "
-        "would see other numbers each time. Put that layer into evaluation mode before you give the model "
+        f"{name} draws random numbers inside the model or the loss. A hypergradient evaluates a step more than once "
+        "and would see other numbers each time. Put that layer into evaluation mode before you give the model "
         "(model.eval(); batch norm follows statistics= in any case), and for dropout in the inner loop add "
         "rbml.strategy.dropout(rate) to the strategy"
     )
@@ -76,7 +76,9 @@ _METHODS = (
 RANDOM: Mapping[Callable[..., Any], Callable[..., Any]] = {
     **{getattr(torch, name): _refused(f"torch.{name}") for name in _FUNCTIONS},
     **{getattr(Tensor, name): _refused(f"Tensor.{name}") for name in _METHODS},
-    **{getattr(F, name): _dropout(getattr(F, name), True) for name in ("dropout", "dropout1d", "dropout2d", "dropout3d")},
+    **{
+        getattr(F, name): _dropout(getattr(F, name), True) for name in ("dropout", *(f"dropout{d}d" for d in (1, 2, 3)))
+    },
     **{getattr(F, name): _dropout(getattr(F, name), False) for name in ("alpha_dropout", "feature_alpha_dropout")},
     **{
         getattr(torch, name): _dropout(getattr(torch, name), True)
