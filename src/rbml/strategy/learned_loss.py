@@ -53,7 +53,8 @@ def ml3(hidden: Sequence[int] = (50, 50), plain: float | Scalar = 0.0, name: str
     def value(values: Values, scene: TermInputs) -> Tensor:
         prediction, target = _outputs(scene)
         seen = torch.softmax(prediction, -1) if _classes(scene) else prediction
-        learned = scene.mean(F.softplus(forward(values["net"], torch.stack([seen, target], -1), F.silu)))
+        each = F.softplus(forward(values["net"], torch.stack([seen, target], -1), F.silu))[..., 0]
+        learned = scene.mean(scene.over_classes(each, -1, mean=True) if _classes(scene) else each)
         return learned + values["plain"][""] * scene.objective()
 
     return Term(name, {"net": Weights(start), "plain": as_scalar(plain)}, value, alone=True, anchored=False)
