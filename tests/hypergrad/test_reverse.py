@@ -237,7 +237,10 @@ REFUSED: dict[str, tuple[Strategy, str]] = {
     "adam": (chain(adam(), sgd(0.1)), "a step of adam cannot be undone"),
     "adam and momentum": (chain(adam(), momentum(), sgd(0.1)), "a step of adam cannot be undone"),
     "two": (chain(momentum(), momentum(name="again"), sgd(0.1)), "momentum, again, sgd has 2"),
-    "decoupled": (chain(momentum(), sgd(0.1), weight_decay(0.1)), "weight_decay comes after momentum and may depend on theta"),
+    "decoupled": (
+        chain(momentum(), sgd(0.1), weight_decay(0.1)),
+        "weight_decay comes after momentum and may depend on",
+    ),
 }
 
 
