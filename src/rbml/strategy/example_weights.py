@@ -50,7 +50,7 @@ def example_weights(count: int, name: str = "example_weights") -> Term:
                 f"{name} has weights for {count} examples, but the support set has {len(inputs.y)}: "
                 f"set count={len(inputs.y)}"
             )
-        return _weighed(torch.sigmoid(values["weights"]["raw"]), inputs.losses())
+        return _weighted_mean(torch.sigmoid(values["weights"]["raw"]), inputs)
 
     return Term(name, {"weights": Weights(start)}, value, alone=True, anchored=False)
 
@@ -82,11 +82,14 @@ def weight_net(hidden: Sequence[int] = (100,), name: str = "weight_net") -> Term
         return perceptron(widths, first(theta), generator, last=0.0)
 
     def value(values: Values, inputs: TermInputs) -> Tensor:
-        losses = inputs.losses()
-        return _weighed(torch.sigmoid(forward(values["net"], losses[:, None], F.silu)[:, 0]), losses)
+        return _weighted_mean(torch.sigmoid(forward(values["net"], inputs.losses()[:, None], F.silu)[:, 0]), inputs)
 
     return Term(name, {"net": Weights(start)}, value, alone=True, anchored=False)
 
 
-def _weighed(weights: Tensor, losses: Tensor) -> Tensor:
+def _weighted_mean(weights: Tensor, inputs: TermInputs) -> Tensor:
+    """Return the weighted mean of the losses of the examples, without padding."""
+    counts, losses = inputs.mask.get("example"), inputs.losses()
+    if counts is not None:
+        weights, losses = torch.where(counts, weights, 0), torch.where(counts, losses, 0)
     return (weights * losses).sum() / weights.sum()
