@@ -61,7 +61,7 @@ def time_of(run: RunFolder, command: list[str]) -> tuple[float, float]:
 
 def kill(run: RunFolder, command: list[str], kills: int, start: float, total: float, source: random.Random) -> int:
     """Kill the run as often as requested or until it ends; return how often it was killed while running."""
-    print("kill  after s  checkpoint  journal  what was going on")
+    print("kill  after s  checkpoint  journal  what it was doing")
     for number in range(1, kills + 1):
         began = time.perf_counter()
         process = begin(command)

@@ -91,7 +91,7 @@ def ways_back(learner: Learner, task: Episodes) -> str:
         found.append(torch.cat([grad.flatten() for grad in result.grads.values()]))
     plain, exact = (float((grad - found[0]).norm() / found[0].norm()) for grad in found[1:])
     bits = result.info["bits"].item()
-    return f"hypergradient: undone in plain float32 {plain:.0e}, bit for bit {exact:.0e} with {bits:.1f} bits a value"
+    return f"hypergradient: undone in plain float32 {plain:.0e}, bit for bit {exact:.0e} with {bits:.1f} bits per value"
 
 
 def schedules(learner: Learner) -> dict[str, dict[str, Tensor]]:

@@ -103,7 +103,7 @@ class Evolution:
             # Empty trees stand for "no history": the first window starts every loop from `inner.start`.
             carry, walk, total = Carry({}, {}), Tree(), Tree()
             for first, stop in windows:
-                estimate, carry, walk = self._move(inner, m, keys, carry, walk, first, stop)
+                estimate, carry, walk = self._run_window(inner, m, keys, carry, walk, first, stop)
                 total = add(total, scale(estimate, 1 / len(windows)))
             found.append(total)
         losses: list[Tensor] = []
@@ -139,13 +139,13 @@ class Evolution:
         parts: list[tuple[Tree, Carry, Tree]] = []
         for number, keys in enumerate(self._keys(m, key)):
             size = self.chunk or self.pairs
-            carry, walk = (Carry({}, {}), Tree()) if particles is None else _part(particles, number, size)
-            parts.append(self._move(inner, m, keys, carry, walk, first, stop))
+            carry, walk = (Carry({}, {}), Tree()) if particles is None else _chunk_of(particles, number, size)
+            parts.append(self._run_window(inner, m, keys, carry, walk, first, stop))
         found, carries, walks = zip(*parts, strict=True)
         middle = roll(inner, inner.start(m) if particles is None else particles.middle, m, first, stop)
         loss, aux = inner.outer(middle, m)
-        carry = Carry(_joined([one.theta for one in carries]), _joined([one.state for one in carries]))
-        return _result(loss, aux, list(found)), Particles(carry, _joined(list(walks)), middle, stop)
+        carry = Carry(_concatenated([one.theta for one in carries]), _concatenated([one.state for one in carries]))
+        return _result(loss, aux, list(found)), Particles(carry, _concatenated(list(walks)), middle, stop)
 
     def _keys(self, m: Tree, key: Tensor | None) -> list[Tensor]:
         """Return one key per pair, in chunks."""
@@ -153,7 +153,7 @@ class Evolution:
         size = self.chunk or self.pairs
         return [keys[start : start + size] for start in range(0, self.pairs, size)]
 
-    def _move(
+    def _run_window(
         self, inner: Inner, m: Tree, keys: Tensor, carry: Carry, walk: Tree, first: int, stop: int
     ) -> tuple[Tree, Carry, Tree]:
         """Take the steps of one window for some pairs; return each pair's estimate, carries and walk."""
@@ -184,7 +184,7 @@ def _windows(steps: int, window: int | None) -> list[tuple[int, int]]:
     return [(first, min(first + length, steps)) for first in range(0, max(steps, 1), length)]
 
 
-def _part(particles: Particles, number: int, size: int) -> tuple[Carry, Tree]:
+def _chunk_of(particles: Particles, number: int, size: int) -> tuple[Carry, Tree]:
     """Return the pairs of one chunk."""
 
     def cut(tree: Tree) -> Tree:
@@ -193,13 +193,13 @@ def _part(particles: Particles, number: int, size: int) -> tuple[Carry, Tree]:
     return Carry(cut(particles.carry.theta), cut(particles.carry.state)), cut(particles.walk)
 
 
-def _joined(trees: list[Tree]) -> Tree:
+def _concatenated(trees: list[Tree]) -> Tree:
     return {name: torch.cat([tree[name] for tree in trees]) for name in trees[0]}
 
 
 def _result(loss: Tensor, aux: Tree, found: list[Tree]) -> MetaGradient:
     """Return the mean of the pairs' estimates and its standard error."""
-    estimates = _joined(found)
+    estimates = _concatenated(found)
     mean = {name: leaf.mean(0) for name, leaf in estimates.items()}
     variances = [leaf.var(0).sum() / len(leaf) for leaf in estimates.values()]
     return MetaGradient(loss, mean, aux, {"standard_error": torch.stack(variances).sum().sqrt()})

@@ -102,7 +102,7 @@ def unflattened(numbers: Tensor, like: Tree) -> Tree:
 
 def begin(inner: Inner, m: Tree, directions: Tree) -> Run:
     """Start a run and its derivative along ``directions``."""
-    carry, tangents = _pushed(lambda seen: inner.start(m | seen), (pick(m, directions),), (directions,))
+    carry, tangents = _push_forward(lambda seen: inner.start(m | seen), (pick(m, directions),), (directions,))
     return Run(0, carry, tangents, directions)
 
 
@@ -113,7 +113,7 @@ def advance(inner: Inner, m: Tree, run: Run) -> Run:
         return step(inner, carry, m | seen, run.t)[1]
 
     point, ways = (run.carry, pick(m, run.directions)), (run.tangents, run.directions)
-    carry, tangents = _pushed(taken, point, ways)
+    carry, tangents = _push_forward(taken, point, ways)
     return Run(run.t + 1, carry, tangents, run.directions)
 
 
@@ -126,14 +126,14 @@ def derivative(inner: Inner, m: Tree, run: Run) -> tuple[Tensor, Tree, Tensor]:
     return loss, aux, torch.stack([product.reshape(len(product), -1).sum(1) for product in products]).sum(0)
 
 
-def _pushed(function: Callable[..., Carry], point: tuple[Any, ...], ways: tuple[Any, ...]) -> tuple[Carry, Carry]:
+def _push_forward(function: Callable[..., Carry], point: tuple[Any, ...], ways: tuple[Any, ...]) -> tuple[Carry, Carry]:
     """Return the value at ``point`` and the derivative along each of ``ways``."""
     point = tree_map(lambda leaf: leaf.contiguous(), point)  # forward AD cannot give an expanded tensor a tangent
 
-    def pushed(*way: Any) -> tuple[Carry, Carry]:
+    def along(*way: Any) -> tuple[Carry, Carry]:
         value, tangent = func.jvp(function, point, way)[:2]
         return value, tangent
 
-    values, tangents = func.vmap(pushed)(*ways)
+    values, tangents = func.vmap(along)(*ways)
     # The value is the same for every direction. out_dims=None would say so, but it fails inside another vmap.
     return tree_map(lambda leaf: leaf[0], values), tangents

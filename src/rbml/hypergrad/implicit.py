@@ -109,7 +109,11 @@ class Implicit:
         self._refuse(inner, m)
         carry = roll(inner, inner.start(m), m)
         loss, aux, bar, m_bar = outer_gradient(inner, carry, m)
-        root = _stationary(inner, carry, m, bar, self.hvp) if self.at == "objective" else _fixed(inner, carry, m, bar)
+        root = (
+            _at_stationary_point(inner, carry, m, bar, self.hvp)
+            if self.at == "objective"
+            else _at_fixed_point(inner, carry, m, bar)
+        )
 
         def damped(product: Product) -> Product:
             return product if not self.damping else lambda x: add(product(x), scale(x, self.damping))
@@ -146,7 +150,7 @@ class _Root(NamedTuple):
     info: Tree
 
 
-def _stationary(inner: Inner, carry: Carry, m: Tree, bar: Carry, hvp: Mode) -> _Root:
+def _at_stationary_point(inner: Inner, carry: Carry, m: Tree, bar: Carry, hvp: Mode) -> _Root:
     """Return the derivatives if F is the gradient of the objective; dF/dz is then the Hessian."""
     last, seen = inner.steps - 1, inner.entering(m, "objective")
 
@@ -163,14 +167,14 @@ def _stationary(inner: Inner, carry: Carry, m: Tree, bar: Carry, hvp: Mode) -> _
     return _Root(bar.theta, hessian, hessian, lambda x: product(x, seen)[1], info)
 
 
-def _fixed(inner: Inner, carry: Carry, m: Tree, bar: Carry) -> _Root:
+def _at_fixed_point(inner: Inner, carry: Carry, m: Tree, bar: Carry) -> _Root:
     """Return the derivatives if F is the carry minus the result of one more step from it."""
     # Contiguous, because forward AD cannot give an expanded tensor a tangent.
-    z = {name: leaf.contiguous() for name, leaf in _packed(carry).items()}
+    z = {name: leaf.contiguous() for name, leaf in _as_tree(carry).items()}
 
     def left(z: Tree, meta: Tree) -> Tree:
         _, after = step(inner, Carry(under(z, "theta."), under(z, "state.")), meta, inner.steps - 1)
-        return tmap(torch.sub, z, _packed(after))
+        return tmap(torch.sub, z, _as_tree(after))
 
     gap, pull, *_ = func.vjp(left, z, m)  # the graph of one step is built once and serves every product
 
@@ -179,10 +183,10 @@ def _fixed(inner: Inner, carry: Carry, m: Tree, bar: Carry) -> _Root:
         return along
 
     info = {"gap": norm(gap)}
-    return _Root(_packed(bar), lambda x: pull(x)[0], push, lambda x: pull(x)[1], info)
+    return _Root(_as_tree(bar), lambda x: pull(x)[0], push, lambda x: pull(x)[1], info)
 
 
-def _packed(carry: Carry) -> Tree:
+def _as_tree(carry: Carry) -> Tree:
     # The prefixes keep apart a parameter and a state of the same name.
     return prefixed(carry.theta, "theta.") | prefixed(carry.state, "state.")
 

@@ -142,7 +142,7 @@ def _conjugate(
     a: Matrix, back: Matrix, b: Tensor, guess: Tensor | None, iterations: int, tolerance: float, normal: bool = False
 ) -> tuple[Tensor, Tensor]:
     """Run conjugate gradient; the residual lives in the space of b, and ``back`` maps it to the space of x."""
-    x, left = _begin(a, b, guess)
+    x, left = _first_residual(a, b, guess)
     pulled = back(left)
     direction, size = pulled, pulled @ pulled
     # The tolerance is relative to b. Without a guess the first residual is b itself.
@@ -193,7 +193,7 @@ class Neumann:
 
     def __call__(self, a: Matrix, transposed: Matrix, b: Tensor, guess: Tensor | None) -> tuple[Tensor, Tensor]:
         """Return x and the number of iterations; see :class:`Solver`."""
-        x, left = _begin(a, b, guess)
+        x, left = _first_residual(a, b, guess)
         for _ in range(self.iterations):
             # `left` is the residual, and (I - alpha A)^k b at the same time: adding it extends the series by one term.
             x, left = x + self.rate * left, left - self.rate * a(left)
@@ -275,7 +275,7 @@ class GMRES:
 
     def __call__(self, a: Matrix, transposed: Matrix, b: Tensor, guess: Tensor | None) -> tuple[Tensor, Tensor]:
         """Return x and the number of iterations; see :class:`Solver`."""
-        x, left = _begin(a, b, guess)
+        x, left = _first_residual(a, b, guess)
         x = x + _krylov(a, left, self.iterations)
         for _ in range(self.restarts):
             x = x + _krylov(a, b - a(x), self.iterations)
@@ -309,7 +309,7 @@ def _unit(vector: Tensor, length: Tensor) -> Tensor:
     return torch.where(length > 0, vector / torch.where(length > 0, length, 1), 0)
 
 
-def _begin(a: Matrix, b: Tensor, guess: Tensor | None) -> tuple[Tensor, Tensor]:
+def _first_residual(a: Matrix, b: Tensor, guess: Tensor | None) -> tuple[Tensor, Tensor]:
     """Return the initial x and its residual."""
     return (torch.zeros_like(b), b) if guess is None else (guess, b - a(guess))
 

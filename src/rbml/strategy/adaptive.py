@@ -29,15 +29,15 @@ def root(square: Tensor) -> Tensor:
     return torch.where(positive, torch.sqrt(torch.where(positive, square, 1.0)), 0.0)
 
 
-def _averaged(old: Tensor, new: Tensor, decay: Tensor) -> Tensor:
+def _moving_mean(old: Tensor, new: Tensor, decay: Tensor) -> Tensor:
     return decay * old + (1 - decay) * new
 
 
-def _averaged_square(old: Tensor, new: Tensor, decay: Tensor) -> Tensor:
+def _moving_mean_square(old: Tensor, new: Tensor, decay: Tensor) -> Tensor:
     return decay * old + (1 - decay) * new * new
 
 
-def _zeros(theta: Tree, *names: str) -> Tree:
+def _zero_state(theta: Tree, *names: str) -> Tree:
     """Return the state before the first step: zeros shaped like theta under each of the names."""
     return {key: leaf for name in names for key, leaf in prefixed(zeros_like(theta), f"{name}/").items()}
 
@@ -63,13 +63,13 @@ def rmsprop(
     """
 
     def init(theta: Tree) -> Tree:
-        return _zeros(theta, "square", "mean") if centered else _zeros(theta, "square")
+        return _zero_state(theta, "square", "mean") if centered else _zero_state(theta, "square")
 
     def update(direction: Tree, state: Tree, theta: Tree, values: Values, at: StepInfo) -> tuple[Tree, Tree]:
-        squares = tmap(_averaged_square, under(state, "square/"), direction, values["alpha"])
+        squares = tmap(_moving_mean_square, under(state, "square/"), direction, values["alpha"])
         after, spread = prefixed(squares, "square/"), squares
         if centered:
-            means = tmap(_averaged, under(state, "mean/"), direction, values["alpha"])
+            means = tmap(_moving_mean, under(state, "mean/"), direction, values["alpha"])
             spread = tmap(lambda v, m: v - m * m, squares, means)
             after |= prefixed(means, "mean/")
         return tmap(lambda d, v, eps: d / (root(v) + eps), direction, spread, values["eps"]), after
@@ -128,12 +128,12 @@ def adam(
     """
 
     def init(theta: Tree) -> Tree:
-        return _zeros(theta, "mean", "square", "largest") if amsgrad else _zeros(theta, "mean", "square")
+        return _zero_state(theta, "mean", "square", "largest") if amsgrad else _zero_state(theta, "mean", "square")
 
     def update(direction: Tree, state: Tree, theta: Tree, values: Values, at: StepInfo) -> tuple[Tree, Tree]:
         beta1, beta2, t = values["beta1"], values["beta2"], at.time + 1
-        means = tmap(_averaged, under(state, "mean/"), direction, beta1)
-        squares = tmap(_averaged_square, under(state, "square/"), direction, beta2)
+        means = tmap(_moving_mean, under(state, "mean/"), direction, beta1)
+        squares = tmap(_moving_mean_square, under(state, "square/"), direction, beta2)
         after, below = prefixed(means, "mean/") | prefixed(squares, "square/"), squares
         if amsgrad:
             below = tmap(torch.maximum, under(state, "largest/"), squares)
@@ -176,12 +176,12 @@ def nadam(
     """
 
     def init(theta: Tree) -> Tree:
-        return _zeros(theta, "mean", "square") | prefixed(tmap(torch.ones_like, theta), "product/")
+        return _zero_state(theta, "mean", "square") | prefixed(tmap(torch.ones_like, theta), "product/")
 
     def update(direction: Tree, state: Tree, theta: Tree, values: Values, at: StepInfo) -> tuple[Tree, Tree]:
         beta1, beta2, decay = values["beta1"], values["beta2"], values["momentum_decay"]
-        means = tmap(_averaged, under(state, "mean/"), direction, beta1)
-        squares = tmap(_averaged_square, under(state, "square/"), direction, beta2)
+        means = tmap(_moving_mean, under(state, "mean/"), direction, beta1)
+        squares = tmap(_moving_mean_square, under(state, "square/"), direction, beta2)
         now, ahead = (tmap(lambda b, k, t=at.time + i: b * (1 - 0.5 * 0.96 ** (t * k)), beta1, decay) for i in (1, 2))
         # mu changes from step to step, so the bias correction needs the product of all mu, not a power of one.
         products = tmap(torch.mul, under(state, "product/"), now)
@@ -232,8 +232,8 @@ def lion(
         return torch.where(sharp, torch.sign(c), smooth)
 
     def update(direction: Tree, state: Tree, theta: Tree, values: Values, at: StepInfo) -> tuple[Tree, Tree]:
-        mixed = tmap(_averaged, state, direction, values["beta1"])
-        return tmap(sign, mixed, values["width"]), tmap(_averaged, state, direction, values["beta2"])
+        mixed = tmap(_moving_mean, state, direction, values["beta1"])
+        return tmap(sign, mixed, values["width"]), tmap(_moving_mean, state, direction, values["beta2"])
 
     numbers = {"beta1": beta1, "beta2": beta2, "width": width}
     return Rule(name, {key: as_hyper(number) for key, number in numbers.items()}, update, zeros_like)

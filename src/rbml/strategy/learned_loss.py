@@ -51,8 +51,8 @@ def ml3(hidden: Sequence[int] = (50, 50), plain: float | Scalar = 0.0, name: str
         return perceptron(widths, first(theta), generator)
 
     def value(values: Values, inputs: TermInputs) -> Tensor:
-        prediction, target = _outputs(inputs)
-        seen = torch.softmax(prediction, -1) if _classes(inputs) else prediction
+        prediction, target = _prediction_and_target(inputs)
+        seen = torch.softmax(prediction, -1) if _is_classification(inputs) else prediction
         learned = inputs.mean(F.softplus(forward(values["net"], torch.stack([seen, target], -1), F.silu)))
         return learned + values["plain"][""] * inputs.objective()
 
@@ -102,31 +102,31 @@ def metal(hidden: int = 32, name: str = "metal") -> Term:
             )
         nets = at_step(values["nets"], inputs.at.t)
         state = torch.stack([inputs.objective(), *means(inputs.theta)])
-        factors, shifts = forward(under(nets, "adapter/"), _normal(state), F.silu).chunk(2)
+        factors, shifts = forward(under(nets, "adapter/"), _standardised(state), F.silu).chunk(2)
         loss = under(nets, "loss/")
         adapted = {key: (1 + factors[j]) * loss[key] + shifts[j] for j, key in enumerate(_ADAPTED)}
-        prediction, target = _outputs(inputs)
+        prediction, target = _prediction_and_target(inputs)
         shared = state.expand(*prediction.shape, len(state))
         seen = torch.cat([shared, prediction[..., None], target[..., None]], -1)
-        return inputs.mean(forward(adapted, _normal(seen), F.silu))
+        return inputs.mean(forward(adapted, _standardised(seen), F.silu))
 
     return Term(name, {"nets": Weights(start)}, value, anchored=False)
 
 
-def _classes(inputs: TermInputs) -> bool:
+def _is_classification(inputs: TermInputs) -> bool:
     return not inputs.y.is_floating_point()
 
 
-def _outputs(inputs: TermInputs) -> tuple[Tensor, Tensor]:
+def _prediction_and_target(inputs: TermInputs) -> tuple[Tensor, Tensor]:
     """Return prediction and target with the same shape; classes, if there are any, along the last dimension."""
-    if not _classes(inputs):
+    if not _is_classification(inputs):
         return inputs.prediction, inputs.y.to(inputs.prediction.dtype).reshape(inputs.prediction.shape)
     prediction = inputs.prediction.movedim(1, -1)
     labels = torch.arange(prediction.shape[-1], device=inputs.y.device)  # F.one_hot reads values, which vmap forbids
     return prediction, (inputs.y[..., None] == labels).to(prediction.dtype)
 
 
-def _normal(numbers: Tensor) -> Tensor:
+def _standardised(numbers: Tensor) -> Tensor:
     """Return the numbers scaled to mean 0 and variance 1; numbers that are all equal become 0."""
     rest = numbers - numbers.mean()
     # reshape(1): forward AD turns the tangent of a 0-d float32 tensor behind `sqrt` into float64.

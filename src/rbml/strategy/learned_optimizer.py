@@ -73,8 +73,8 @@ def learned_optimizer(
         for key, d in direction.items():
             # Without decays there is no state (see `init` below), hence `get`.
             kept = [decay * m + (1 - decay) * d for decay, m in zip(decays, state.get(key, ()), strict=True)]
-            scaled = [_rms(feature) for feature in (d, theta[key], *kept)]
-            seen = torch.stack([*scaled, *preprocessed(d), *_time(at, d)], -1)
+            scaled = [_divided_by_rms(feature) for feature in (d, theta[key], *kept)]
+            seen = torch.stack([*scaled, *preprocessed(d), *_time_features(at, d)], -1)
             # One network for all elements: a linear layer over the last dimension, (..., features) -> (..., 2).
             way, size = forward(values["net"], seen, torch.tanh).unbind(-1)
             after[key] = values["lr"][key] * d + values["scale"][key] * way * torch.exp(size / 1000)
@@ -184,12 +184,12 @@ def preprocessed(gradient: Tensor, p: float = 10.0) -> tuple[Tensor, Tensor]:
     return logarithm, torch.where(large, torch.sign(gradient), math.exp(p) * gradient)
 
 
-def _rms(feature: Tensor) -> Tensor:
+def _divided_by_rms(feature: Tensor) -> Tensor:
     # 1e-5 inside the root keeps a tensor whose gradient is exactly zero from giving nan.
     return feature * torch.rsqrt(1e-5 + (feature**2).mean())
 
 
-def _time(at: StepInfo, like: Tensor) -> list[Tensor]:
+def _time_features(at: StepInfo, like: Tensor) -> list[Tensor]:
     if isinstance(at.time, float):
         numbers = [at.time / at.steps, *(math.tanh(at.time / time - 1) for time in _TIMES)]
         return [torch.full_like(like, number) for number in numbers]

@@ -11,7 +11,7 @@ from rbml.strategy.hyper import Hyper, Scalar, as_hyper, as_scalar
 from rbml.tree import Tree
 
 
-def _total(each: Tree) -> Tensor:
+def _sum_all(each: Tree) -> Tensor:
     return torch.stack([leaf.sum() for leaf in each.values()]).sum()
 
 
@@ -33,7 +33,7 @@ def l2(strength: float | Hyper = 1e-3, name: str = "l2") -> Term:
 
     def value(values: Values, inputs: TermInputs) -> Tensor:
         strengths = values["strength"]
-        return 0.5 * _total({key: strengths[key] * leaf**2 for key, leaf in inputs.theta.items()})
+        return 0.5 * _sum_all({key: strengths[key] * leaf**2 for key, leaf in inputs.theta.items()})
 
     return Term(name, {"strength": as_hyper(strength)}, value, anchored=False)
 
@@ -54,7 +54,7 @@ def l1(strength: float | Hyper = 1e-4, name: str = "l1") -> Term:
 
     def value(values: Values, inputs: TermInputs) -> Tensor:
         strengths = values["strength"]
-        return _total({key: strengths[key] * leaf.abs() for key, leaf in inputs.theta.items()})
+        return _sum_all({key: strengths[key] * leaf.abs() for key, leaf in inputs.theta.items()})
 
     return Term(name, {"strength": as_hyper(strength)}, value, anchored=False)
 
@@ -75,7 +75,7 @@ def proximal(strength: float | Hyper = 1.0, name: str = "proximal") -> Term:
 
     def value(values: Values, inputs: TermInputs) -> Tensor:
         strengths, theta0 = values["strength"], inputs.theta0
-        return 0.5 * _total({key: strengths[key] * (leaf - theta0[key]) ** 2 for key, leaf in inputs.theta.items()})
+        return 0.5 * _sum_all({key: strengths[key] * (leaf - theta0[key]) ** 2 for key, leaf in inputs.theta.items()})
 
     return Term(name, {"strength": as_hyper(strength)}, value)
 

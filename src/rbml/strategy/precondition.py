@@ -41,29 +41,29 @@ def kronecker(name: str = "kronecker") -> Rule:
     def start(theta: Tree, steps: int, generator: torch.Generator | None) -> Tree:
         matrices: Tree = {}
         for key, leaf in theta.items():
-            for mode, size in _modes(leaf).items():
+            for mode, size in _mode_sizes(leaf).items():
                 matrices[f"{key}/{mode}"] = torch.eye(size, dtype=leaf.dtype, device=leaf.device)
             if leaf.dim() < 2:
                 matrices[f"{key}/factor"] = torch.ones_like(leaf)
         return matrices
 
     def update(direction: Tree, state: Tree, theta: Tree, values: Values, at: StepInfo) -> tuple[Tree, Tree]:
-        return {key: _multiplied(key, leaf, values["matrices"]) for key, leaf in direction.items()}, state
+        return {key: _multiply_modes(key, leaf, values["matrices"]) for key, leaf in direction.items()}, state
 
     return Rule(name, {"matrices": Weights(start)}, update, direct=True)
 
 
-def _modes(tensor: Tensor) -> dict[str, int]:
+def _mode_sizes(tensor: Tensor) -> dict[str, int]:
     """Return the names and sizes of the modes of a tensor; none if it has fewer than two dimensions."""
     sizes = (*tensor.shape[:2], *([tensor.shape[2:].numel()] if tensor.dim() > 2 else []))
     return dict(zip(("out", "in", "filter"), sizes, strict=False)) if tensor.dim() > 1 else {}
 
 
-def _multiplied(key: str, direction: Tensor, matrices: Tree) -> Tensor:
+def _multiply_modes(key: str, direction: Tensor, matrices: Tree) -> Tensor:
     if direction.dim() < 2:
         factor = matrices[f"{key}/factor"]
         return direction * factor if factor.shape == direction.shape else direction
-    sizes = _modes(direction)
+    sizes = _mode_sizes(direction)
     whole = direction.reshape(tuple(sizes.values()))
     for axis, (mode, size) in enumerate(sizes.items()):
         matrix = matrices[f"{key}/{mode}"]
@@ -107,12 +107,14 @@ def low_rank(rank: int = 4, name: str = "low_rank") -> Rule:
 
     def update(direction: Tree, state: Tree, theta: Tree, values: Values, at: StepInfo) -> tuple[Tree, Tree]:
         factors = values["factors"]
-        return {key: _corrected(d, factors[f"{key}/u"], factors[f"{key}/v"]) for key, d in direction.items()}, state
+        return {
+            key: _multiply_low_rank(d, factors[f"{key}/u"], factors[f"{key}/v"]) for key, d in direction.items()
+        }, state
 
     return Rule(name, {"factors": Weights(start)}, update, direct=True)
 
 
-def _corrected(direction: Tensor, u: Tensor, v: Tensor) -> Tensor:
+def _multiply_low_rank(direction: Tensor, u: Tensor, v: Tensor) -> Tensor:
     if u.shape[1:] != direction.shape:
         return direction
     along: Tensor = (v * direction).reshape(len(v), -1).sum(1)  # V^T d, (rank,)

@@ -199,7 +199,7 @@ def _with_fields(old: Any, values: Mapping[str, Any], hint: Any, where: str) -> 
 def keeping(part: Part, names: Iterable[str]) -> Part:
     """Return the part with some of its quantities fixed.
 
-    The part is not made again, so that its other quantities keep what was done to them, and its origin stays.
+    The part is copied, not made again, so that its origin and its other quantities do not change.
     """
     kept = set(names)
     if not any(part.hypers[name].learn for name in kept):

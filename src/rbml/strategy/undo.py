@@ -19,8 +19,9 @@ DENOMINATOR = 2**16
 class Split:
     r"""A chain of rules split into those before the running sum, the one that keeps the sum, and those after it.
 
-    With the sum b a step is :math:`b' = decay \cdot b + inflow(g, \theta)`, :math:`\theta' = \theta - outflow(b')`. To
-    undo it, outflow of b' gives theta back, which gives the gradient again, and then b.
+    A step with the sum b is :math:`b' = decay \cdot b + inflow(g, \theta)`, :math:`\theta' = \theta - outflow(b')`. To
+    undo it, add outflow(b') to theta', compute the gradient g at the resulting theta, and solve the first equation for
+    b.
 
     Attributes:
         strategy: the whole chain.
