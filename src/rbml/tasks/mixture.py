@@ -19,8 +19,9 @@ _CHOICE = 1
 class Mixture:
     """Tasks of several sources of the same modality and target.
 
-    The source of each task is drawn by the task's seed, all equally likely: a task depends on its own seed alone. Where the sources have other ways, shots or queries, every task is padded to
-    the largest of each, with masks (:func:`rbml.tasks.padding.stack`), so that all stacks are of one form.
+    The source of each task is drawn by the task's seed, all equally likely: a task depends on its own seed alone. Where
+    the sources have other ways, shots or queries, every task is padded to the largest of each, with masks
+    (:func:`rbml.tasks.padding.stack`), so that all stacks are of one form.
 
     Args:
         sources: at least one.

@@ -81,8 +81,8 @@ class Arrays:
             UsageError: always, with the way to use them.
         """
         raise UsageError(
-            "this run learns from arrays in memory, which no file holds: use learner.adapt(x, y) in Python, or train on "
-            "a source such as folder:PATH"
+            "this run learns from arrays in memory, which no file holds: use learner.adapt(x, y) in Python, or train "
+            "on a source such as folder:PATH"
         )
 
 
