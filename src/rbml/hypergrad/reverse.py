@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, func
@@ -122,7 +122,9 @@ def exactly(inner: Inner, m: Tree, first: int) -> Trajectory:
             "largest": largest,
         }
 
-    return Trajectory(replace(inner, update=run.update), run.decoded(last), back(), report)
+    update: Any = run.update  # its steps are plain numbers, never tensors
+    rounded = replace(inner, update=update)
+    return Trajectory(rounded, run.decoded(last), back(), report)
 
 
 @dataclass(frozen=True)
