@@ -109,9 +109,13 @@ def loss(
 def embedded(make: Callable[[], nn.Module], x: Callable[[int], Any] = ids(), **rest: Any) -> Case:
     """Return a case: an embedding of seven kinds, and a head on the mean of what it finds."""
     return Case(
-        lambda: Net(lambda own, x: own.head(torch.tanh(own.table(x)).flatten(1).unfold(1, WIDTH, WIDTH).sum(1)),
-                    table=make(), head=nn.Linear(WIDTH, WAYS)),
-        x, **rest,
+        lambda: Net(
+            lambda own, x: own.head(torch.tanh(own.table(x)).flatten(1).unfold(1, WIDTH, WIDTH).sum(1)),
+            table=make(),
+            head=nn.Linear(WIDTH, WAYS),
+        ),
+        x,
+        **rest,
     )
 
 
@@ -176,9 +180,13 @@ def trained(module: nn.Module) -> nn.Module:
 
 def recurrent(make: Callable[..., nn.Module], **rest: Any) -> Case:
     return Case(
-        lambda: Net(lambda own, x: own.head(own.core(x)[0][:, -1]), core=make(WIDTH, 3, batch_first=True),
-                    head=nn.Linear(3, WAYS)),
-        numbers(5, WIDTH), **rest,
+        lambda: Net(
+            lambda own, x: own.head(own.core(x)[0][:, -1]),
+            core=make(WIDTH, 3, batch_first=True),
+            head=nn.Linear(3, WAYS),
+        ),
+        numbers(5, WIDTH),
+        **rest,
     )
 
 
@@ -234,7 +242,9 @@ def issue_case() -> Case:
 
     return Case(
         lambda: Net(forward, a=nn.Parameter(torch.tensor([0.3, -0.2])), b=nn.Parameter(torch.tensor([0.5, 0.4]))),
-        numbers(2), numbers(2), lambda p, y: ((p - y) ** 2).sum(),
+        numbers(2),
+        numbers(2),
+        lambda p, y: ((p - y) ** 2).sum(),
     )
 
 
@@ -345,15 +355,20 @@ def by_keyword(own: Any, x: Tensor) -> Tensor:
 
 
 def tied_autoencoder() -> nn.Module:
-    own = Net(lambda own, x: own.head(own.out(torch.tanh(own.a(x)))), a=nn.Linear(WIDTH, WIDTH),
-              out=nn.Linear(WIDTH, WIDTH), head=nn.Linear(WIDTH, WAYS))
+    own = Net(
+        lambda own, x: own.head(own.out(torch.tanh(own.a(x)))),
+        a=nn.Linear(WIDTH, WIDTH),
+        out=nn.Linear(WIDTH, WIDTH),
+        head=nn.Linear(WIDTH, WAYS),
+    )
     own.out.weight = own.a.weight
     return own
 
 
 def tied_language_model() -> nn.Module:
-    own = Net(lambda own, x: own.out(torch.tanh(own.table(x).mean(1))), table=nn.Embedding(7, WIDTH),
-              out=nn.Linear(WIDTH, 7))
+    own = Net(
+        lambda own, x: own.out(torch.tanh(own.table(x).mean(1))), table=nn.Embedding(7, WIDTH), out=nn.Linear(WIDTH, 7)
+    )
     own.out.weight = own.table.weight
     return own
 
@@ -369,9 +384,7 @@ def masked_mean(own: Any, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
 
 
 def bags(forward: Callable[..., Tensor], **options: Any) -> Case:
-    return Case(
-        lambda: Net(forward, table=nn.EmbeddingBag(7, WIDTH, **options), head=nn.Linear(WIDTH, WAYS)), ids(4)
-    )
+    return Case(lambda: Net(forward, table=nn.EmbeddingBag(7, WIDTH, **options), head=nn.Linear(WIDTH, WAYS)), ids(4))
 
 
 def one_bag(own: Any, x: Tensor) -> Tensor:
@@ -427,9 +440,7 @@ CASES: dict[str, Case] = {
     "transposed conv 2d": layer(lambda: nn.ConvTranspose2d(1, 2, 3, stride=2), (1, 3, 3)),
     "transposed conv 3d": layer(lambda: nn.ConvTranspose3d(1, 1, 2), (1, 2, 2, 2)),
     "pixel shuffle": layer(lambda: nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.PixelShuffle(2)), (1, 3, 3)),
-    "unfold and fold": layer(
-        lambda: nn.Sequential(nn.Conv2d(1, 2, 1), nn.Unfold(2), nn.Fold((4, 4), 2)), (1, 4, 4)
-    ),
+    "unfold and fold": layer(lambda: nn.Sequential(nn.Conv2d(1, 2, 1), nn.Unfold(2), nn.Fold((4, 4), 2)), (1, 4, 4)),
     "upsampling": layer(lambda: nn.Sequential(nn.Conv2d(1, 2, 3), nn.Upsample(scale_factor=2)), (1, 4, 4)),
     "bilinear upsampling": layer(
         lambda: nn.Sequential(nn.Conv2d(1, 2, 3), nn.Upsample(scale_factor=2, mode="bilinear")), (1, 4, 4)
@@ -465,7 +476,9 @@ CASES: dict[str, Case] = {
     "weight norm": on_features(lambda: parametrizations.weight_norm(LINEAR())),
     "weight norm, old": on_features(lambda: weight_norm(LINEAR())),  # type: ignore[no-untyped-call]
     "weight norm, old, after a pass": on_features(lambda: trained(weight_norm(LINEAR()))),  # type: ignore[no-untyped-call]
-    "spectral norm": on_features(lambda: parametrizations.spectral_norm(LINEAR()), error="call .eval\\(\\) on that layer"),
+    "spectral norm": on_features(
+        lambda: parametrizations.spectral_norm(LINEAR()), error="call .eval\\(\\) on that layer"
+    ),
     "spectral norm, old": on_features(lambda: spectral_norm(LINEAR()), error="call .eval\\(\\) on that layer"),
     "spectral norm in eval": on_features(lambda: parametrizations.spectral_norm(LINEAR()).eval()),
     "spectral norm, old, in eval": on_features(lambda: trained(spectral_norm(LINEAR()))),
@@ -488,9 +501,7 @@ CASES: dict[str, Case] = {
     "dropout": on_features(lambda: nn.Dropout(0.5).eval()),
     "dropout in training": on_features(lambda: nn.Dropout(0.5), warns="dropout is switched off"),
     "alpha dropout in training": on_features(lambda: nn.AlphaDropout(0.5), warns="dropout is switched off"),
-    "hard-wired dropout": habit(
-        lambda own, x: own.b(F.dropout(own.a(x), 0.5)), error="strategy.dropout"
-    ),
+    "hard-wired dropout": habit(lambda own, x: own.b(F.dropout(own.a(x), 0.5)), error="strategy.dropout"),
     "stochastic depth": on_features(StochasticDepth, error="model.eval\\(\\)"),
     "stochastic depth in eval": on_features(lambda: StochasticDepth().eval()),
     "noise": habit(lambda own, x: own.b(torch.tanh(own.a(x)) + torch.randn_like(x)), error="draws random numbers"),
@@ -519,18 +530,23 @@ CASES: dict[str, Case] = {
     "attention in eval": on_sequences(attention, lambda: nn.MultiheadAttention(WIDTH, 2, batch_first=True).eval()),
     "attention with padding": on_sequences(padded_attention, lambda: nn.MultiheadAttention(WIDTH, 2, batch_first=True)),
     "attention with dropout": on_sequences(
-        attention, lambda: nn.MultiheadAttention(WIDTH, 2, dropout=0.1, batch_first=True), warns="dropout is switched off"
+        attention,
+        lambda: nn.MultiheadAttention(WIDTH, 2, dropout=0.1, batch_first=True),
+        warns="dropout is switched off",
     ),
     "transformer": on_sequences(transformer, encoder),
     "transformer in eval": on_sequences(transformer, lambda: encoder().eval()),
-    "transformer with dropout": on_sequences(transformer, lambda: encoder(dropout=0.1), warns="dropout is switched off"),
+    "transformer with dropout": on_sequences(
+        transformer, lambda: encoder(dropout=0.1), warns="dropout is switched off"
+    ),
     "transformer, norm first": on_sequences(transformer, lambda: encoder(norm_first=True, activation="gelu")),
     "attention by hand, masked": on_sequences(
         lambda own, x: own.head(F.scaled_dot_product_attention(own.core(x), x, x, x[:, None, :, 0] < 1.2).mean(1)),
         LINEAR,
     ),
     "attention by hand, dropout": on_sequences(
-        lambda own, x: own.head(F.scaled_dot_product_attention(own.core(x), x, x, dropout_p=0.1).mean(1)), LINEAR,
+        lambda own, x: own.head(F.scaled_dot_product_attention(own.core(x), x, x, dropout_p=0.1).mean(1)),
+        LINEAR,
         error="draws random numbers",
     ),
     # losses
@@ -561,8 +577,10 @@ CASES: dict[str, Case] = {
     "log cosh": loss(lambda p, y: torch.log(torch.cosh(p - y)).mean(), numbers(WAYS)),
     "ctc": loss(ctc, lambda n: torch.randint(1, WAYS, (n, 2)), 15, error="ctc"),
     "tagging of tokens": Case(
-        lambda: nn.Sequential(nn.Linear(WIDTH, WAYS), nn.Tanh()), numbers(5, WIDTH),
-        lambda n: torch.randint(WAYS, (n, 5)), lambda p, y: F.cross_entropy(p.transpose(1, 2), y),
+        lambda: nn.Sequential(nn.Linear(WIDTH, WAYS), nn.Tanh()),
+        numbers(5, WIDTH),
+        lambda n: torch.randint(WAYS, (n, 5)),
+        lambda p, y: F.cross_entropy(p.transpose(1, 2), y),
     ),
     # habits
     "no_grad": issue_case(),
@@ -599,13 +617,18 @@ CASES: dict[str, Case] = {
     "grid sample": Case(
         lambda: Net(
             lambda own, x: own.b(F.grid_sample(x, torch.tanh(own.a).expand(len(x), 2, 2, 2)).flatten(1)),
-            a=nn.Parameter(torch.rand(1, 2, 2, 2) * 0.5 + 0.1), b=nn.Linear(4, WAYS),
+            a=nn.Parameter(torch.rand(1, 2, 2, 2) * 0.5 + 0.1),
+            b=nn.Linear(4, WAYS),
         ),
         numbers(1, 4, 4),
     ),
     "bilinear": Case(
-        lambda: Net(lambda own, x: own.b(torch.tanh(own.pair(own.a(x), x))), a=nn.Linear(WIDTH, WIDTH),
-                    pair=nn.Bilinear(WIDTH, WIDTH, 3), b=nn.Linear(3, WAYS)),
+        lambda: Net(
+            lambda own, x: own.b(torch.tanh(own.pair(own.a(x), x))),
+            a=nn.Linear(WIDTH, WIDTH),
+            pair=nn.Bilinear(WIDTH, WIDTH, 3),
+            b=nn.Linear(3, WAYS),
+        ),
     ),
     "a module called twice": habit(twice, inner=LINEAR),
     "a list of parameters": habit(
@@ -619,7 +642,9 @@ CASES: dict[str, Case] = {
     ),
     "a tuple": habit(attended, x=lambda n: (torch.randn(n, WIDTH),), error="a tensor, or a dict of tensors"),
     "a list": habit(attended, x=lambda n: [[0.0] * WIDTH] * n, error="a tensor, or a dict of tensors"),
-    "NumPy": habit(attended, x=lambda n: torch.randn(n, WIDTH).double().numpy(), error="a tensor, or a dict of tensors"),
+    "NumPy": habit(
+        attended, x=lambda n: torch.randn(n, WIDTH).double().numpy(), error="a tensor, or a dict of tensors"
+    ),
 }
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from tests.zoo.cases import CASES, Case, N
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.utils._pytree import tree_map
@@ -15,7 +16,6 @@ from torch.utils._pytree import tree_map
 from rbml import Batch, Episodes, algorithms
 from rbml.errors import RbmlError
 from rbml.tree import Tree
-from tests.zoo.cases import CASES, N, Case
 
 LR, STEPS, TASKS = 0.1, 2, 2
 TOLERANCE = 1e-8
@@ -94,7 +94,9 @@ def test_right_or_refused(name: str) -> None:
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
         found = by_rbml(case, model, tasks)
-    texts = {str(one.message) for one in said if one.category is UserWarning and "rbml" in one.filename + str(one.message)}
+    texts = {
+        str(one.message) for one in said if one.category is UserWarning and "rbml" in one.filename + str(one.message)
+    }
     assert bool(texts) == bool(case.warns) and all(case.warns in text for text in texts), texts
     truth = plainly(case, model, tasks)
     assert length(truth) > 1e-6
