@@ -22,10 +22,10 @@ from torch import nn
 
 from rbml import Episodes, Learner, algorithms, data
 from rbml.algorithms.options import assemble
+from rbml.data.targets.classes import ACCURACY
 from rbml.models import Conv4
 from rbml.strategy import Strategy, chain, kronecker, prototype, sgd
 from rbml.tasks import FewShot, Supervised, generator
-from rbml.training.evaluator import accuracy
 
 WAYS, TASKS, WARM = 20, 4, 4
 Tasks = FewShot | Supervised
@@ -76,7 +76,9 @@ def row(name: str, steps: int | str, learner: Learner, held_out: Sequence[Episod
     cells = []
     for statistics in ("transductive", "inductive"):
         found = [
-            accuracy(learner.evaluate(part, statistics, ways=WAYS, each_step=False).prediction, part.query.y)
+            learner.evaluate(part, statistics, ways=WAYS, each_step=False, metrics=(ACCURACY,)).metrics["accuracy"][
+                :, -1
+            ]
             for part in held_out
         ]
         cells.append(percent(torch.cat(found)))

@@ -53,7 +53,8 @@ def ml3(hidden: Sequence[int] = (50, 50), plain: float | Scalar = 0.0, name: str
     def value(values: Values, inputs: TermInputs) -> Tensor:
         prediction, target = _prediction_and_target(inputs)
         seen = torch.softmax(prediction, -1) if _is_classification(inputs) else prediction
-        learned = inputs.mean(F.softplus(forward(values["net"], torch.stack([seen, target], -1), F.silu)))
+        each = F.softplus(forward(values["net"], torch.stack([seen, target], -1), F.silu))[..., 0]
+        learned = inputs.mean(inputs.over_classes(each, -1, mean=True) if _is_classification(inputs) else each)
         return learned + values["plain"][""] * inputs.objective()
 
     return Term(name, {"net": Weights(start), "plain": as_scalar(plain)}, value, alone=True, anchored=False)

@@ -100,7 +100,7 @@ def label_smoothing(rate: float | Scalar = 0.1, name: str = "label_smoothing") -
 
     def value(values: Values, inputs: TermInputs) -> Tensor:
         rate, logs = values["rate"][""], _log_probabilities(inputs, "label_smoothing")
-        return (1 - rate) * inputs.objective() - rate * inputs.mean(_over_classes(logs, inputs, mean=True))
+        return (1 - rate) * inputs.objective() - rate * inputs.mean(inputs.over_classes(logs, mean=True))
 
     return Term(name, {"rate": as_scalar(rate)}, value, alone=True, anchored=False)
 
@@ -123,20 +123,9 @@ def confidence(strength: float | Scalar = 0.1, name: str = "confidence") -> Term
 
     def value(values: Values, inputs: TermInputs) -> Tensor:
         logs = _log_probabilities(inputs, "confidence")
-        return values["strength"][""] * inputs.mean(_over_classes(logs.exp() * logs, inputs))
+        return values["strength"][""] * inputs.mean(inputs.over_classes(logs.exp() * logs))
 
     return Term(name, {"strength": as_scalar(strength)}, value, anchored=False)
-
-
-def _over_classes(each: Tensor, inputs: TermInputs, mean: bool = False) -> Tensor:
-    """Return the sum or the mean of ``(n, C, ...)`` over the classes that the task has."""
-    present = inputs.mask.get("class")
-    if present is None:
-        return each.mean(1) if mean else each.sum(1)
-    present = present.reshape(1, -1, *[1] * (each.dim() - 2))
-    # The model's score of an absent class is hugely negative, and so is its log-probability: it must not be counted.
-    total = torch.where(present, each, 0).sum(1)
-    return total / present.sum(1) if mean else total
 
 
 def _log_probabilities(inputs: TermInputs, wanted_by: str) -> Tensor:

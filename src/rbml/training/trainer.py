@@ -15,7 +15,7 @@ from rbml.errors import DivergedError
 from rbml.learner import Learner
 from rbml.tasks import Episodes, FewShot, generator, task_seeds
 from rbml.training import files
-from rbml.training.evaluator import accuracy
+from rbml.training.evaluator import per_task
 from rbml.training.log import Log
 from rbml.training.recipe import TRAIN, VALIDATE, Recipe
 from rbml.training.run_folder import RunFolder, restore
@@ -81,7 +81,8 @@ def train(
             if recipe.clip:
                 torch.nn.utils.clip_grad_norm_(learner.parameters(), recipe.clip)
             entry: dict[str, Any] = {"step": step + 1, "loss": result.loss.item(), "grad_norm": size.item()}
-            entry["accuracy"] = accuracy(result.aux["prediction"], episodes.query.y).mean().item()
+            metric = training.target.metrics[0]
+            entry[metric.name] = per_task(metric, result.aux["prediction"], episodes.query).mean().item()
             entry["outer_lr"] = schedule.get_last_lr()[0]
             optimizer.step()
             schedule.step()
