@@ -8,6 +8,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
+from rbml.autodiff.remedies import named
 from rbml.errors import RbmlError, UsageError
 from rbml.tasks import Batch, Episodes
 
@@ -87,15 +88,17 @@ def explained(predict: Predict, loss: Loss, batch: Batch) -> Iterator[None]:
         yield
     except RbmlError:
         raise
-    except Exception:
+    except Exception as error:
         prediction = _attempt(predict, batch.x)
         shapes = f"a prediction {tuple(prediction.shape)} and targets {tuple(batch.y.shape)} of {batch.y.dtype}"
         try:
             value = loss(prediction, batch.y)
-        except Exception as error:
-            raise UsageError(f"the loss fails on {shapes}: {error}") from error
+        except Exception as cause:
+            raise UsageError(f"the loss fails on {shapes}: {cause}") from cause
         if value.dim() > 0:
             raise UsageError(f"the loss must be a scalar, not {tuple(value.shape)} for {shapes}") from None
+        if (remedy := named(error)) is not None:
+            raise remedy from error
         raise
 
 
