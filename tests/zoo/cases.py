@@ -629,7 +629,7 @@ CASES: dict[str, Case] = {
     "boolean indexing": habit(boolean_rows, options={"vectorise": False}),
     "in place": habit(in_place),
     "a hook that looks": habit(looks),
-    "a hook that changes a gradient": habit(changes_gradient, error="rbml.strategy.clip"),
+    "a hook that changes a gradient": habit(changes_gradient, error="rbml.strategy.clip_norm"),
     "a backward hook": habit(
         attended,
         error="handle.remove",

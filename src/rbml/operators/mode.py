@@ -84,7 +84,7 @@ def _register_hook(tensor: Tensor, hook: Callable[[Tensor], Tensor | None]) -> A
             raise UsageError(
                 "a tensor hook in the model or the loss changes a gradient, which is then not the gradient of the "
                 "function that was evaluated, and engines disagree about its derivative: put what it does into the "
-                "strategy (such as rbml.strategy.clip), or into a torch.autograd.Function"
+                "strategy (such as rbml.strategy.clip_norm), or into a torch.autograd.Function"
             )
 
     return tensor.register_hook(look)  # type: ignore[no-untyped-call]
