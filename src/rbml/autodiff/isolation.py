@@ -7,7 +7,8 @@ Every layer keeps the mode in which the model was given, except
 - instance norm: always by the statistics of the instance, as in training;
 - attention and transformer layers: always by their ordinary path, never the fused one for inference.
 
-What cannot be a pure function is refused: power iteration of spectral norm, backward hooks, lazy parameters.
+What cannot be a pure function is refused: power iteration of spectral norm, backward hooks, lazy parameters,
+parameters that are kept in plain lists.
 """
 
 from __future__ import annotations
@@ -86,6 +87,12 @@ def _check(module: nn.Module) -> None:
                 "a task must not depend on the passes before it: call .eval() on that layer to keep its estimate as it "
                 "is, or take it off (torch.nn.utils.remove_spectral_norm, parametrize.remove_parametrizations)"
             )
+        for key, value in layer.__dict__.items() if not _is_clean(type(layer)) else ():
+            if key not in _OF_MODULES and any(isinstance(leaf, nn.Parameter) for leaf in tree_leaves(value)):
+                raise UsageError(
+                    f"{name or 'the model'} keeps parameters in its attribute {key!r}, where a task's own cannot take "
+                    "their place: use nn.ParameterList or nn.ParameterDict, or read them from their layers"
+                )
         if layer._backward_hooks or layer._backward_pre_hooks:
             raise UsageError(
                 f"{name or 'the model'} has a backward hook, which torch.func cannot run: remove it (handle.remove()), "
@@ -130,6 +137,7 @@ def unchanged(module: nn.Module) -> Iterator[None]:
                 (container.extend if isinstance(container, list | deque) else container.update)(content)
 
 
+_OF_MODULES = set(nn.Module().__dict__)
 _CONTAINERS = {list, dict, set, deque}
 
 
