@@ -37,7 +37,9 @@ FLOORS: dict[str, int] = {
     "rbml.cli": 8,
 }
 BESIDE: dict[str, set[str]] = {
+    "rbml.random": {"rbml.tree"},
     "rbml.inner": {"rbml.autodiff"},
+    "rbml.strategy": {"rbml.data"},
     "rbml.autodiff": {"rbml.operators"},
     "rbml.training": {"rbml.recipe.build"},
 }

@@ -175,7 +175,7 @@ def test_options_reach_the_preset_and_the_learner() -> None:
     ("changes", "said"),
     [
         ({"options": {"adpt": "x"}}, "no option of maml named 'adpt': did you mean 'adapt'"),
-        ({"options": {"adapt": 3}}, "adapt must be a text, not 3"),
+        ({"options": {"adapt": 3}}, "adapt must be text, not 3"),
         ({"options": {"hypergradient": "x"}}, "no option of maml named 'hypergradient'"),
         ({"settings": {"sdg.lr": 1}}, "did you mean 'sgd'"),
         ({"settings": {"momentum.decay": 1}}, 'has no momentum: put it where it shall act .* strategy="momentum, sgd"'),

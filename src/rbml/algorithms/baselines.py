@@ -5,12 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from rbml.algorithms.options import assemble
+from rbml.data.targets import Baseline, classes
 from rbml.learner import Learner
 from rbml.strategy import chain, momentum, sgd, zero
 from rbml.tasks import Episodes
+from rbml.tasks.base import count, one
 
 
 def scratch(model: nn.Module, lr: float = 0.1, steps: int = 30, **options: Any) -> Learner:
@@ -24,7 +26,7 @@ def scratch(model: nn.Module, lr: float = 0.1, steps: int = 30, **options: Any) 
         steps: gradient steps on the whole support batch.
         **options: any other of :class:`rbml.Learner`.
     """
-    return Learner(model, chain(momentum(0.9), sgd(lr)), steps, **options)
+    return assemble(model, chain(momentum(0.9), sgd(lr)), steps, **options)
 
 
 def pretrain(model: nn.Module, **options: Any) -> Learner:
@@ -36,13 +38,13 @@ def pretrain(model: nn.Module, **options: Any) -> Learner:
         model: a model with an output for every training class.
         **options: any other of :class:`rbml.Learner`.
     """
-    return Learner(model, sgd(0.1), **({"steps": 0} | options))
+    return assemble(model, sgd(0.1), **({"steps": 0} | options))
 
 
 def finetune(model: nn.Module, lr: float = 0.1, steps: int = 50, **options: Any) -> Learner:
     """Train a new head, and the body with it, on the few examples with momentum, from a pretrained body.
 
-    Chen et al. 2019 (arXiv:1904.04232) call fine-tuning of the head alone their baseline: ``adapt="head.*"``.
+    Chen et al. 2019 (arXiv:1904.04232) call fine-tuning of the head alone their baseline: ``adapt="head"``.
 
     Args:
         model: the pretrained model; its own head is not used.
@@ -50,19 +52,19 @@ def finetune(model: nn.Module, lr: float = 0.1, steps: int = 50, **options: Any)
         steps: gradient steps on the whole support batch.
         **options: any other of :class:`rbml.Learner`.
     """
-    return Learner(model, chain(zero(), momentum(0.9), sgd(lr)), steps, **options)
+    return assemble(model, chain(zero(), momentum(0.9), sgd(lr)), steps, **options)
 
 
 def nearest_neighbour(episodes: Episodes) -> Tensor:
     """Return the accuracy of the nearest support example (Euclidean, on raw inputs) for every task, ``(B,)``."""
-    support, query = episodes.support.x.flatten(2), episodes.query.x.flatten(2)
-    nearest = torch.cdist(query, support).argmin(-1)
-    return (episodes.support.y.gather(1, nearest) == episodes.query.y).float().mean(-1)
+    return _accuracy_of(classes.nearest_neighbour, episodes)
 
 
 def nearest_centroid(episodes: Episodes) -> Tensor:
     """Return the accuracy of the nearest class mean (Euclidean, on raw inputs) for every task, ``(B,)``."""
-    support, query = episodes.support.x.flatten(2), episodes.query.x.flatten(2)
-    members = F.one_hot(episodes.support.y).to(support.dtype)  # (B, n, C)
-    centroids = members.transpose(1, 2) @ support / members.sum(1)[..., None]
-    return (torch.cdist(query, centroids).argmin(-1) == episodes.query.y).float().mean(-1)
+    return _accuracy_of(classes.nearest_centroid, episodes)
+
+
+def _accuracy_of(baseline: Baseline, episodes: Episodes) -> Tensor:
+    tasks = [one(episodes, index) for index in range(count(episodes))]
+    return torch.stack([classes.accuracy(baseline(task.support, task.query), task.query) for task in tasks])

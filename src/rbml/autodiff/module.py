@@ -38,9 +38,15 @@ __all__ = [
 
 
 def put(module: nn.Module, name: str, parameter: nn.Parameter) -> None:
-    """Put another parameter, perhaps of another shape, in the place of the one with this dotted name."""
-    owner, _, leaf = name.rpartition(".")
-    setattr(module.get_submodule(owner), leaf, parameter)
+    """Put another parameter, perhaps of another shape, in the place of the one with this dotted name.
+
+    Layers that are tied to it have the new one too, under all their names.
+    """
+    before = module.get_parameter(name)
+    tied = [other for other, one in module.named_parameters(remove_duplicate=False) if one is before]
+    for other in tied:
+        owner, _, leaf = other.rpartition(".")
+        setattr(module.get_submodule(owner), leaf, parameter)
 
 
 def batch_norms(module: nn.Module) -> Iterator[tuple[str, _BatchNorm]]:

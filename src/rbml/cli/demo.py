@@ -9,9 +9,10 @@ from pathlib import Path
 import click
 
 from rbml.cli.baselines import SCRATCH, baselines
-from rbml.cli.evaluate import keep, measure
-from rbml.cli.show import console, percent, table
+from rbml.cli.evaluate import keep, measure, tasks_of
+from rbml.cli.show import console, table
 from rbml.cli.train import meta_train
+from rbml.data.targets import CLASSES
 from rbml.errors import UsageError
 from rbml.reports import write_report
 from rbml.training import Recipe, RunFolder, Score
@@ -27,6 +28,7 @@ RECIPE = Recipe(
     save_every=50,
 )
 QUERIES = 10
+METRIC = CLASSES.metrics[0]
 OTHERS = ("from scratch", "nearest neighbour")
 
 
@@ -46,13 +48,14 @@ def command(run: Path, meta_steps: int | None, episodes: int) -> None:
     console.print("2. Learning classes that were never seen, each task from its few examples alone")
     rows = [_row(folder, recipe, source, shots, episodes) for source in ("glyphs", "digits") for shots in (1, 5)]
     table(
-        f"accuracy in %, mean ± 95 % interval over {episodes} tasks, 5 ways, {QUERIES} queries a class, inductive",
+        f"{METRIC.name} in {METRIC.unit}, mean ± 95 % interval over {episodes} tasks, 5 ways, {QUERIES} queries "
+        "per class, inductive",
         ["tasks", "learned learner", *OTHERS],
         rows,
     )
     console.print(f"Learned learner: {recipe.algorithm}, one gradient step. {SCRATCH} Nearest neighbour: on pixels.")
     console.print("3. Pictures")
-    tasks = recipe.build_tasks("test", data="digits", shots=5, queries=QUERIES)
+    tasks = tasks_of(folder, "test", None, data="digits", shots=5, queries=QUERIES)
     for path in write_report(folder, tasks, seed=0):
         console.print(f"   {path}")
 
@@ -69,13 +72,14 @@ def _recipe(folder: RunFolder, meta_steps: int | None) -> Recipe:
 
 def _row(folder: RunFolder, recipe: Recipe, source: str, shots: int, episodes: int) -> list[str]:
     """Measure the learner and the two baselines on the same tasks."""
-    tasks = recipe.build_tasks("test", data=source, shots=shots, queries=QUERIES)
+    tasks = tasks_of(folder, "test", None, data=source, shots=shots, queries=QUERIES)
     learner = folder.learner()
     result = measure(learner, tasks, episodes, recipe.seed)
-    keep(folder, result | {"tasks": source, "part": "test", "name": f"{source}-{recipe.ways}w{shots}s{QUERIES}q"})
-    learned = Score(**result["accuracy"]["inductive"][-1])
+    keep(folder, result | {"tasks": source, "part": "test", "name": f"{source}-{tasks.outputs}w{shots}s{QUERIES}q"})
+    learned = Score(**result[METRIC.name]["inductive"][-1])
     others = baselines(recipe, tasks, episodes, recipe.seed)
-    return [f"{NAMES[source]}, {shots}-shot", percent(learned), *(percent(others[name]) for name in OTHERS)]
+    scores = [learned, *(others[name] for name in OTHERS)]
+    return [f"{NAMES[source]}, {shots}-shot", *(score.shown(METRIC.unit) for score in scores)]
 
 
 NAMES = {"glyphs": "glyphs, held-out classes", "digits": "real handwritten digits"}

@@ -15,6 +15,9 @@ from rbml.tasks.base import (
     task_seeds,
 )
 from rbml.tasks.few_shot import FewShot
+from rbml.tasks.grouped import PerGroup
+from rbml.tasks.mixture import Mixture
+from rbml.tasks.padding import stack
 from rbml.tasks.sinusoid import Sinusoid
 from rbml.tasks.supervised import Supervised
 
@@ -26,6 +29,8 @@ __all__ = [
     "FewShot",
     "Inputs",
     "Job",
+    "Mixture",
+    "PerGroup",
     "Sinusoid",
     "Stream",
     "Supervised",
@@ -33,7 +38,14 @@ __all__ = [
     "TaskDistribution",
     "TaskSource",
     "generator",
+    "stack",
     "task_seeds",
 ]
 
-ALL = {"few_shot": FewShot, "sinusoid": Sinusoid, "supervised": Supervised}
+ALL = {
+    "few_shot": FewShot,
+    "per_group": PerGroup,
+    "mixture": Mixture,
+    "sinusoid": Sinusoid,
+    "supervised": Supervised,
+}

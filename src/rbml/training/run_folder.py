@@ -25,11 +25,13 @@ from typing import Any
 import torch
 
 import rbml
+from rbml.data.setting import Setting
 from rbml.errors import CheckpointError, RbmlError, UsageError
 from rbml.learner import Learner
 from rbml.strategy import Strategy
 from rbml.strategy.serialize import in_words, plain
 from rbml.training import files
+from rbml.training.adapted_file import of_pictures
 from rbml.training.recipe import Recipe
 
 try:
@@ -129,6 +131,15 @@ class RunFolder:
         """Return the recipe of the run; a strategy file that it names is the folder's own copy."""
         recipe = Recipe.from_json(self.read_config()["recipe"])
         return recipe if recipe.strategy_file is None else replace(recipe, strategy_file=str(self.strategy))
+
+    def setting(self) -> Setting:
+        """Return what goes into the run's model and what comes out of it; of a run of rbml 0.1.0, pictures of classes.
+
+        Raises:
+            CheckpointError: for inputs or targets that this program does not know.
+        """
+        stored = self.read_config().get("setting")
+        return of_pictures(self.recipe()) if stored is None else Setting.from_json(stored)
 
     def learner(self, which: str = "best") -> Learner:
         """Return the learner of the best validation (or of the last checkpoint), ready to use.

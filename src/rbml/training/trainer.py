@@ -15,7 +15,7 @@ from rbml.errors import DivergedError
 from rbml.learner import Learner
 from rbml.tasks import Episodes, FewShot, generator, task_seeds
 from rbml.training import files
-from rbml.training.evaluator import accuracy
+from rbml.training.evaluator import per_task
 from rbml.training.log import Log
 from rbml.training.recipe import TRAIN, VALIDATE, Recipe
 from rbml.training.run_folder import RunFolder, restore
@@ -75,14 +75,14 @@ def train(
             seeds = task_seeds(recipe.tasks, generator(recipe.seed, TRAIN, step))
             episodes = training.draw(seeds)
             optimizer.zero_grad()
-            learner.advance(step / recipe.meta_steps)
-            result = learner.backward(episodes)
+            result = learner.backward(episodes, phase=learner.phase(step / recipe.meta_steps))
             size = norm(result.grads)
             _check_finite(result.loss, size, result.aux["loss"], step, seeds, run)
             if recipe.clip:
                 torch.nn.utils.clip_grad_norm_(learner.parameters(), recipe.clip)
             entry: dict[str, Any] = {"step": step + 1, "loss": result.loss.item(), "grad_norm": size.item()}
-            entry["accuracy"] = accuracy(result.aux["prediction"], episodes.query.y).mean().item()
+            metric = training.target.metrics[0]
+            entry[metric.name] = per_task(metric, result.aux["prediction"], episodes.query).mean().item()
             entry["outer_lr"] = schedule.get_last_lr()[0]
             optimizer.step()
             schedule.step()

@@ -1,0 +1,81 @@
+"""The meta-gradient of a stack of tasks: which engine, run how."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_leaves
+
+from rbml.errors import UsageError
+from rbml.hypergrad import Hypergradient, Implicit, MetaGradient
+from rbml.learner.binding import BoundTask
+from rbml.learner.frozen import FrozenBody, frozen_body
+from rbml.learner.options import Phase
+from rbml.learner.steps import stacked
+from rbml.learner.verification import verify
+from rbml.tasks import Task
+from rbml.tasks.base import count, one
+from rbml.tree import Tree, prefixed, under
+
+if TYPE_CHECKING:
+    from rbml.learner.learner import Learner
+
+
+def meta_gradient(learner: Learner, tasks: Task, phase: Phase, ways: int | None, warm: Tree | None) -> MetaGradient:
+    """Return the mean over a stack of tasks that was checked; arguments as of :meth:`Learner.meta_gradient`.
+
+    Raises:
+        UsageError: if ``warm`` does not fit the engine.
+    """
+    engine: Any = phase.hypergradient
+    if warm is not None and not isinstance(engine, Implicit):
+        raise UsageError(f"warm= is for the engine Implicit, and this is {engine}: leave it out")
+    device = tasks.query.y.device
+    weights = learner.step_weights(phase, device)
+    keys = torch.randint(2**62, (count(tasks),), device=device) if learner.strategy.random else None
+    _verify_once(learner, tasks, engine, keys)
+    m = {name: leaf.detach() for name, leaf in learner.named_parameters() if leaf.requires_grad}
+
+    layer = frozen_body(learner.bind(one(tasks, 0), None, ways), engine)
+
+    def bind(given: dict[str, Any]) -> BoundTask:
+        return learner.bind(given["task"], None, ways, given.get("weights"), given.get("key"))
+
+    def single(m: Tree, given: dict[str, Any]) -> tuple[Tensor, Tree, Tree]:
+        bound = bind(given)
+        if layer is not None:
+            loss, grads, aux, info = FrozenBody(bound, layer).gradient(engine, m)
+        elif warm is not None:
+            loss, grads, aux, info = engine(bound.inner(), m, warm=given["warm"])
+        else:
+            loss, grads, aux, info = engine(bound.inner(), m)
+        return loss, grads, prefixed(aux | {"loss": loss}, "aux.") | prefixed(info, "info.")
+
+    stack: dict[str, Any] = {"task": tasks}
+    if keys is not None:
+        stack["key"] = keys
+    if warm is not None:
+        stack["warm"] = warm
+    if weights is not None:
+        stack["weights"] = weights.expand(count(tasks), -1)
+    variant = (engine, learner.statistics, ways, None if warm is None else tuple(warm))
+    if learner.execution.compile == "step":
+        assert learner.compiled is not None
+        run = partial(stacked, lambda given: bind(given).inner(), engine, compiled=learner.compiled, variant=variant)
+        loss, grads, kept = learner.over_tasks.mean_of_stacks(run, m, stack)
+        return MetaGradient(loss, grads, kept, {})
+    loss, grads, kept = learner.over_tasks.mean(single, m, stack, learner.compiled, variant)
+    return MetaGradient(loss, grads, under(kept, "aux."), under(kept, "info."))
+
+
+def _verify_once(learner: Learner, tasks: Task, engine: Hypergradient, keys: Tensor | None) -> None:
+    """Verify the derivative of the first task, the first time that tasks of these shapes come with this engine."""
+    if not learner.execution.verify:
+        return
+    shapes = (repr(engine), *((tuple(leaf.shape[1:]), leaf.dtype) for leaf in tree_leaves(tasks)))
+    if shapes not in learner.verified:
+        verify(learner, one(tasks, 0), engine, None if keys is None else keys[0])
+        learner.verified.add(shapes)
