@@ -34,14 +34,6 @@ class Instead(TorchFunctionMode):
 
 LR, STEPS, TASKS = 0.1, 2, 2
 TOLERANCE = 1e-8
-LOOP = "a loop over tasks (vectorise=False)"
-INPUTS = "inputs that are trees, and a check of other kinds"
-EXPECTED: dict[str, str] = {
-    **dict.fromkeys(["item", "a branch by value", "boolean indexing", "ctc"], LOOP),
-    **dict.fromkeys(["a dict", "a tuple", "a list", "NumPy"], INPUTS),
-    "poisson of whole numbers": "whole numbers that are not classes",
-}
-"""What the learner does not do yet."""
 PERFORMANCE = "ignore:There is a performance drop:UserWarning"
 
 
@@ -102,15 +94,9 @@ def length(tree: Tree) -> float:
     return float(sum(leaf.square().sum() for leaf in tree.values()) ** 0.5)
 
 
-PARAMETERS = [
-    pytest.param(name, marks=pytest.mark.xfail(strict=True, reason=EXPECTED[name])) if name in EXPECTED else name
-    for name in CASES
-]
-
-
 @pytest.mark.filterwarnings(PERFORMANCE)
 @pytest.mark.filterwarnings("ignore:.*weight_norm. is deprecated:FutureWarning")
-@pytest.mark.parametrize("name", PARAMETERS)
+@pytest.mark.parametrize("name", CASES)
 def test_right_or_refused(name: str) -> None:
     case = CASES[name]
     model, tasks = drawn(case)

@@ -9,18 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-    except Exception as error:
-        for batch in batches:
-            prediction = attempt(predict, batch.x)
-            shapes = f"a prediction {tuple(prediction.shape)} and targets {tuple(batch.y.shape)} of {batch.y.dtype}"
-            try:
-                value = loss(prediction, batch.y)
-            except Exception as cause:
-                raise UsageError(f"the loss fails on {shapes}: {cause}") from cause
-            if value.dim() > 0:
-                raise UsageError(f"the loss must be a scalar, not {tuple(value.shape)} for {shapes}") from None
-        if (remedy := named(error)) is not None:
-            raise remedy from error
+from rbml.autodiff.remedies import named
+from rbml.data.batch import Batch, Inputs, each_input
+from rbml.data.targets import Loss
 from rbml.errors import RbmlError, UsageError
 from rbml.tasks import Episode, Task
 from rbml.tasks.base import one
@@ -167,30 +158,18 @@ def explained(predict: Predict, loss: Loss, batches: tuple[Batch, ...]) -> Itera
         yield
     except RbmlError:
         raise
-<<<<<<< HEAD
     except Exception as error:
-        prediction = _attempt(predict, batch.x)
-        shapes = f"a prediction {tuple(prediction.shape)} and targets {tuple(batch.y.shape)} of {batch.y.dtype}"
-        try:
-            value = loss(prediction, batch.y)
-        except Exception as cause:
-            raise UsageError(f"the loss fails on {shapes}: {cause}") from cause
-        if value.dim() > 0:
-            raise UsageError(f"the loss must be a scalar, not {tuple(value.shape)} for {shapes}") from None
-        if (remedy := named(error)) is not None:
-            raise remedy from error
-=======
-    except Exception:
         for batch in batches:
             prediction = attempt(predict, batch.x)
             shapes = f"a prediction {tuple(prediction.shape)} and targets {tuple(batch.y.shape)} of {batch.y.dtype}"
             try:
                 value = loss(prediction, batch.y)
-            except Exception as error:
-                raise UsageError(f"the loss fails on {shapes}: {error}") from error
+            except Exception as cause:
+                raise UsageError(f"the loss fails on {shapes}: {cause}") from cause
             if value.dim() > 0:
                 raise UsageError(f"the loss must be a scalar, not {tuple(value.shape)} for {shapes}") from None
->>>>>>> main
+        if (remedy := named(error)) is not None:
+            raise remedy from error
         raise
 
 
