@@ -9,7 +9,10 @@ from typing import Any
 
 import pytest
 import torch
-from tests.zoo.cases import CASES, Case, N
+from tests.zoo.case import Case, N
+from tests.zoo.habits import HABITS
+from tests.zoo.layers import LAYERS
+from tests.zoo.losses import LOSSES
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -32,6 +35,7 @@ class Instead(TorchFunctionMode):
         return self.functions.get(func, func)(*args, **(kwargs or {}))
 
 
+CASES = LAYERS | LOSSES | HABITS
 LR, STEPS, TASKS = 0.1, 2, 2
 TOLERANCE = 1e-8
 PERFORMANCE = "ignore:There is a performance drop:UserWarning"
