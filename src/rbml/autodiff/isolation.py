@@ -18,6 +18,7 @@ import warnings
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 import torch
@@ -141,6 +142,7 @@ _OF_MODULES = set(nn.Module().__dict__)
 _CONTAINERS = {list, dict, set, deque}
 
 
+@cache
 def _is_clean(kind: type) -> bool:
     return kind.__module__.startswith(("torch.nn.modules.", "rbml."))
 
@@ -150,17 +152,19 @@ def buffer_copies(module: nn.Module, example: Tensor) -> dict[str, Tensor]:
 
     They are vectorised over tasks as ``example`` is, or nothing of a task could be written into them.
     """
-    zero = example.detach().flatten()[:0].sum()
-
-    def copied(leaf: Tensor) -> Tensor:
-        return leaf.logical_or(zero.bool()) if leaf.dtype == torch.bool else leaf + zero.to(leaf.dtype)
-
-    return {
-        f"{name}.{key}".lstrip("."): copied(leaf)
+    found = {
+        f"{name}.{key}".lstrip("."): leaf
         for name, layer in module.named_modules()
-        if not isinstance(layer, _BatchNorm | _InstanceNorm)
+        if layer._buffers and not isinstance(layer, _BatchNorm | _InstanceNorm)
         for key, leaf in layer._buffers.items()
         if leaf is not None
+    }
+    if not found:
+        return {}
+    zero = example.detach().flatten()[:0].sum()
+    return {
+        name: leaf.logical_or(zero.bool()) if leaf.dtype == torch.bool else leaf + zero.to(leaf.dtype)
+        for name, leaf in found.items()
     }
 
 
