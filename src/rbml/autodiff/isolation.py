@@ -88,7 +88,7 @@ def _check(module: nn.Module) -> None:
                 "a task must not depend on the passes before it: call .eval() on that layer to keep its estimate as it "
                 "is, or take it off (torch.nn.utils.remove_spectral_norm, parametrize.remove_parametrizations)"
             )
-        for key, value in layer.__dict__.items() if not _is_clean(type(layer)) else ():
+        for key, value in layer.__dict__.items() if not _is_clean(type(layer).__module__) else ():
             if key not in _OF_MODULES and any(isinstance(leaf, nn.Parameter) for leaf in tree_leaves(value)):
                 raise UsageError(
                     f"{name or 'the model'} keeps parameters in its attribute {key!r}, where a task's own cannot take "
@@ -125,7 +125,7 @@ def unchanged(module: nn.Module) -> Iterator[None]:
     before = [
         (layer, dict(layer.__dict__), [(v, copy.copy(v)) for v in layer.__dict__.values() if type(v) in _CONTAINERS])
         for layer in module.modules()
-        if layer._forward_pre_hooks or layer._forward_hooks or not _is_clean(type(layer))
+        if layer._forward_pre_hooks or layer._forward_hooks or not _is_clean(type(layer).__module__)
     ]
     try:
         yield
@@ -143,8 +143,8 @@ _CONTAINERS = {list, dict, set, deque}
 
 
 @cache
-def _is_clean(kind: type) -> bool:
-    return kind.__module__.startswith(("torch.nn.modules.", "rbml."))
+def _is_clean(home: str) -> bool:
+    return home.startswith(("torch.nn.modules.", "rbml."))
 
 
 def buffer_copies(module: nn.Module, example: Tensor) -> dict[str, Tensor]:
