@@ -21,6 +21,7 @@ import torch
 from torch import nn
 
 from rbml import Episodes, Learner, algorithms, data
+from rbml.algorithms.options import assemble
 from rbml.models import Conv4
 from rbml.strategy import Strategy, chain, kronecker, prototype, sgd
 from rbml.tasks import FewShot, Supervised, generator
@@ -58,9 +59,8 @@ def fitted(learner: Learner, tasks: Tasks, minutes: float, batches: int = TASKS)
     while step < total:
         for group in optimizer.param_groups:
             group["lr"] = 4e-3 * (0.5 + 0.5 * torch.cos(torch.tensor(torch.pi * step / total)).item())
-        learner.advance(step / total)
         optimizer.zero_grad()
-        learner.backward(tasks.sample(batches, generator(0, step)))
+        learner.backward(tasks.sample(batches, generator(0, step)), phase=learner.phase(step / total))
         torch.nn.utils.clip_grad_norm_(learner.parameters(), 10.0)
         optimizer.step()
         step += 1
@@ -108,7 +108,7 @@ def main() -> None:
             learner = preset(Conv4(WAYS), chunk=TASKS, **PRESETS[name])
             row(name, fitted(learner, training, chosen.minutes), learner, held_out)
         elif name in OWN:
-            learner = Learner(Conv4(WAYS), OWN[name], steps=1, chunk=TASKS)
+            learner = assemble(Conv4(WAYS), OWN[name], steps=1)
             row(name, fitted(learner, training, chosen.minutes), learner, held_out)
         elif name == "finetune":
             body, steps = pretrained(Supervised(arrays, batch=128), chosen.minutes)

@@ -95,25 +95,25 @@ def engines() -> dict[str, Any]:
 
 
 def learner_of(engine: str, net: str, steps: int, **options: Any) -> Any:
-    from rbml import Learner
+    from rbml.algorithms.options import assemble
     from rbml.strategy import Hyper, chain, momentum, sgd, weight_decay
 
     decay = Hyper(DECAY) if engine == "forward" else DECAY
     rules = chain(weight_decay(PULL), momentum(decay), sgd(Hyper(RATE)))
-    learner = Learner(network(net), rules, steps, hypergradient=engines()[engine], head="", **options)
+    learner = assemble(network(net), rules, steps, hypergradient=engines()[engine], **options)
     learner.model.requires_grad_(engine != "forward")
     return learner
 
 
 def ours(engine: str, net: str) -> Callable[[int], Found]:
-    from rbml import Batch
+    from rbml import Batch, Episode
 
     x, y, qx, qy = task(net)
 
     def run(steps: int) -> Found:
         learner = learner_of(engine, net, steps)
         m = {name: leaf.detach() for name, leaf in learner.named_parameters() if leaf.requires_grad}
-        result = learner.hypergradient(learner.inner(Batch(x, y), Batch(qx, qy)), m)
+        result = learner.hypergradient(learner.inner(Episode(Batch(x, y), Batch(qx, qy))), m)
         return float(result.grads["phi.sgd.lr"]), {name: float(leaf) for name, leaf in result.info.items()}
 
     return run

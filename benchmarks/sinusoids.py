@@ -66,10 +66,9 @@ def train(name: str, shots: int, outer_steps: int) -> Learner:
     optimizer = torch.optim.Adam(learner.parameters(), lr=1e-3)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, outer_steps)
     for step in range(outer_steps):
-        learner.advance(step / outer_steps)
         optimizer.zero_grad()
         at = 25 * step % (POOL - 24)
-        learner.backward(pool.part(at, at + 25))
+        learner.backward(pool.part(at, at + 25), phase=learner.phase(step / outer_steps))
         if name in CLIPPED:
             torch.nn.utils.clip_grad_norm_(learner.parameters(), CLIPPED[name], error_if_nonfinite=True)
         optimizer.step()

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
 import rbml
-from rbml import Batch, Episodes, Learner
+from rbml import Batch, Episodes, Initial, Learner
 from rbml.models import MLP
 from rbml.strategy import Strategy, chain, example_weights, momentum, sgd
 from rbml.tasks import generator
@@ -44,7 +44,7 @@ def run_of(strategy: Strategy, steps: int) -> Learner:
     model = MLP(196, 10, hidden=())
     torch.nn.init.zeros_(model.head.weight)
     torch.nn.init.zeros_(model.head.bias)
-    return Learner(model, strategy, steps, reset="*")
+    return Learner(model, strategy, steps, initial=Initial(reset="*"))
 
 
 def one_task(train: Batch, judge: Batch) -> Episodes:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d
 
 import rbml
-from rbml import Batch, Episodes, Learner
+from rbml import Batch, Episodes, Initial, Learner, Phase
 from rbml.models import MLP
 from rbml.strategy import Hyper, Part, Strategy, chain, cosine, momentum, sgd
 from rbml.tasks import generator
@@ -47,7 +47,7 @@ def run_of(strategy: Strategy | Part, steps: int, seed: int) -> Learner:
     torch.manual_seed(seed)
     model = MLP(196, 10, hidden=(50, 50), activation=nn.Tanh)
     engine = rbml.hypergrad.Adjoint(store="reverse", exact=True)
-    return Learner(model, strategy, steps, reset="*", hypergradient=engine)
+    return Learner(model, strategy, steps, initial=Initial(reset="*"), hypergradient=engine)
 
 
 def measured(learner: Learner, train: Batch, judge: Batch) -> tuple[float, float]:
@@ -87,8 +87,7 @@ def ways_back(learner: Learner, task: Episodes) -> str:
     """Say how far two ways to walk the run back are from the derivative along stored carries."""
     adjoint, found = rbml.hypergrad.Adjoint, []
     for engine in (adjoint(), adjoint(store="reverse"), adjoint(store="reverse", exact=True)):
-        learner.hypergradient = engine
-        result = learner.meta_gradient(task)
+        result = learner.meta_gradient(task, phase=Phase(engine))
         found.append(torch.cat([grad.flatten() for grad in result.grads.values()]))
     plain, exact = (float((grad - found[0]).norm() / found[0].norm()) for grad in found[1:])
     bits = result.info["bits"].item()

@@ -17,7 +17,7 @@ from torch import nn
 from torch.nn.functional import avg_pool2d
 
 import rbml
-from rbml import Batch, Episodes, Learner
+from rbml import Batch, Episodes, Initial, Learner
 from rbml.hypergrad import ConjugateGradient, Hypergradient, Implicit, Neumann
 from rbml.models import MLP
 from rbml.strategy import Hyper, chain, l2, momentum, sgd
@@ -48,7 +48,9 @@ def run_of(decay: Hyper | float, steps: int, seed: int, engine: Hypergradient | 
     """Return a training run of an MLP whose start is fixed: only the decay is learned."""
     torch.manual_seed(seed)
     model = MLP(196, 10, hidden=(100,), activation=nn.Tanh)
-    return Learner(model, chain(l2(decay), momentum(0.9), sgd(0.1)), steps, reset="*", hypergradient=engine)
+    return Learner(
+        model, chain(l2(decay), momentum(0.9), sgd(0.1)), steps, initial=Initial(reset="*"), hypergradient=engine
+    )
 
 
 def measured(learner: Learner, train: Batch, judge: Batch) -> tuple[float, float]:

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rbml import algorithms, data, hypergrad, models, strategy, tasks
     from rbml.diagnostics import check, explain
-    from rbml.errors import BlindError, RbmlError
-    from rbml.learner import Adapted, Evaluation, Learner
-    from rbml.tasks import Batch, Episodes
+    from rbml.errors import BlindError, RbmlError, UnsoundError
+    from rbml.learner import Adapted, Curriculum, Evaluation, Execution, Head, Initial, Learner, Phase
+    from rbml.tasks import Batch, Episode, Episodes, Job, Stream
 
 __version__ = "0.1.0"
 
@@ -21,10 +21,19 @@ __all__ = [
     "Adapted",
     "Batch",
     "BlindError",
+    "Curriculum",
+    "Episode",
     "Episodes",
     "Evaluation",
+    "Execution",
+    "Head",
+    "Initial",
+    "Job",
     "Learner",
+    "Phase",
     "RbmlError",
+    "Stream",
+    "UnsoundError",
     "algorithms",
     "check",
     "data",
@@ -36,6 +45,15 @@ __all__ = [
 ]
 
 _HOME = {
+    "UnsoundError": "rbml.errors",
+    "Stream": "rbml.tasks",
+    "Phase": "rbml.learner",
+    "Job": "rbml.tasks",
+    "Initial": "rbml.learner",
+    "Head": "rbml.learner",
+    "Execution": "rbml.learner",
+    "Episode": "rbml.tasks",
+    "Curriculum": "rbml.learner",
     "Adapted": "rbml.learner",
     "Batch": "rbml.tasks",
     "BlindError": "rbml.errors",

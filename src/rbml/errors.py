@@ -43,6 +43,19 @@ class BlindError(UsageError):
         self.parameters = tuple(parameters)
 
 
+class UnsoundError(RbmlError):
+    """A hypergradient that would have been wrong without a word.
+
+    Attributes:
+        parameters: the meta-parameters whose derivative cannot be trusted.
+    """
+
+    def __init__(self, message: str, parameters: Iterable[str] = ()) -> None:
+        """Keep the names beside the message."""
+        super().__init__(message)
+        self.parameters = tuple(parameters)
+
+
 def unknown(kind: str, name: str, known: Iterable[str]) -> UsageError:
     """Return the error for a name that is not in a table, with the nearest right one.
 

@@ -9,6 +9,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from rbml.tree import Step
+
 _MULTIPLIERS = (-4658895280553007687, -7723592293110705685)  # splitmix64's, as signed numbers
 _GOLDEN = -7046029254386353131
 _DIGITS = {torch.float32: 23, torch.float16: 10, torch.bfloat16: 7}
@@ -57,6 +59,11 @@ def digest(tree: Mapping[str, Tensor], seed: int = 0) -> Tensor:
         place = torch.arange(leaf.numel(), device=leaf.device).reshape(leaf.shape) + zlib.crc32(name.encode())
         total = total.to(leaf.device) + _mixed(_mixed(bits) + place).sum()
     return _mixed(total)
+
+
+def fold(key: Tensor, number: Step) -> Tensor:
+    """Return the key of one step, or of one epoch: other numbers, other keys; ``number`` may be a tensor."""
+    return _mixed(key + (_signed(number * _GOLDEN) if isinstance(number, int) else number * _GOLDEN))
 
 
 def split(key: Tensor, count: int) -> Tensor:

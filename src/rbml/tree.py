@@ -14,6 +14,21 @@ from torch import Tensor
 
 Tree = dict[str, Tensor]
 
+Step = int | Tensor
+"""An inner step, from 0: a number, or a whole number in a tensor ``()``, so that one traced step serves all of them."""
+
+
+def row(leaf: Tensor, t: Step) -> Tensor:
+    """Return row ``t`` of ``(T, ...)``, the last one for steps beyond it; t may be a tensor, under ``vmap`` or traced.
+
+    >>> row(torch.tensor([1.0, 2.0]), 5), row(torch.tensor([1.0, 2.0]), torch.tensor(0))
+    (tensor(2.), tensor(1.))
+    """
+    if isinstance(t, int):
+        return leaf[min(t, len(leaf) - 1)]
+    # Indexing with a tensor would ask for its value, which neither vmap nor a trace knows.
+    return leaf.index_select(0, t.clamp(max=len(leaf) - 1).reshape(1)).squeeze(0)
+
 
 def tmap(function: Callable[..., Tensor], tree: Tree, *others: Tree) -> Tree:
     """Apply ``function`` leaf by leaf to trees of the same names.

@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
-from rbml import Episodes, Learner, hypergrad, models
+from rbml import Episodes, hypergrad, models
+from rbml.algorithms.options import assemble
 from rbml.autodiff import compiled
 from rbml.autodiff.compiled import traced
 from rbml.strategy import Hyper, chain, dropout, momentum, sgd
@@ -83,7 +84,7 @@ def test_a_sweep_takes_hardly_more_products_than_backpropagation(norm: str, pict
     counts, grads = [], []
     for engine in (hypergrad.Unrolled(), hypergrad.Adjoint()):
         rules = chain(dropout(Hyper(0.3)), momentum(0.9), sgd(0.1))
-        learner = Learner(net, rules, 2, hypergradient=engine, compile=True)
+        learner = assemble(net, rules, 2, hypergradient=engine, compile=True)
         seen: list[fx.GraphModule] = []
 
         def run(function: Callable[..., Any], *arguments: Any, variant: Any, seen: list[Any] = seen) -> Any:

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, func
 
-from rbml.autodiff.products import Mode, grad_product, mean_over_tasks
+from rbml.autodiff.products import Mode, grad_product
 from rbml.tree import Tree
 
 MODES: list[Mode] = ["forward", "reverse"]
@@ -50,28 +50,6 @@ def test_a_parameter_that_is_one_row_repeated(mode: Mode) -> None:
     copied = {name: leaf.clone() for name, leaf in row.items()}
     for one, same in zip(grad_product(f, row, m, v, mode), grad_product(f, copied, m, v, mode), strict=True):
         assert all(torch.equal(one[name], same[name]) for name in one)
-
-
-@pytest.mark.parametrize("chunk", [1, 2, 3, 7, 8])
-def test_the_mean_is_over_tasks_and_not_over_chunks(chunk: int) -> None:
-    """Seven tasks in chunks of 2 leave one alone: a mean of the chunks' means would count it twice."""
-    x, m = torch.randn(7, 3, dtype=torch.float64), {"scale": torch.tensor(2.0).double()}
-    loss, grads, aux = mean_over_tasks(
-        lambda m, row: (row.sum(), {"g": row * m["scale"]}, {"x": row * 3}), m, (x,), chunk
-    )
-    assert torch.allclose(loss, x.sum(1).mean(), rtol=1e-13) and torch.allclose(grads["g"], 2 * x.mean(0), rtol=1e-13)
-    assert torch.equal(aux["x"], x * 3)
-
-
-def test_the_function_is_vectorised_chunk_by_chunk() -> None:
-    sizes = []
-
-    def one(m: Tree, row: Tensor) -> tuple[Tensor, Tree, Tree]:
-        sizes.append(torch._C._functorch.get_unwrapped(row).shape[0])
-        return row.sum(), {}, {}
-
-    mean_over_tasks(one, {}, (torch.zeros(7, 3),), 3)
-    assert sizes == [3, 3, 1]
 
 
 @pytest.mark.parametrize(("dtype", "close"), [(torch.float64, 1e-8), (torch.float32, 2e-3)])

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from rbml import Episodes, Learner, algorithms, models
+from rbml.algorithms.options import assemble
 from rbml.hypergrad import Adjoint, Hypergradient, Unrolled
 from rbml.operators import batch_norm, max_pool
 from rbml.strategy import Hyper, chain, momentum, sgd, weight_decay
@@ -146,7 +147,7 @@ def test_maml_with_learned_momentum_and_weight_decay(
 ) -> None:
     module = roughened(models.MLP(144, 3, (5,)) if net == "mlp" else models.Conv4(3, filters=3))
     strategy = chain(weight_decay(Hyper(0.2)), momentum(Hyper(0.7), nesterov), sgd(Hyper(0.1, per_step=True)))
-    learner = Learner(module, strategy, steps=4)
+    learner = assemble(module, strategy, steps=4)
 
     phi = {f"phi.{name}": leaf.detach() for name, leaf in learner.phi.named_parameters()}
     assert set(phi) == {"phi.weight_decay.rate", "phi.momentum.decay", "phi.sgd.lr"}

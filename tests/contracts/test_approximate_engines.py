@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from rbml import Batch, BlindError, Episodes, Learner, hypergrad, models
+from rbml import Batch, BlindError, Episode, Episodes, Learner, hypergrad, models
+from rbml.algorithms.options import assemble
 from rbml.hypergrad import (
     GMRES,
     Adjoint,
@@ -111,7 +112,7 @@ def make(roughened: Callable[[nn.Module], nn.Module]) -> Make:
         module: nn.Module = models.MLP(4, 3, (5,), nn.Tanh)
         if net == "conv4":
             module = models.Conv4(3, filters=3, norm="batch", activation=nn.Tanh)
-        return Learner(roughened(module), strategy, STEPS, hypergradient=engine, **options)
+        return assemble(roughened(module), strategy, STEPS, hypergradient=engine, **options)
 
     return build
 
@@ -169,7 +170,7 @@ def test_chunks_change_nothing_and_vectorising_is_the_loop(
     m = {name: leaf.detach() for name, leaf in learner.named_parameters()}
     total = {name: torch.zeros_like(leaf) for name, leaf in m.items()}
     for sx, sy, qx, qy in zip(*episodes.support[:2], *episodes.query[:2], strict=True):
-        grads = engine(learner.inner(Batch(sx, sy), Batch(qx, qy)), m).grads
+        grads = engine(learner.inner(Episode(Batch(sx, sy), Batch(qx, qy))), m).grads
         total = {name: leaf + grads[name] / episodes.tasks for name, leaf in total.items()}
     assert error(total, whole.grads) < 1e-9
 
@@ -177,7 +178,7 @@ def test_chunks_change_nothing_and_vectorising_is_the_loop(
 @pytest.mark.parametrize("engine", TRACED, ids=repr)
 def test_traced_it_is_the_same(engine: Hypergradient, pictures: Pictures, error: Errors) -> None:
     """The graph of other tensors, replayed for these: nothing was decided by a value, and all noise is drawn anew."""
-    learner = Learner(models.MLP(4, 3, (), nn.Tanh).double(), chain(proximal(0.5), sgd(0.3)), 2, hypergradient=engine)
+    learner = assemble(models.MLP(4, 3, (), nn.Tanh).double(), chain(proximal(0.5), sgd(0.3)), 2, hypergradient=engine)
     episodes = pictures(tasks=2, shape=(4,))
     truth = learner.meta_gradient(episodes)
 
@@ -206,7 +207,7 @@ def test_a_part_of_the_meta_parameters_gets_the_same_derivative(
     engine: Hypergradient, row: Row, make: Make, pictures: Pictures
 ) -> None:
     learner, episodes = make(engine, row.strategy()), pictures(shape=(4,))
-    inner = learner.inner(*(Batch(batch.x[0], batch.y[0]) for batch in episodes))
+    inner = learner.inner(Episode(*(Batch(batch.x[0], batch.y[0]) for batch in episodes)))
     m = {name: leaf.detach() for name, leaf in learner.named_parameters()}
     whole = engine(inner, m).grads
     for prefix in ("model.", "model.head", "model.body"):

@@ -11,7 +11,8 @@ import pytest
 import torch
 from torch import Tensor, func, nn
 
-from rbml import Batch, Episodes, Learner, hypergrad, models
+from rbml import Batch, Episode, Episodes, Learner, hypergrad, models
+from rbml.algorithms.options import assemble
 from rbml.hypergrad import Adjoint, FirstOrder, Forward, Hypergradient, Unrolled, directional_difference
 from rbml.inner import Inner, roll
 from rbml.strategy import (
@@ -155,7 +156,7 @@ def make(roughened: Callable[[nn.Module], nn.Module]) -> Make:
         net: nn.Module = models.MLP(4, 3, (5,), nn.Tanh)
         if problem.net == "conv4":
             net = models.Conv4(3, filters=3, norm="batch", activation=nn.Tanh)
-        return Learner(roughened(net), problem.strategy(), problem.steps, **problem.options)
+        return assemble(roughened(net), problem.strategy(), problem.steps, **problem.options)
 
     return build
 
@@ -352,7 +353,7 @@ def test_vectorised_over_tasks_it_equals_the_loop(
     m = {name: leaf.detach() for name, leaf in learner.named_parameters()}
 
     def one(sx: Tensor, sy: Tensor, qx: Tensor, qy: Tensor) -> tuple[Tensor, Tree]:
-        result = engine(learner.inner(Batch(sx, sy), Batch(qx, qy)), m)
+        result = engine(learner.inner(Episode(Batch(sx, sy), Batch(qx, qy))), m)
         return result.loss, result.grads
 
     tensors = (*episodes.support[:2], *episodes.query[:2])
@@ -381,7 +382,7 @@ def test_a_parameter_that_the_model_does_not_use_has_a_zero_gradient(
             super().__init__(4, 3, (5,), nn.Tanh)
             self.spare = nn.Parameter(torch.ones(2))
 
-    learner = Learner(Spare().double(), sgd(Hyper(0.1, per="tensor")), 2, hypergradient=engine)
+    learner = assemble(Spare().double(), sgd(Hyper(0.1, per="tensor")), 2, hypergradient=engine)
     grads = learner.meta_gradient(pictures(shape=(4,))).grads
     assert set(grads) == {name for name, _ in learner.named_parameters()}
     assert float(grads["model.spare"].norm()) == 0 == float(grads["phi.sgd.lr/spare"])

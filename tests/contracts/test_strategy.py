@@ -16,7 +16,8 @@ import torch
 from torch import Tensor, func
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from rbml import Episodes, Learner, models, strategy
+from rbml import Episodes, models, strategy
+from rbml.algorithms.options import assemble
 from rbml.hypergrad import Adjoint, Unrolled
 from rbml.strategy import (
     Features,
@@ -335,7 +336,7 @@ def test_single_precision_stays_single_in_every_engine(name: str, pictures: Call
     plan = chain(part) if isinstance(part, Rule) and "lr" in part.hypers else chain(part, sgd(0.1, name="last"))
     net = models.MLP(16, 3, (4,), torch.nn.Tanh)
     episodes = pictures(tasks=2, shape=(16,), dtype=torch.float32)
-    found = [Learner(net, plan, steps=2, hypergradient=engine) for engine in (Adjoint(), Unrolled())]
+    found = [assemble(net, plan, steps=2, hypergradient=engine) for engine in (Adjoint(), Unrolled())]
     torch.manual_seed(0)
     one = found[0].meta_gradient(episodes)
     torch.manual_seed(0)

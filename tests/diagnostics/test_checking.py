@@ -11,6 +11,7 @@ from torch import nn
 
 import rbml
 from rbml import Episodes, Learner, models
+from rbml.algorithms.options import assemble
 from rbml.hypergrad import Adjoint, FirstOrder, MetaGradient, Unrolled
 from rbml.inner import Inner
 from rbml.strategy import Hyper, Strategy, chain, l2, noise, sgd
@@ -35,7 +36,7 @@ def kinds(learner: Learner, episodes: Episodes) -> dict[str, str]:
 
 def test_what_is_right_agrees(pictures: Pictures) -> None:
     """In float32 and with random parts: the check is made in float64 with the same numbers for every engine."""
-    learner = Learner(net(), strategy(), steps=3)
+    learner = assemble(net(), strategy(), steps=3)
     verdict = rbml.check(learner, pictures(dtype=torch.float32))
     assert verdict.passed and {one.verdict for one in verdict.findings} == {"agrees"}
     assert all(one.engine < 1e-12 and one.difference < 1e-7 for one in verdict.findings)
@@ -45,12 +46,12 @@ def test_what_is_right_agrees(pictures: Pictures) -> None:
 
 
 def test_relu_with_batch_norm_is_not_held_against_an_engine(pictures: Pictures) -> None:
-    learner = Learner(models.Conv4(3, filters=3), sgd(Hyper(0.4)), steps=5)
+    learner = assemble(models.Conv4(3, filters=3), sgd(Hyper(0.4)), steps=5)
     assert set(kinds(learner, pictures(dtype=torch.float32)).values()) <= {"agrees", "not smooth"}
 
 
 def test_blind_and_approximate(pictures: Pictures) -> None:
-    learner = Learner(net(), chain(l2(Hyper(0.1)), sgd(Hyper(0.2))), steps=2, hypergradient=FirstOrder())
+    learner = assemble(net(), chain(l2(Hyper(0.1)), sgd(Hyper(0.2))), steps=2, hypergradient=FirstOrder())
     found = kinds(learner, pictures())
     assert found.pop("phi.l2.strength") == "blind"
     assert set(found.values()) == {"approximate"}
@@ -67,7 +68,7 @@ class Wrong:
 
 
 def test_a_wrong_engine_differs(pictures: Pictures) -> None:
-    learner = Learner(net(), sgd(Hyper(0.2)), steps=2, hypergradient=Wrong())
+    learner = assemble(net(), sgd(Hyper(0.2)), steps=2, hypergradient=Wrong())
     assert set(kinds(learner, pictures()).values()) == {"differs"}
 
 
@@ -106,14 +107,14 @@ class Lying(nn.Module):
 
 
 def test_a_wrong_derivative_of_the_model_differs(pictures: Pictures) -> None:
-    found = kinds(Learner(Lying(), sgd(Hyper(0.2)), steps=1), pictures())
+    found = kinds(assemble(Lying(), sgd(Hyper(0.2)), steps=1), pictures())
     assert found["model.body.weight"] == "differs"
 
 
 def test_what_has_no_effect(pictures: Pictures) -> None:
     model = net()
     model.idle = nn.Parameter(torch.ones(2))  # type: ignore[assignment]
-    learner = Learner(model, sgd(0.2), steps=1, adapt="head.*")
+    learner = assemble(model, sgd(0.2), steps=1, adapt="head.*")
     assert kinds(learner, pictures())["model.idle"] == "no effect"
 
 
@@ -129,7 +130,7 @@ def test_an_operator_without_forward_derivative_is_named(pictures: Pictures) -> 
             output: torch.Tensor = self.head(self.body(x.flatten(1)[:, :5].abs().long() % 7))
             return output
 
-    verdict = rbml.check(Learner(Bags(), sgd(0.2), steps=1, hypergradient=Adjoint()), pictures())
+    verdict = rbml.check(assemble(Bags(), sgd(0.2), steps=1, hypergradient=Adjoint()), pictures())
     assert {one.verdict for one in verdict.findings} == {"not differentiable"} and not verdict.passed
     assert "embedding_bag" in str(verdict)
 
@@ -143,13 +144,13 @@ class Failing:
 
 
 def test_an_engine_that_fails_is_not_called_blind(pictures: Pictures) -> None:
-    learner = Learner(net(), sgd(0.2), hypergradient=Failing())
+    learner = assemble(net(), sgd(0.2), hypergradient=Failing())
     assert set(kinds(learner, pictures()).values()) == {"not differentiable"}
     assert "no forward derivative of this" in str(rbml.check(learner, pictures()))
 
 
 def test_nothing_to_learn_is_refused(pictures: Pictures) -> None:
-    learner = Learner(net(), sgd(0.2))
+    learner = assemble(net(), sgd(0.2))
     learner.requires_grad_(False)
     with pytest.raises(rbml.RbmlError, match="no parameter that is learned"):
         rbml.check(learner, pictures())

@@ -11,6 +11,7 @@ from torch import nn
 
 import rbml
 from rbml import Episodes, Learner, algorithms, models
+from rbml.algorithms.options import assemble
 from rbml.diagnostics import explaining as costs
 from rbml.diagnostics.explaining import amount, measure
 from rbml.hypergrad import Adjoint, Forward
@@ -20,7 +21,7 @@ Pictures = Callable[..., Episodes]
 
 
 def long(steps: int = 400) -> Learner:
-    return Learner(models.MLP(144, 3, (8,), nn.Tanh).double(), chain(momentum(0.9), sgd(Hyper(0.1))), steps)
+    return assemble(models.MLP(144, 3, (8,), nn.Tanh).double(), chain(momentum(0.9), sgd(Hyper(0.1))), steps)
 
 
 def test_sizes_are_those_of_the_problem(pictures: Pictures) -> None:
@@ -93,7 +94,7 @@ class Activation(nn.Module):
 
 
 def test_an_operator_without_forward_derivative_is_measured_backwards(pictures: Pictures) -> None:
-    learner = Learner(models.MLP(144, 3, (4,), Activation).double(), sgd(0.1), steps=3)
+    learner = assemble(models.MLP(144, 3, (4,), Activation).double(), sgd(0.1), steps=3)
     found = rbml.explain(learner, pictures(tasks=2))
     notes = {row.name: row.refusal for row in found.rows}
     assert notes["Adjoint()"] and not notes["Unrolled()"]

@@ -10,7 +10,8 @@ import pytest
 import torch
 from torch import Tensor, func, nn
 
-from rbml import Episodes, Learner, models, random
+from rbml import Episodes, models, random
+from rbml.algorithms.options import assemble
 from rbml.errors import UsageError
 from rbml.hypergrad import Evolution, Unrolled
 from rbml.hypergrad.base import MetaGradient
@@ -121,7 +122,7 @@ def test_cut_runs_without_the_walk_would_be_biased() -> None:
 
 def test_on_a_network_it_is_unbiased(pictures: Callable[..., Episodes]) -> None:
     rules = chain(l2(Hyper(0.1)), momentum(Hyper(0.5)), sgd(Hyper(0.2)))
-    learner = Learner(models.MLP(4, 3, (4,), nn.Tanh).double(), rules, 3, step_weights=[0.2, 0.3, 0.5])
+    learner = assemble(models.MLP(4, 3, (4,), nn.Tanh).double(), rules, 3, step_weights=[0.2, 0.3, 0.5])
     for parameter in learner.model.parameters():
         parameter.requires_grad_(False)
     learner.phi.requires_grad_(True)

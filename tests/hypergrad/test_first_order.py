@@ -9,7 +9,8 @@ import torch.nn.functional as F
 from torch import nn
 from torch.func import functional_call
 
-from rbml import BlindError, Episodes, Learner, algorithms, models
+from rbml import BlindError, Episodes, algorithms, models
+from rbml.algorithms.options import assemble
 from rbml.hypergrad import FirstOrder, Unrolled
 from rbml.inner import Inner
 from rbml.strategy import Hyper, chain, l2, momentum, sgd, weight_decay
@@ -30,7 +31,7 @@ def test_it_is_the_exact_engine_on_a_problem_whose_inner_gradients_are_cut(
         momentum(Hyper(0.5, bounds=(0, 1)), nesterov=True),
         sgd(Hyper(0.2, per="element", per_step=True)),
     )
-    learner = Learner(roughened(models.Conv4(3, filters=3)), rules, 4, adapt=adapt)
+    learner = assemble(roughened(models.Conv4(3, filters=3)), rules, 4, adapt=adapt)
     learner.hypergradient = FirstOrder()
     found = learner.meta_gradient(pictures()).grads
 
@@ -66,7 +67,7 @@ def test_fomaml_is_the_query_gradient_at_the_adapted_parameters(
 
 def test_it_names_what_it_is_blind_to_and_the_way_out(pictures: Pictures) -> None:
     rules = chain(l2(Hyper(0.1, per="layer")), sgd(Hyper(0.1)))
-    learner = Learner(models.MLP(144, 3, (5,)).double(), rules, hypergradient=FirstOrder())
+    learner = assemble(models.MLP(144, 3, (5,)).double(), rules, hypergradient=FirstOrder())
     with pytest.raises(BlindError) as caught:
         learner.meta_gradient(pictures())
     text = str(caught.value)
@@ -79,5 +80,5 @@ def test_it_names_what_it_is_blind_to_and_the_way_out(pictures: Pictures) -> Non
 
 def test_a_fixed_strength_is_no_reason_to_refuse(pictures: Pictures) -> None:
     rules = chain(l2(0.1), sgd(Hyper(0.1)))
-    learner = Learner(models.MLP(144, 3, (5,)).double(), rules, hypergradient=FirstOrder())
+    learner = assemble(models.MLP(144, 3, (5,)).double(), rules, hypergradient=FirstOrder())
     assert "phi.sgd.lr" in learner.meta_gradient(pictures()).grads

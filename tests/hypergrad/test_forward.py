@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import Tensor, func, nn
 
-from rbml import Batch, Episodes, Learner, models
+from rbml import Batch, Episode, Episodes, Learner, models
+from rbml.algorithms.options import assemble
 from rbml.errors import UsageError
 from rbml.hypergrad import Adjoint, Forward, Unrolled, online
 from rbml.hypergrad.forward import directions, unflattened
@@ -22,13 +23,13 @@ Errors = Callable[[Tree, Tree], float]
 @pytest.fixture
 def learner(roughened: Callable[[nn.Module], nn.Module]) -> Learner:
     rules = chain(l2(Hyper(0.1)), momentum(Hyper(0.7, per="layer")), sgd(Hyper(0.2, per="tensor", per_step=True)))
-    return Learner(roughened(models.MLP(4, 3, (5,), nn.Tanh)), rules, 5)
+    return assemble(roughened(models.MLP(4, 3, (5,), nn.Tanh)), rules, 5)
 
 
 @pytest.fixture
 def task(learner: Learner, pictures: Pictures) -> tuple[Inner, Tree]:
     support, query = (Batch(batch.x[0], batch.y[0]) for batch in pictures(shape=(4,)))
-    return learner.inner(support, query), {name: leaf.detach() for name, leaf in learner.named_parameters()}
+    return learner.inner(Episode(support, query)), {name: leaf.detach() for name, leaf in learner.named_parameters()}
 
 
 def test_unit_directions_number_the_leaves_from_end_to_end() -> None:
@@ -146,7 +147,7 @@ def test_online_runs_are_vectorised_over_tasks(learner: Learner, pictures: Pictu
     m = {name: leaf.detach() for name, leaf in learner.named_parameters()}
 
     def one(sx: Tensor, sy: Tensor, qx: Tensor, qy: Tensor) -> Tree:
-        inner, meta = learner.inner(Batch(sx, sy), Batch(qx, qy)), m
+        inner, meta = learner.inner(Episode(Batch(sx, sy), Batch(qx, qy))), m
         run = online.begin(inner, meta, "phi.sgd.*")
         for _ in range(2):
             found, run = online.go_on(inner, meta, run, 2)

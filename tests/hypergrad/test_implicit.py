@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, func, nn
 
 from rbml import Batch, BlindError, Episodes, Learner, models
+from rbml.algorithms.options import assemble
 from rbml.errors import UsageError
 from rbml.hypergrad import GMRES, ConjugateGradient, Implicit, Neumann, NormalEquations, Nystrom, Unrolled
 from rbml.hypergrad.solve import Solver
@@ -137,7 +138,7 @@ def test_imaml_is_the_proximal_closed_form() -> None:
 
 
 def learner_for(strategy: Strategy, steps: int, roughened: Callable[[nn.Module], nn.Module]) -> Learner:
-    return Learner(roughened(models.MLP(4, 3, (5,), nn.Tanh)), strategy, steps)
+    return assemble(roughened(models.MLP(4, 3, (5,), nn.Tanh)), strategy, steps)
 
 
 def distances(
@@ -217,7 +218,7 @@ def test_a_warm_start_goes_on_where_the_last_solution_ended(error: Errors) -> No
 
 def test_a_learner_begins_each_task_where_its_last_solution_ended(pictures: Callable[..., Episodes]) -> None:
     rules = chain(proximal(0.5), sgd(0.3))
-    learner = Learner(models.MLP(4, 3, (5,), nn.Tanh).double(), rules, 30, chunk=2)
+    learner = assemble(models.MLP(4, 3, (5,), nn.Tanh).double(), rules, 30, chunk=2)
     learner.hypergradient = Implicit(ConjugateGradient(2))
     episodes = pictures(tasks=3, shape=(4,))
     cold = learner.meta_gradient(episodes)
@@ -239,7 +240,7 @@ def test_a_learner_begins_each_task_where_its_last_solution_ended(pictures: Call
 
 
 def blind(engine: Implicit, strategy: Strategy, pictures: Callable[..., Episodes], **options: object) -> str:
-    learner = Learner(models.MLP(4, 3, (5,), nn.Tanh).double(), strategy, 2, hypergradient=engine, **options)  # type: ignore[arg-type]
+    learner = assemble(models.MLP(4, 3, (5,), nn.Tanh).double(), strategy, 2, hypergradient=engine, **options)  # type: ignore[arg-type]
     with pytest.raises(BlindError) as caught:
         learner.meta_gradient(pictures(shape=(4,)))
     return str(caught.value)
@@ -274,7 +275,7 @@ def test_on_an_unconverged_run_neumann_blows_up_and_says_so() -> None:
 
 def test_an_outer_loss_that_sees_the_state_is_reported(pictures: Callable[..., Episodes]) -> None:
     strategy = chain(proximal(0.1), sgd(0.1))
-    learner = Learner(models.MLP(4, 3, (5,), nn.Tanh).double(), strategy, 2, step_weights=[0.5, 0.5])
+    learner = assemble(models.MLP(4, 3, (5,), nn.Tanh).double(), strategy, 2, step_weights=[0.5, 0.5])
     learner.hypergradient = Implicit()
     assert learner.meta_gradient(pictures(shape=(4,))).info["ignored"].tolist() == [1.0, 1.0, 1.0]
     learner.step_weights = None
@@ -313,7 +314,7 @@ def test_it_may_be_vectorised_over_tasks_that_need_different_times(error: Errors
 
 
 def test_batches_of_a_learner_have_a_residual_a_task(pictures: Callable[..., Episodes]) -> None:
-    learner = Learner(models.MLP(4, 3, (5,), nn.Tanh).double(), chain(proximal(1.0), sgd(0.3)), 20)
+    learner = assemble(models.MLP(4, 3, (5,), nn.Tanh).double(), chain(proximal(1.0), sgd(0.3)), 20)
     learner.hypergradient = Implicit(ConjugateGradient(10))
     episodes = pictures(shape=(4,))
     info = learner.meta_gradient(episodes).info

@@ -9,6 +9,7 @@ from torch import nn
 from torch.func import functional_call
 
 from rbml import BlindError, Episodes, Learner, models
+from rbml.algorithms.options import assemble
 from rbml.errors import UsageError
 from rbml.hypergrad import Reptile, Unrolled
 from rbml.strategy import Hyper, chain, l2, momentum, prototype, sgd
@@ -47,7 +48,7 @@ def test_it_is_the_way_back_and_with_a_scale_the_mean_gradient(
         for name, leaf in module.named_parameters():
             back[f"model.{name}"] = back[f"model.{name}"] + (leaf.detach() - theta[name]) / episodes.tasks
             mean[f"model.{name}"] = mean[f"model.{name}"] + gradients[name] / episodes.tasks
-    learner = Learner(module, sgd(0.3), steps, hypergradient=Reptile())
+    learner = assemble(module, sgd(0.3), steps, hypergradient=Reptile())
     found = learner.meta_gradient(episodes)
     assert error(found.grads, back) < 1e-12
     learner.hypergradient = Reptile(scale=1 / (0.3 * steps))
@@ -58,7 +59,7 @@ def test_it_is_the_way_back_and_with_a_scale_the_mean_gradient(
 
 def test_the_outer_step_is_the_papers(pictures: Pictures, roughened: Roughened) -> None:
     """theta0 <- theta0 + epsilon (mean theta_T - theta0)."""
-    learner = Learner(roughened(models.MLP(144, 3, (5,))), chain(l2(0.1), momentum(0.5), sgd(0.3)), 4)
+    learner = assemble(roughened(models.MLP(144, 3, (5,))), chain(l2(0.1), momentum(0.5), sgd(0.3)), 4)
     learner.hypergradient = Reptile()
     episodes = pictures()
     before = {name: leaf.detach().clone() for name, leaf in learner.model.named_parameters()}
@@ -72,7 +73,7 @@ def test_the_outer_step_is_the_papers(pictures: Pictures, roughened: Roughened) 
 
 
 def test_rows_that_all_classes_share_are_pulled_by_all(pictures: Pictures, roughened: Roughened) -> None:
-    learner = Learner(roughened(models.MLP(144, 3, (5,))), sgd(0.3), 2, shared_head=True, hypergradient=Reptile())
+    learner = assemble(roughened(models.MLP(144, 3, (5,))), sgd(0.3), 2, shared_head=True, hypergradient=Reptile())
     episodes = pictures(tasks=1)
     end = learner.adapt(episodes.support.x[0], episodes.support.y[0], ways=3).model.get_parameter("head.weight")
     row = learner.model.get_parameter("head.weight")
@@ -82,7 +83,7 @@ def test_rows_that_all_classes_share_are_pulled_by_all(pictures: Pictures, rough
 
 
 def test_no_steps_are_no_way(pictures: Pictures) -> None:
-    learner = Learner(models.MLP(144, 3, (5,)).double(), sgd(0.3), 0, hypergradient=Reptile())
+    learner = assemble(models.MLP(144, 3, (5,)).double(), sgd(0.3), 0, hypergradient=Reptile())
     assert all(float(grad.norm()) == 0 for grad in learner.meta_gradient(pictures()).grads.values())
 
 
@@ -94,11 +95,11 @@ def test_it_names_what_it_is_blind_to_and_the_way_out(pictures: Pictures) -> Non
         return str(caught.value)
 
     net = models.MLP(144, 3, (5,)).double()
-    text = said(Learner(net, chain(l2(Hyper(0.1)), sgd(Hyper(0.1)))))
+    text = said(assemble(net, chain(l2(Hyper(0.1)), sgd(Hyper(0.1)))))
     assert "phi.l2.strength" in text and "phi.sgd.lr" in text and "model." not in text and "Adjoint" in text
-    text = said(Learner(net, sgd(0.1), adapt="head.*"))
+    text = said(assemble(net, sgd(0.1), adapt="head.*"))
     assert "model.body.1.weight" in text and "model.head" not in text
-    text = said(Learner(net, chain(prototype(), sgd(0.1)), adapt="head.*"))
+    text = said(assemble(net, chain(prototype(), sgd(0.1)), adapt="head.*"))
     assert "model.body.1.weight" in text, "features that make the head are not adapted"
 
 

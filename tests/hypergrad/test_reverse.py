@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, func, nn
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from rbml import Batch, Episodes, Learner, models
+from rbml import Batch, Episodes, models
+from rbml.algorithms.options import assemble
 from rbml.errors import UsageError
 from rbml.hypergrad import Adjoint, Unrolled
 from rbml.hypergrad.fixed_point import DENOMINATOR
@@ -68,7 +69,7 @@ def task(roughened: Callable[[nn.Module], nn.Module], pictures: Pictures) -> Cal
         strategy: Strategy, steps: int, dtype: torch.dtype = torch.float64, weights: Tensor | None = None
     ) -> tuple[Inner, Tree]:
         net = roughened(models.MLP(4, 3, (5,), nn.Tanh)).to(dtype)
-        learner = Learner(net, strategy, steps, generator=torch.Generator().manual_seed(3))
+        learner = assemble(net, strategy, steps, generator=torch.Generator().manual_seed(3))
         support, query = (Batch(batch.x[0], batch.y[0]) for batch in pictures(shape=(4,), dtype=dtype))
         learned = {name: leaf.detach() for name, leaf in learner.named_parameters() if leaf.requires_grad}
         return learner._bound(support, query, step_weights=weights, key=torch.tensor(5)).inner(), learned
@@ -206,7 +207,7 @@ def test_a_window_of_the_exact_walk(window: int, task: Task, error: Errors) -> N
 
 def test_tasks_are_vectorised(pictures: Pictures, roughened: Callable[[nn.Module], nn.Module], error: Errors) -> None:
     for decay in (0.9, Hyper(on_grid(0.7), bounds=(0.25, 1))):
-        learner = Learner(roughened(models.MLP(4, 3, (5,), nn.Tanh)), strategy(decay), 6, hypergradient=EXACT)
+        learner = assemble(roughened(models.MLP(4, 3, (5,), nn.Tanh)), strategy(decay), 6, hypergradient=EXACT)
         found = learner.meta_gradient(pictures(shape=(4,)))
         assert found.info["wrong"].tolist() == [0, 0, 0] and found.info["bits"].shape == (3,)
         learner.hypergradient = Adjoint()

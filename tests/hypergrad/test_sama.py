@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from rbml import BlindError, Episodes, Learner, models
+from rbml.algorithms.options import assemble
 from rbml.errors import UsageError
 from rbml.hypergrad import Adjoint, Implicit, Sama
 from rbml.hypergrad.solve import Matrix
@@ -37,7 +38,7 @@ RULES: dict[str, Callable[[], Strategy]] = {
 
 def learner_for(rules: str, roughened: Roughened) -> Learner:
     terms = [l2(Hyper(0.2, per="element")), proximal(Hyper(0.3, per="tensor"))]
-    return Learner(roughened(models.MLP(4, 3, (5,), nn.Tanh)), chain(*terms, RULES[rules]()), 4)
+    return assemble(roughened(models.MLP(4, 3, (5,), nn.Tanh)), chain(*terms, RULES[rules]()), 4)
 
 
 @pytest.mark.parametrize("rules", RULES)
@@ -59,7 +60,7 @@ def test_it_is_the_implicit_derivative_with_the_identity_for_an_inverse(
 def test_the_error_of_the_difference_falls_with_the_square(
     pictures: Callable[..., Episodes], roughened: Roughened, error: Errors
 ) -> None:
-    learner = Learner(roughened(models.MLP(4, 3, (5,), nn.Tanh)), chain(proximal(0.3), sgd(0.3)), 4, adapt="head.*")
+    learner = assemble(roughened(models.MLP(4, 3, (5,), nn.Tanh)), chain(proximal(0.3), sgd(0.3)), 4, adapt="head.*")
     episodes = pictures(shape=(4,))
     learner.hypergradient = Implicit(Identity(), at="step")
     truth = learner.meta_gradient(episodes).grads
@@ -98,7 +99,7 @@ def test_a_flat_outer_loss_gives_zero_and_not_nan() -> None:
 
 
 def test_it_names_what_it_is_blind_to_and_the_way_out(pictures: Callable[..., Episodes]) -> None:
-    learner = Learner(models.MLP(4, 3, (5,)).double(), sgd(Hyper(0.1)), 2, hypergradient=Sama())
+    learner = assemble(models.MLP(4, 3, (5,)).double(), sgd(Hyper(0.1)), 2, hypergradient=Sama())
     with pytest.raises(BlindError) as caught:
         learner.meta_gradient(pictures(shape=(4,)))
     text = str(caught.value)
@@ -108,6 +109,6 @@ def test_it_names_what_it_is_blind_to_and_the_way_out(pictures: Callable[..., Ep
 def test_options_that_mean_nothing_are_refused(pictures: Callable[..., Episodes]) -> None:
     with pytest.raises(UsageError, match="alpha must be a number above 0, not 0"):
         Sama(alpha=0)
-    learner = Learner(models.MLP(4, 3, (5,)).double(), chain(proximal(0.1), sgd(0.1)), 0, hypergradient=Sama())
+    learner = assemble(models.MLP(4, 3, (5,)).double(), chain(proximal(0.1), sgd(0.1)), 0, hypergradient=Sama())
     with pytest.raises(UsageError, match="this one takes no step"):
         learner.meta_gradient(pictures(shape=(4,)))

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from rbml import Batch, Episodes, Learner, algorithms, models
+from rbml.algorithms.options import assemble
 from rbml.errors import UsageError
 from rbml.strategy import l2, sgd
 
@@ -29,7 +30,7 @@ def task(episodes: Episodes) -> tuple[Batch, Batch]:
     [
         ({"adapt": "haed.*"}, r"adapt='haed.\*' matches no parameter of the model; it has body.1.weight, .*head.bias"),
         ({"steps": -1}, "steps must be at least 0"),
-        ({"chunk": 0}, "chunk at least 1"),
+        ({"chunk": 0}, "chunk is how many tasks run at once"),
         ({"statistics": "inductiv"}, "there is no choice of batch-norm statistics named 'inductiv': did you mean"),
         ({"shared_head": True, "head": "top.*"}, r"shared_head needs a head, and head='top.\*' matches no parameter"),
         ({"strategy": l2(0.1)}, "a strategy of terms alone sets no learning rate: add a rule"),
@@ -38,7 +39,7 @@ def task(episodes: Episodes) -> tuple[Batch, Batch]:
 )
 def test_a_learner_that_cannot_be(options: dict[str, object], text: str) -> None:
     with pytest.raises(UsageError, match=text):
-        Learner(models.MLP(4, 3, (5,)), **options)  # type: ignore[arg-type]
+        assemble(models.MLP(4, 3, (5,)), **options)  # type: ignore[arg-type]
 
 
 def test_a_model_without_parameters() -> None:
@@ -49,7 +50,7 @@ def test_a_model_without_parameters() -> None:
 def test_statistics_that_the_model_does_not_have() -> None:
     module = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3, track_running_stats=False))
     with pytest.raises(UsageError, match="1 of the model keeps no running statistics"):
-        Learner(module, statistics="running")
+        assemble(module, statistics="running")
 
 
 BAD: dict[str, tuple[Callable[[Batch], Batch], str]] = {
@@ -107,7 +108,7 @@ def test_bad_queries_are_found_too(pictures: Pictures) -> None:
 
 
 def test_a_model_without_a_head_cannot_start_for_another_number(pictures: Pictures) -> None:
-    learner = Learner(conv(), sgd(0.1), head="top.*")
+    learner = assemble(conv(), sgd(0.1), head="top.*")
     support, _ = task(pictures(ways=5))
     assert learner.ways is None and learner.adapt(*task(pictures())[0]).model.head.bias.shape == (3,)
     with pytest.raises(UsageError, match=r"labels must be 0 .. 2 for a head of 3 classes"):
@@ -118,7 +119,10 @@ def test_a_model_without_a_head_cannot_start_for_another_number(pictures: Pictur
 
 def test_unknown_statistics_are_refused_wherever_they_are_given(pictures: Pictures) -> None:
     learner = algorithms.maml(conv())
-    for use in (lambda: learner.evaluate(pictures(), "induct"), lambda: learner.adapt(*task(pictures())[0], "induct")):  # type: ignore[arg-type]
+    for use in (
+        lambda: learner.evaluate(pictures(), "induct"),
+        lambda: learner.adapt(*task(pictures())[0], statistics="induct"),
+    ):  # type: ignore[arg-type]
         with pytest.raises(UsageError, match="there is no choice of batch-norm statistics named 'induct'"):
             use()
 
@@ -126,8 +130,8 @@ def test_unknown_statistics_are_refused_wherever_they_are_given(pictures: Pictur
 @pytest.mark.parametrize(
     ("forward", "text"),
     [
-        (lambda self, x: (self.head(x), x), r"one tensor with a row an example, not tuple for \(6, 4\)"),
-        (lambda self, x: self.head(x).sum(0, keepdim=True), r"with a row an example, not \(1, 3\) for \(6, 4\)"),
+        (lambda self, x: (self.head(x), x), r"one tensor with a row per example, not tuple for \(6, 4\)"),
+        (lambda self, x: self.head(x).sum(0, keepdim=True), r"with a row per example, not \(1, 3\) for \(6, 4\)"),
         (lambda self, x, more: x, r"the model fails on examples \(6, 4\) .*more"),
     ],
 )
@@ -144,7 +148,7 @@ def test_a_model_that_returns_something_else(forward: Callable[..., object], tex
 
 
 def test_a_loss_that_is_not_a_scalar(pictures: Pictures) -> None:
-    learner = Learner(conv(), sgd(0.1), loss=nn.CrossEntropyLoss(reduction="none"))
+    learner = assemble(conv(), sgd(0.1), loss=nn.CrossEntropyLoss(reduction="none"))
     with pytest.raises(
         UsageError, match=r"the loss must be a scalar, not \(6,\) for a prediction \(6, 3\) and targets"
     ):
@@ -156,6 +160,6 @@ def test_an_error_that_neither_model_nor_loss_explains_goes_on_as_it_is(pictures
         def __call__(self, inner: object, m: object) -> object:
             raise ZeroDivisionError("in an engine")
 
-    learner = Learner(conv(), sgd(0.1), hypergradient=Broken())  # type: ignore[arg-type]
+    learner = assemble(conv(), sgd(0.1), hypergradient=Broken())  # type: ignore[arg-type]
     with pytest.raises(ZeroDivisionError, match="in an engine"):
         learner.meta_gradient(pictures())

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from rbml import Batch, Episodes, Learner, algorithms, models
+from rbml.algorithms.options import assemble
 from rbml.autodiff import module as functional
 from rbml.hypergrad import Adjoint, Unrolled
 from rbml.strategy import Hyper, chain, l2, momentum, sgd, weight_decay
@@ -72,7 +73,7 @@ def test_gradients_are_named_as_the_parameters_that_are_learned(pictures: Pictur
     module = conv()
     module.blocks[0].requires_grad_(False)
     rules = chain(weight_decay(0.1), momentum(Hyper(0.5)), sgd(Hyper(0.1, per="tensor")))
-    learner = Learner(module, rules)
+    learner = assemble(module, rules)
     grads = learner.meta_gradient(pictures()).grads
     learned = {name: parameter for name, parameter in learner.named_parameters() if parameter.requires_grad}
     assert list(grads) == list(learned)
@@ -96,7 +97,7 @@ def test_a_frozen_parameter_is_neither_adapted_nor_learned(pictures: Pictures) -
 
 def test_what_is_frozen_later_is_still_adapted_but_not_learned(pictures: Pictures, error: Errors) -> None:
     """The way to learn phi alone, or theta0 alone, from a learner that has both."""
-    learner = Learner(conv(), chain(l2(Hyper(0.1)), sgd(Hyper(0.2, per="layer"))), steps=2)
+    learner = assemble(conv(), chain(l2(Hyper(0.1)), sgd(Hyper(0.2, per="layer"))), steps=2)
     whole = learner.meta_gradient(pictures())
     for prefix in ("model.", "phi."):
         for name, parameter in learner.named_parameters():
@@ -127,7 +128,7 @@ def test_what_is_done_to_the_gradients_later_does_not_change_the_result(pictures
 
 def test_the_state_dict_is_the_checkpoint(pictures: Pictures, tmp_path: object) -> None:
     rules = chain(weight_decay(Hyper((0.0, 0.1), per="layer")), momentum(0.3), sgd(Hyper((0.1, 0.3), per_step=True)))
-    first, second = (Learner(conv(), rules, steps=2, generator=torch.Generator().manual_seed(s)) for s in (0, 1))
+    first, second = (assemble(conv(), rules, steps=2, generator=torch.Generator().manual_seed(s)) for s in (0, 1))
     truth = first.meta_gradient(pictures())
     assert not torch.allclose(truth.loss, second.meta_gradient(pictures()).loss)
     path = f"{tmp_path}/learner.pt"
@@ -148,7 +149,7 @@ def test_equal_generators_start_equal_learners() -> None:
 
 
 def test_it_moves_and_changes_dtype_as_any_module(pictures: Pictures) -> None:
-    learner = Learner(models.Conv4(3, filters=3), chain(momentum(0.5), sgd(Hyper(0.1, per="element"))), steps=2)
+    learner = assemble(models.Conv4(3, filters=3), chain(momentum(0.5), sgd(Hyper(0.1, per="element"))), steps=2)
     single = learner.meta_gradient(pictures(dtype=torch.float32))
     double = copy.deepcopy(learner).double().meta_gradient(pictures())
     assert single.loss.dtype == torch.float32 and double.loss.dtype == torch.float64
@@ -192,7 +193,7 @@ def test_compiled_it_is_traced_once_for_every_set_of_shapes(
 ) -> None:
     rules = chain(weight_decay(0.1), momentum(0.5), sgd(Hyper(0.2, per="tensor")))
     module = models.MLP(4, 3, (5,)).double()
-    plain, compiled = Learner(module, rules), Learner(module, rules, compile=True, chunk=2)
+    plain, compiled = assemble(module, rules), assemble(module, rules, compile=True, chunk=2)
     for episodes in (pictures(shape=(4,)), pictures(tasks=5, shape=(4,)), pictures(tasks=4, shape=(4,))):
         truth, found = plain.meta_gradient(episodes), compiled.meta_gradient(episodes)
         assert error(found.grads, truth.grads) < 1e-11 and torch.allclose(found.loss, truth.loss, rtol=1e-13)
@@ -272,7 +273,7 @@ def test_an_adapted_model_is_a_plain_module_of_its_own(pictures: Pictures, tmp_p
 def test_a_task_may_have_another_number_of_classes(ways: int, shared: bool, adapt: str, pictures: Pictures) -> None:
     """Fewer classes take the first rows of the head, with their rates; more take the rows again."""
     rates = sgd(Hyper((0.1, 0.3), per="element"))
-    learner = Learner(conv(3), rates, steps=2, shared_head=shared, adapt=adapt)
+    learner = assemble(conv(3), rates, steps=2, shared_head=shared, adapt=adapt)
     support, query = task(pictures(ways=ways))
     adapted = learner.adapt(*support, ways=ways)
     assert adapted(query.x).shape == (query.x.shape[0], ways)
@@ -309,7 +310,7 @@ def test_classes_may_have_unequal_counts_and_any_order(pictures: Pictures) -> No
 @pytest.mark.parametrize("statistics", ["transductive", "inductive"])
 def test_evaluate_is_what_adapt_does_after_every_number_of_steps(statistics: str, pictures: Pictures) -> None:
     rules = chain(momentum(0.5), sgd(Hyper(0.2, per_step=True)))
-    learner = Learner(conv(), rules, steps=3, chunk=2)
+    learner = assemble(conv(), rules, steps=3, chunk=2)
     episodes = pictures()
     found = learner.evaluate(episodes, statistics)  # type: ignore[arg-type]
     assert found.loss.shape == (3, 4) and found.accuracy is not None and found.accuracy.shape == (3, 4)
@@ -317,7 +318,7 @@ def test_evaluate_is_what_adapt_does_after_every_number_of_steps(statistics: str
         sx, sy, qx, qy = (leaf[index] for batch in episodes for leaf in batch[:2])
         for steps in range(4):
             learner.steps = steps
-            prediction = learner.adapt(sx, sy, statistics)(qx)  # type: ignore[arg-type]
+            prediction = learner.adapt(sx, sy, statistics=statistics)(qx)  # type: ignore[arg-type]
             assert torch.allclose(found.loss[index, steps], F.cross_entropy(prediction, qy), rtol=1e-10)
             assert float(found.accuracy[index, steps]) == pytest.approx(
                 float((prediction.argmax(1) == qy).double().mean())
@@ -342,7 +343,7 @@ def test_evaluate_agrees_with_the_loss_that_is_learned_from(pictures: Pictures) 
 
 
 def test_steps_and_the_end_alone(pictures: Pictures) -> None:
-    learner = Learner(conv(), sgd(Hyper(0.2, per_step=True)), steps=2)
+    learner = assemble(conv(), sgd(Hyper(0.2, per_step=True)), steps=2)
     long, end = learner.evaluate(pictures(), steps=5), learner.evaluate(pictures(), steps=5, each_step=False)
     assert long.loss.shape == (3, 6) and end.loss.shape == (3, 1)
     assert torch.equal(long.loss[:, -1:], end.loss) and torch.equal(long.prediction, end.prediction)
@@ -390,7 +391,7 @@ def test_any_batch_norm(options: dict[str, bool], pictures: Pictures, error: Err
     ).double()
     support, query = task(pictures(shape=(4,)))
     for statistics in ("transductive", "inductive"):
-        learner = Learner(module, sgd(0.3), 2, statistics=statistics, head="3.*")  # type: ignore[arg-type]
+        learner = assemble(module, sgd(0.3), 2, statistics=statistics, head="3.*")  # type: ignore[arg-type]
         found = learner.meta_gradient(pictures(shape=(4,))).grads
         learner.hypergradient = Unrolled()
         assert error(found, learner.meta_gradient(pictures(shape=(4,))).grads) < 1e-11
@@ -405,7 +406,7 @@ def test_dropout_warns_where_the_learner_is_made() -> None:
 
 def test_buffers_of_a_loss_follow_the_learner(pictures: Pictures) -> None:
     weight = torch.tensor([1.0, 2.0, 4.0])
-    learner = Learner(models.Conv4(3, filters=3), sgd(0.1), loss=nn.CrossEntropyLoss(weight=weight)).double()
+    learner = assemble(models.Conv4(3, filters=3), sgd(0.1), loss=nn.CrossEntropyLoss(weight=weight)).double()
     by_function = copy.deepcopy(learner)
     by_function.loss = None  # type: ignore[assignment]
     by_function.__dict__["loss"] = lambda p, y: F.cross_entropy(p, y, weight=weight.double())
@@ -414,9 +415,9 @@ def test_buffers_of_a_loss_follow_the_learner(pictures: Pictures) -> None:
 
 def test_the_head_may_have_any_name_and_be_of_any_depth(pictures: Pictures) -> None:
     module = nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 3)).double()
-    learner = Learner(module, sgd(0.1), head="2.*")
+    learner = assemble(module, sgd(0.1), head="2.*")
     assert learner.ways == 3 and learner.adapt(*task(pictures(ways=7, shape=(4,)))[0]).model[2].bias.shape == (7,)
-    assert Learner(module, sgd(0.1), head="*").ways is None, "rows of other numbers: not a head"
+    assert assemble(module, sgd(0.1), head="*").ways is None, "rows of other numbers: not a head"
 
 
 def test_running_statistics_are_used_in_the_inner_loop_too(pictures: Pictures) -> None:

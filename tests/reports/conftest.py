@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from rbml import algorithms
+from rbml.algorithms.options import assemble
 from rbml.learner import Learner
 from rbml.strategy import Hyper, chain, l2, momentum, sgd, weight_decay
 from rbml.tasks import FewShot
@@ -29,7 +30,7 @@ def everything(model: nn.Module, steps: int = 2, **options: Any) -> Learner:
         sgd(Hyper((0.005, 0.1), per="element")),
         weight_decay(Hyper(0.1, per="layer", per_step=True)),
     )
-    return Learner(model, chain(*rules), steps, **options)
+    return assemble(model, chain(*rules), steps, **options)
 
 
 def pictures(classes: int, channels: int = 1, each: int = 10) -> tuple[torch.Tensor, list[str]]:

@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from torch import func, nn
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from rbml import Batch, Episodes, Learner, models
+from rbml import Batch, Episode, Episodes, Learner, models
+from rbml.algorithms.options import assemble
 from rbml.hypergrad import Adjoint, Unrolled, directional_difference
 from rbml.inner import Inner
 from rbml.learner.checks import Loss
@@ -57,11 +58,11 @@ def proved(
     ) -> Learner:
         inputs, outputs = episodes.support.x[0, 0].numel(), 1 if episodes.support.y.is_floating_point() else 3
         module = models.MLP(inputs, outputs, (5,), nn.Tanh).double() if module is None else module
-        learner = Learner(module, plan, steps, loss, generator=generator(3))
+        learner = assemble(module, plan, steps, loss, generator=generator(3))
         roughened(learner)
         m = {name: leaf.detach() for name, leaf in learner.named_parameters()}
         support, query = (Batch(batch.x[0], batch.y[0]) for batch in episodes)
-        inner = learner.inner(support, query)
+        inner = learner.inner(Episode(support, query))
         truth = Unrolled()(inner, m).grads
         for engine in (Adjoint(), Adjoint(hvp="reverse")):
             alive = {name: grad for name, grad in truth.items() if not name.endswith(dead or ("\n",))}

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, func, nn
 
 from rbml import Batch, Episodes, Learner, models
+from rbml.algorithms.options import assemble
 from rbml.errors import UsageError
 from rbml.strategy import Hyper, StepInfo, Strategy, TermInputs, chain, example_weights, sgd, weight_net
 from rbml.tasks import generator
@@ -42,12 +43,12 @@ def test_weights_of_their_own() -> None:
 @pytest.mark.parametrize("term", [example_weights(6), weight_net()])
 def test_it_starts_as_the_plain_loss(term: object, pictures: Pictures) -> None:
     module, episodes = models.MLP(4, 3, (5,)).double(), pictures(shape=(4,))
-    plain, found = Learner(module, sgd(0.4), 3), Learner(module, chain(term, sgd(0.4)), 3)  # type: ignore[arg-type]
+    plain, found = assemble(module, sgd(0.4), 3), assemble(module, chain(term, sgd(0.4)), 3)  # type: ignore[arg-type]
     assert torch.allclose(found.evaluate(episodes).loss, plain.evaluate(episodes).loss, rtol=1e-13)
 
 
 def test_another_number_of_examples_is_refused(pictures: Pictures) -> None:
-    learner = Learner(models.MLP(4, 3, (5,)).double(), chain(example_weights(5), sgd(0.1)))
+    learner = assemble(models.MLP(4, 3, (5,)).double(), chain(example_weights(5), sgd(0.1)))
     with pytest.raises(UsageError, match="example_weights has weights for 5 examples, but the support set has 6"):
         learner.meta_gradient(pictures(shape=(4,)))
     with pytest.raises(UsageError, match="count must be at least 1, not 0"):
@@ -58,7 +59,7 @@ def test_another_number_of_examples_is_refused(pictures: Pictures) -> None:
 
 def test_the_hypergradient_of_one_step_is_that_of_learning_to_reweight(pictures: Pictures) -> None:
     """Ren et al.: example i deserves lr <query gradient, its own gradient>; here less the mean, over the sum."""
-    learner = Learner(models.MLP(4, 3, (5,), nn.Tanh).double(), chain(example_weights(6), sgd(0.4)))
+    learner = assemble(models.MLP(4, 3, (5,), nn.Tanh).double(), chain(example_weights(6), sgd(0.4)))
     episodes = pictures(tasks=1, shape=(4,))
     support, query = (Batch(batch.x[0], batch.y[0]) for batch in episodes)
     theta = {name: leaf.detach() for name, leaf in learner.model.named_parameters()}

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from rbml import Batch, Episodes, Learner, models
+from rbml import Batch, Episode, Episodes, Learner, models
+from rbml.algorithms.options import assemble
 from rbml.errors import UsageError
 from rbml.hypergrad import Adjoint, FirstOrder, Forward, Unrolled
 from rbml.hypergrad.base import BlindError
@@ -62,7 +63,7 @@ def net() -> nn.Module:
 
 def learner(part: Gate | None = None, engine: object = None, steps: int = 3) -> Learner:
     part = dropout(Hyper(0.3, per="layer", bounds=(0, 1)), layers="*") if part is None else part
-    return Learner(net(), chain(part, momentum(0.9), sgd(0.5)), steps, hypergradient=engine)  # type: ignore[arg-type]
+    return assemble(net(), chain(part, momentum(0.9), sgd(0.5)), steps, hypergradient=engine)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("engine", [Unrolled(), Adjoint(store="segments"), Adjoint(store="reverse"), Forward()])
@@ -101,11 +102,11 @@ def test_the_derivative_by_the_rate_is_that_of_central_differences(pictures: Cal
 
 def test_queries_and_the_adapted_model_see_all_inputs() -> None:
     x, y = torch.randn(6, 16).double(), torch.arange(6) % 3
-    own, without = learner(steps=0), Learner(net(), sgd(0.5), 0)
+    own, without = learner(steps=0), assemble(net(), sgd(0.5), 0)
     assert torch.equal(own.adapt(x, y)(x), without.adapt(x, y)(x))
-    inner = own.inner(Batch(x, y), Batch(x, y), key=torch.tensor(0))
+    inner = own.inner(Episode(Batch(x, y), Batch(x, y)), key=torch.tensor(0))
     carry = roll(inner, inner.start({}), {})
-    plain = without.inner(Batch(x, y), Batch(x, y))
+    plain = without.inner(Episode(Batch(x, y), Batch(x, y)))
     assert torch.equal(inner.outer(carry, {})[0], plain.outer(carry, {})[0])
     assert not torch.equal(inner.objective(carry.theta, {}, 0), plain.objective(carry.theta, {}, 0))
 
@@ -128,7 +129,7 @@ def test_several_gates_before_a_layer_are_passed_in_order() -> None:
         return prediction.sum()
 
     x = torch.zeros(1, 2)
-    inner = Learner(model, chain(*gates, sgd(0.1)), 1, loss).inner(Batch(x, x), Batch(x, x))
+    inner = assemble(model, chain(*gates, sgd(0.1)), 1, loss).inner(Episode(Batch(x, x), Batch(x, x)))
     inner.objective(inner.start({}).theta, {}, 0)
     assert torch.equal(seen[0], torch.full((1, 2), 2.0))
 

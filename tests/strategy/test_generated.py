@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from rbml import Batch, Episodes, Learner, models
+from rbml.algorithms.options import assemble
 from rbml.errors import UsageError
 from rbml.strategy import Hyper, StepInfo, alfa, attenuate, chain, momentum, sgd, weight_decay
 from rbml.tree import Tree
@@ -48,7 +49,7 @@ def gradient(learner: Learner, theta: Tree, support: Batch) -> Tree:
 def test_alfa_written_out(pictures: Pictures) -> None:
     """As in the paper: theta <- beta theta - alpha grad, both made from layer-wise means at every step."""
     plan = alfa(Hyper(0.5, per="tensor", per_step=True), Hyper(0.1, per="tensor", per_step=True))
-    learner = roughen(Learner(models.MLP(4, 3, (5,)).double(), plan, 3))
+    learner = roughen(assemble(models.MLP(4, 3, (5,)).double(), plan, 3))
     support, _ = task(pictures(shape=(4,)))
     net, phi = network(learner, "alfa"), dict(learner.phi.named_parameters())
     theta = {name: leaf.detach() for name, leaf in learner.model.named_parameters()}
@@ -65,13 +66,13 @@ def test_alfa_written_out(pictures: Pictures) -> None:
 
 def test_alfa_starts_with_its_rates_as_they_are(pictures: Pictures) -> None:
     module, episodes = models.MLP(4, 3, (5,)).double(), pictures(shape=(4,))
-    plain = Learner(module, chain(sgd(0.4), weight_decay(0.02)), 3)
-    found = Learner(module, alfa(0.4, 0.02), 3)
+    plain = assemble(module, chain(sgd(0.4), weight_decay(0.02)), 3)
+    found = assemble(module, alfa(0.4, 0.02), 3)
     assert torch.allclose(found.evaluate(episodes).loss, plain.evaluate(episodes).loss, rtol=1e-13)
 
 
 def test_attenuation_and_then_as_many_steps(pictures: Pictures) -> None:
-    learner = roughen(Learner(models.MLP(4, 3, (5,)).double(), chain(sgd(0.4), attenuate()), 3))
+    learner = roughen(assemble(models.MLP(4, 3, (5,)).double(), chain(sgd(0.4), attenuate()), 3))
     support, _ = task(pictures(shape=(4,)))
     theta = {name: leaf.detach() for name, leaf in learner.model.named_parameters()}
     grads = gradient(learner, theta, support)

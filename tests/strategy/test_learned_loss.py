@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, func, nn
 
 from rbml import Episodes, Learner, models
+from rbml.algorithms.options import assemble
 from rbml.errors import UsageError
 from rbml.strategy import Hyper, Scalar, StepInfo, Strategy, TermInputs, chain, metal, ml3, sgd
 from rbml.tasks import generator
@@ -104,7 +105,7 @@ def test_metal_written_out() -> None:
 
 def test_metal_starts_as_the_plain_loss(pictures: Pictures) -> None:
     module, episodes = models.MLP(4, 3, (5,)).double(), pictures(shape=(4,))
-    plain, found = Learner(module, sgd(0.4), 3), Learner(module, chain(metal(), sgd(0.4)), 3)
+    plain, found = assemble(module, sgd(0.4), 3), assemble(module, chain(metal(), sgd(0.4)), 3)
     assert torch.allclose(found.evaluate(episodes).loss, plain.evaluate(episodes).loss, rtol=1e-13)
 
 

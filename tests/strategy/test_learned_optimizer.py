@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, func, nn
 
 from rbml import Episodes, Learner, models
+from rbml.algorithms.options import assemble
 from rbml.errors import UsageError
 from rbml.strategy import Hyper, StepInfo, Strategy, chain, learned_lstm, learned_optimizer, sgd
 from rbml.strategy.learned_optimizer import lstm_cell, preprocessed
@@ -105,7 +106,7 @@ def test_the_perceptron_written_out_an_element_at_a_time() -> None:
 @pytest.mark.parametrize("rule", [learned_optimizer(0.4), learned_lstm(0.4)])
 def test_it_starts_as_plain_sgd(rule: object, pictures: Pictures) -> None:
     module, episodes = models.MLP(4, 3, (5,)).double(), pictures(shape=(4,))
-    plain, found = Learner(module, sgd(0.4), 3), Learner(module, chain(rule), 3)  # type: ignore[arg-type]
+    plain, found = assemble(module, sgd(0.4), 3), assemble(module, chain(rule), 3)  # type: ignore[arg-type]
     assert torch.allclose(found.evaluate(episodes).loss, plain.evaluate(episodes).loss, rtol=1e-13)
 
 
@@ -118,7 +119,7 @@ def test_without_momenta_it_has_no_state() -> None:
 
 @pytest.mark.parametrize("rule", [learned_optimizer(), learned_lstm()])
 def test_single_precision_stays_single_and_other_heads_have_their_state(rule: object, pictures: Pictures) -> None:
-    learner = Learner(models.MLP(4, 3, (5,)), chain(rule), 2)  # type: ignore[arg-type]
+    learner = assemble(models.MLP(4, 3, (5,)), chain(rule), 2)  # type: ignore[arg-type]
     assert {leaf.dtype for leaf in learner.phi.state_dict().values()} == {torch.float32}
     prediction = learner.evaluate(pictures(ways=5, shape=(4,), dtype=torch.float32), ways=5).prediction
     assert prediction.dtype == torch.float32 and prediction.shape == (3, 15, 5)

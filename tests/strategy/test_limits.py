@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import Tensor, func, nn
 
-from rbml import Episodes, Learner
+from rbml import Episodes
+from rbml.algorithms.options import assemble
 from rbml.hypergrad import Adjoint, Unrolled
 from rbml.strategy import Hyper, Rule, StepInfo, chain, clip_norm, clip_value, noise, sgd
 from rbml.tree import Tree, tmap
@@ -116,7 +117,7 @@ def test_noise_may_be_learned_and_every_engine_sees_the_same(
     curves: Callable[..., Episodes], roughened: Callable[[nn.Module], nn.Module]
 ) -> None:
     net = roughened(nn.Sequential(nn.Linear(2, 3), nn.Tanh(), nn.Linear(3, 1)))
-    learner = Learner(net, chain(noise(Hyper(0.2), Hyper(0.5)), sgd(0.1)), 3, nn.functional.mse_loss)
+    learner = assemble(net, chain(noise(Hyper(0.2), Hyper(0.5)), sgd(0.1)), 3, nn.functional.mse_loss)
     episodes, results = curves(), []
     for engine, chunk in ((Unrolled(), 32), (Adjoint(), 32), (Adjoint(), 1)):
         torch.manual_seed(3)

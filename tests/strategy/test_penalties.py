@@ -7,7 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, func, nn
 
-from rbml import Batch, Episodes, Learner
+from rbml import Batch, Episode, Episodes, Learner
+from rbml.algorithms.options import assemble
 from rbml.errors import UsageError
 from rbml.inner import roll
 from rbml.strategy import (
@@ -101,8 +102,8 @@ def test_the_proximal_term_holds_an_inner_loop_at_its_closed_form() -> None:
     """For a quadratic loss the inner minimum is (A + strength I)^-1 (b + strength theta0)."""
     x, y = torch.randn(8, 3, dtype=torch.float64), torch.randn(8, 1, dtype=torch.float64)
     net = nn.Linear(3, 1, bias=False).double()
-    learner = Learner(net, chain(proximal(0.5), sgd(0.3)), 400, lambda p, y: 0.5 * ((p - y) ** 2).mean())
-    inner = learner.inner(Batch(x, y), Batch(x, y))
+    learner = assemble(net, chain(proximal(0.5), sgd(0.3)), 400, lambda p, y: 0.5 * ((p - y) ** 2).mean())
+    inner = learner.inner(Episode(Batch(x, y), Batch(x, y)))
     found = roll(inner, inner.start({}), {}).theta["weight"]
     matrix = x.T @ x / 8 + 0.5 * torch.eye(3, dtype=torch.float64)
     truth = torch.linalg.solve(matrix, x.T @ y / 8 + 0.5 * net.weight.T.detach())
@@ -138,8 +139,8 @@ def test_a_learner_with_smoothed_labels_learns_tasks_as_with_that_loss(
 ) -> None:
     net = roughened(nn.Sequential(nn.Flatten(), nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 3)))
     episodes = pictures(shape=(4,))
-    term = Learner(net, chain(label_smoothing(0.2), sgd(0.3)), 3)
-    loss = Learner(net, sgd(0.3), 3, lambda p, y: F.cross_entropy(p, y, label_smoothing=0.2))
+    term = assemble(net, chain(label_smoothing(0.2), sgd(0.3)), 3)
+    loss = assemble(net, sgd(0.3), 3, lambda p, y: F.cross_entropy(p, y, label_smoothing=0.2))
     assert torch.allclose(term.evaluate(episodes).prediction, loss.evaluate(episodes).prediction, rtol=1e-12)
 
 

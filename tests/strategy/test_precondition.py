@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from rbml import Episodes, Learner, models
+from rbml.algorithms.options import assemble
 from rbml.errors import UsageError
 from rbml.hypergrad import Adjoint
 from rbml.strategy import Hyper, StepInfo, Strategy, chain, kronecker, low_rank, momentum, sgd
@@ -40,7 +41,7 @@ def direction(plan: Strategy, phi: Tree, grads: Tree) -> Tree:
 @pytest.mark.parametrize("rule", [kronecker(), low_rank(3)])
 def test_it_starts_as_plain_sgd(rule: object, pictures: Pictures) -> None:
     module = models.Conv4(3, filters=3).double()
-    plain, conditioned = Learner(module, sgd(0.4), 3), Learner(module, chain(rule, sgd(0.4)), 3)  # type: ignore[arg-type]
+    plain, conditioned = assemble(module, sgd(0.4), 3), assemble(module, chain(rule, sgd(0.4)), 3)  # type: ignore[arg-type]
     losses = [learner.evaluate(pictures()).loss for learner in (plain, conditioned)]
     assert torch.allclose(*losses, rtol=1e-13)
 
@@ -87,7 +88,7 @@ def test_in_a_head_for_other_classes_what_mixes_classes_is_left_out(ways: int) -
 
 
 def test_a_learner_adapts_to_other_numbers_of_classes(pictures: Pictures) -> None:
-    learner = Learner(models.MLP(4, 3, (5,)).double(), chain(kronecker(), low_rank(2), sgd(0.1)), 2)
+    learner = assemble(models.MLP(4, 3, (5,)).double(), chain(kronecker(), low_rank(2), sgd(0.1)), 2)
     for ways in (2, 3, 5):
         assert learner.evaluate(pictures(ways=ways, shape=(4,)), ways=ways).prediction.shape == (3, 3 * ways, ways)
 
@@ -107,7 +108,7 @@ def test_after_momentum_its_steps_can_be_walked_back(
     rule: object, pictures: Pictures, error: Callable[[Tree, Tree], float]
 ) -> None:
     plan = chain(momentum(0.5), rule, sgd(Hyper(0.3)))  # type: ignore[arg-type]
-    learner, episodes = Learner(models.MLP(4, 3, (5,), nn.Tanh).double(), plan, 3), pictures(tasks=1, shape=(4,))
+    learner, episodes = assemble(models.MLP(4, 3, (5,), nn.Tanh).double(), plan, 3), pictures(tasks=1, shape=(4,))
     truth = learner.meta_gradient(episodes).grads
     learner.hypergradient = Adjoint(store="reverse")
     alive = {name: grad for name, grad in truth.items() if not name.endswith("/v")}  # U starts at zero

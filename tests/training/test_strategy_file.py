@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from rbml import Episodes, Learner, models
+from rbml.algorithms.options import assemble
 from rbml.errors import CheckpointError, DivergedError, UsageError
 from rbml.strategy import Hyper, Rule, Strategy, chain, kronecker, momentum, ridge, sgd
 from rbml.strategy.serialize import in_words
@@ -29,7 +30,7 @@ def plan(per: str = "layer", per_step: bool = True) -> Strategy:
 
 def taught(strategy: Strategy, ways: int = 3, steps: int = 3, hidden: tuple[int, ...] = (6, 5)) -> Learner:
     """Return a learner whose phi is not where it started."""
-    learner = Learner(net(ways, hidden), strategy, steps)
+    learner = assemble(net(ways, hidden), strategy, steps)
     with torch.no_grad():
         for leaf in learner.phi.parameters():
             leaf += 0.3 * torch.randn(leaf.shape, dtype=leaf.dtype)
@@ -43,7 +44,7 @@ def test_what_was_learned_comes_back_and_learns_the_same(per: str, pictures: Pic
     learned = load_strategy(tmp_path / "s")
     assert (learned.steps, learned.about) == (3, {"run": "x"})
     assert learned.theta == {name: tuple(leaf.shape) for name, leaf in learner.model.named_parameters()}
-    fresh = Learner(learner.model, None, 3)
+    fresh = assemble(learner.model, None, 3)
     again = learned.onto(fresh)
     episodes = pictures()
     ours, theirs = learner.meta_gradient(episodes), again.meta_gradient(episodes)
@@ -54,7 +55,7 @@ def test_what_was_learned_comes_back_and_learns_the_same(per: str, pictures: Pic
 
 def test_frozen_it_acts_the_same_and_has_no_gradient(pictures: Pictures) -> None:
     learner = taught(plan())
-    fixed = LearnedStrategy.of(learner).onto(Learner(learner.model, None, 3), freeze=True)
+    fixed = LearnedStrategy.of(learner).onto(assemble(learner.model, None, 3), freeze=True)
     assert not dict(fixed.phi.named_parameters())
     result = fixed.meta_gradient(pictures())
     assert torch.equal(result.loss, learner.meta_gradient(pictures()).loss)
@@ -66,7 +67,7 @@ def test_a_frozen_strategy_can_be_kept_and_put_on_again(tmp_path: Path) -> None:
     learner = taught(chain(momentum(0.5, dampening=Hyper(0.0)), kronecker(), sgd(0.1)))
     fixed = LearnedStrategy.of(learner).onto(learner, freeze=True)
     export_strategy(fixed, tmp_path / "s")
-    again = load_strategy(tmp_path / "s").onto(Learner(learner.model, None, 3))
+    again = load_strategy(tmp_path / "s").onto(assemble(learner.model, None, 3))
     here, there = learner.phi.state_dict(), again.phi.state_dict()
     assert here.keys() == there.keys() and all(torch.equal(leaf, there[name]) for name, leaf in here.items())
     assert not dict(again.phi.named_parameters())
@@ -75,7 +76,7 @@ def test_a_frozen_strategy_can_be_kept_and_put_on_again(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("steps", "picked"), [(2, [0, 1]), (3, [0, 1, 2]), (5, [0, 1, 2, 2, 2])])
 def test_other_numbers_of_steps_take_the_first_or_repeat_the_last(steps: int, picked: list[int]) -> None:
     learner = taught(plan("element"))
-    again = LearnedStrategy.of(learner).onto(Learner(net(), None, steps))
+    again = LearnedStrategy.of(learner).onto(assemble(net(), None, steps))
     for name, leaf in again.phi.named_parameters():
         there = learner.phi.get_parameter(name)
         assert torch.equal(leaf, there if name == "momentum.decay" else there[picked])
@@ -84,7 +85,7 @@ def test_other_numbers_of_steps_take_the_first_or_repeat_the_last(steps: int, pi
 @pytest.mark.parametrize("per_step", [False, True])
 def test_a_head_for_other_classes_repeats_the_rows(per_step: bool) -> None:
     learner = taught(plan("element", per_step))
-    again = LearnedStrategy.of(learner).onto(Learner(net(ways=7), None, 3))
+    again = LearnedStrategy.of(learner).onto(assemble(net(ways=7), None, 3))
     rows = [0, 1, 2, 0, 1, 2, 0]
     for name in ("sgd.lr/head.weight", "sgd.lr/head.bias"):
         there = learner.phi.state_dict()[name]
@@ -94,7 +95,7 @@ def test_a_head_for_other_classes_repeats_the_rows(per_step: bool) -> None:
 def test_one_value_for_all_fits_any_model_and_one_a_layer_any_size() -> None:
     for per, hidden in (("all", (4, 4, 4)), ("layer", (9, 2)), ("tensor", (9, 2))):
         learner = taught(plan(per))
-        again = LearnedStrategy.of(learner).onto(Learner(net(hidden=hidden), None, 3))
+        again = LearnedStrategy.of(learner).onto(assemble(net(hidden=hidden), None, 3))
         here = again.phi.state_dict()
         assert all(torch.equal(leaf, here[name]) for name, leaf in learner.phi.state_dict().items())
 
@@ -119,21 +120,21 @@ def test_one_value_for_all_fits_any_model_and_one_a_layer_any_size() -> None:
 def test_where_it_does_not_fit_the_first_parameters_are_named(per: str, hidden: tuple[int, ...], said: str) -> None:
     learned = LearnedStrategy.of(taught(plan(per)))
     with pytest.raises(CheckpointError, match=said):
-        learned.onto(Learner(net(hidden=hidden), None, 3))
+        learned.onto(assemble(net(hidden=hidden), None, 3))
 
 
 def test_tensors_fit_by_their_shapes() -> None:
     learned = LearnedStrategy.of(taught(chain(kronecker(), sgd(0.1))))
-    assert learned.onto(Learner(net(), None, 3))
+    assert learned.onto(assemble(net(), None, 3))
     with pytest.raises(
         CheckpointError, match=r"kronecker.matrices/head.weight/out is 3 x 3 in the file and 4 x 4 here"
     ):
-        learned.onto(Learner(net(ways=4), None, 3))
+        learned.onto(assemble(net(ways=4), None, 3))
 
 
 def test_parts_may_be_added_and_fixed_but_numbers_mean_what_they_meant() -> None:
     learner = taught(plan())
-    learned, fresh = LearnedStrategy.of(learner), Learner(learner.model, None, 3)
+    learned, fresh = LearnedStrategy.of(learner), assemble(learner.model, None, 3)
     more = changed(
         learned.strategy, {"sgd.lr.learn": False, "weight_decay.rate.per": "layer"}, "weight_decay, momentum, sgd"
     )
@@ -147,7 +148,7 @@ def test_parts_may_be_added_and_fixed_but_numbers_mean_what_they_meant() -> None
 
 def test_a_learner_takes_another_strategy_whole() -> None:
     model = net()
-    learner = Learner(model, sgd(0.1), 2)
+    learner = assemble(model, sgd(0.1), 2)
     own = {name: leaf.clone() for name, leaf in learner.model.named_parameters()}
     other = learner.with_strategy(chain(ridge(), sgd(Hyper((0.1, 0.2)))), torch.Generator().manual_seed(3))
     again = learner.with_strategy(chain(ridge(), sgd(Hyper((0.1, 0.2)))), torch.Generator().manual_seed(3))
@@ -161,7 +162,7 @@ def test_a_learner_takes_another_strategy_whole() -> None:
     with pytest.raises(UsageError, match="a strategy of terms alone"):
         learner.with_strategy(ridge())
     with pytest.raises(UsageError, match="the head is made from the support set"):
-        Learner(model, sgd(0.1), 2, adapt="body.*").with_strategy(chain(ridge(), sgd(0.1)))
+        assemble(model, sgd(0.1), 2, adapt="body.*").with_strategy(chain(ridge(), sgd(0.1)))
 
 
 def test_files_that_cannot_be(tmp_path: Path) -> None:
@@ -183,7 +184,7 @@ def test_files_that_cannot_be(tmp_path: Path) -> None:
         export_strategy(learner, tmp_path / "t")
     own = Rule("own", {}, lambda d, state, theta, values, at: (d, state))
     with pytest.raises(UsageError, match="the part own was not made"):
-        export_strategy(Learner(net(), chain(own, sgd(0.1))), tmp_path / "t")
+        export_strategy(assemble(net(), chain(own, sgd(0.1))), tmp_path / "t")
     assert not (tmp_path / "t").exists()
 
 

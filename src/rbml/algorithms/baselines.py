@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from rbml.algorithms.options import assemble
 from rbml.learner import Learner
 from rbml.strategy import chain, momentum, sgd, zero
 from rbml.tasks import Episodes
@@ -24,7 +25,7 @@ def scratch(model: nn.Module, lr: float = 0.1, steps: int = 30, **options: Any) 
         steps: gradient steps on the whole support batch.
         **options: any other of :class:`rbml.Learner`.
     """
-    return Learner(model, chain(momentum(0.9), sgd(lr)), steps, **options)
+    return assemble(model, chain(momentum(0.9), sgd(lr)), steps, **options)
 
 
 def pretrain(model: nn.Module, **options: Any) -> Learner:
@@ -36,13 +37,13 @@ def pretrain(model: nn.Module, **options: Any) -> Learner:
         model: a model with an output for every training class.
         **options: any other of :class:`rbml.Learner`.
     """
-    return Learner(model, sgd(0.1), **({"steps": 0} | options))
+    return assemble(model, sgd(0.1), **({"steps": 0} | options))
 
 
 def finetune(model: nn.Module, lr: float = 0.1, steps: int = 50, **options: Any) -> Learner:
     """Train a new head, and the body with it, on the few examples with momentum, from a pretrained body.
 
-    Chen et al. 2019 (arXiv:1904.04232) call fine-tuning of the head alone their baseline: ``adapt="head.*"``.
+    Chen et al. 2019 (arXiv:1904.04232) call fine-tuning of the head alone their baseline: ``adapt="head"``.
 
     Args:
         model: the pretrained model; its own head is not used.
@@ -50,7 +51,7 @@ def finetune(model: nn.Module, lr: float = 0.1, steps: int = 50, **options: Any)
         steps: gradient steps on the whole support batch.
         **options: any other of :class:`rbml.Learner`.
     """
-    return Learner(model, chain(zero(), momentum(0.9), sgd(lr)), steps, **options)
+    return assemble(model, chain(zero(), momentum(0.9), sgd(lr)), steps, **options)
 
 
 def nearest_neighbour(episodes: Episodes) -> Tensor:

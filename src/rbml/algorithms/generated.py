@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import nn
 
+from rbml.algorithms.options import assemble
 from rbml.learner import Learner
 from rbml.strategy import Hyper, attenuate, chain, kronecker, sgd
 from rbml.strategy import alfa as alfa_rule
@@ -26,7 +27,7 @@ def meta_curvature(model: nn.Module, lr: float | Hyper = 0.1, steps: int = 1, **
         steps: T, inner steps.
         **options: any other of :class:`rbml.Learner`.
     """
-    return Learner(model, chain(kronecker(), sgd(lr)), steps, **options)
+    return assemble(model, chain(kronecker(), sgd(lr)), steps, **options)
 
 
 def alfa(
@@ -49,7 +50,7 @@ def alfa(
     rate, pull = (
         value if isinstance(value, Hyper) else Hyper(value, per="tensor", per_step=True) for value in (lr, decay)
     )
-    return Learner(model, alfa_rule(rate, pull), steps, **options)
+    return assemble(model, alfa_rule(rate, pull), steps, **options)
 
 
 def l2f(model: nn.Module, lr: float | Hyper = 0.1, steps: int = 6, **options: Any) -> Learner:
@@ -66,7 +67,7 @@ def l2f(model: nn.Module, lr: float | Hyper = 0.1, steps: int = 6, **options: An
         steps: the attenuation and T - 1 gradient steps: 6 for the paper's 5.
         **options: any other of :class:`rbml.Learner`.
     """
-    return Learner(model, chain(sgd(lr), attenuate()), steps, **options)
+    return assemble(model, chain(sgd(lr), attenuate()), steps, **options)
 
 
 def metal(model: nn.Module, lr: float | Hyper = 0.1, steps: int = 5, **options: Any) -> Learner:
@@ -83,4 +84,4 @@ def metal(model: nn.Module, lr: float | Hyper = 0.1, steps: int = 5, **options: 
         steps: T, inner steps.
         **options: any other of :class:`rbml.Learner`.
     """
-    return Learner(model, chain(metal_term(), sgd(lr)), steps, **options)
+    return assemble(model, chain(metal_term(), sgd(lr)), steps, **options)

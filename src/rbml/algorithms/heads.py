@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import nn
 
+from rbml.algorithms.options import assemble
 from rbml.learner import Learner
 from rbml.strategy import Hyper, Scalar, chain, prototype, ridge, sgd
 
@@ -24,7 +25,7 @@ def protonet(model: nn.Module, scale: float | Scalar = 1.0, steps: int = 0, **op
         steps: gradient steps on the head after it was made; 0 in the paper.
         **options: any other of :class:`rbml.Learner`.
     """
-    return Learner(model, chain(prototype(scale), sgd(0.1)), steps, **({"adapt": "head.*"} | options))
+    return assemble(model, chain(prototype(scale), sgd(0.1)), steps, **({"adapt": "head"} | options))
 
 
 def protomaml(
@@ -41,7 +42,7 @@ def protomaml(
         scale: inverse temperature of the distances; 1 in the paper.
         **options: any other of :class:`rbml.Learner`.
     """
-    return Learner(model, chain(prototype(scale), sgd(lr)), steps, **options)
+    return assemble(model, chain(prototype(scale), sgd(lr)), steps, **options)
 
 
 def r2d2(
@@ -63,4 +64,4 @@ def r2d2(
         steps: gradient steps on the head after it was made; 0 in the paper.
         **options: any other of :class:`rbml.Learner`.
     """
-    return Learner(model, chain(ridge(strength, scale), sgd(0.1)), steps, **({"adapt": "head.*"} | options))
+    return assemble(model, chain(ridge(strength, scale), sgd(0.1)), steps, **({"adapt": "head"} | options))

@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import nn
 
+from rbml.algorithms.options import assemble
 from rbml.hypergrad import ConjugateGradient, FirstOrder, Implicit, Reptile
 from rbml.learner import Learner
 from rbml.strategy import Hyper, chain, proximal, sgd
@@ -26,7 +27,7 @@ def maml(model: nn.Module, lr: float | Hyper = 0.4, steps: int = 1, **options: A
         steps: T, inner steps.
         **options: any other of :class:`rbml.Learner`.
     """
-    return Learner(model, sgd(lr), steps, **options)
+    return assemble(model, sgd(lr), steps, **options)
 
 
 def fomaml(model: nn.Module, lr: float | Hyper = 0.4, steps: int = 1, **options: Any) -> Learner:
@@ -34,7 +35,7 @@ def fomaml(model: nn.Module, lr: float | Hyper = 0.4, steps: int = 1, **options:
 
     Finn, Abbeel, Levine 2017 (arXiv:1703.03400, section 5.2): MAML with ``FirstOrder()``. Arguments as :func:`maml`.
     """
-    return Learner(model, sgd(lr), steps, **({"hypergradient": FirstOrder()} | options))
+    return assemble(model, sgd(lr), steps, **({"hypergradient": FirstOrder()} | options))
 
 
 def reptile(model: nn.Module, lr: float | Hyper = 0.1, steps: int = 10, **options: Any) -> Learner:
@@ -46,7 +47,7 @@ def reptile(model: nn.Module, lr: float | Hyper = 0.1, steps: int = 10, **option
     :math:`\theta_0 - \theta_T` as the gradient. Differs: every inner step takes the whole support set, where the paper
     draws minibatches from more shots than the task has. Arguments as :func:`maml`.
     """
-    return Learner(model, sgd(lr), steps, **({"hypergradient": Reptile()} | options))
+    return assemble(model, sgd(lr), steps, **({"hypergradient": Reptile()} | options))
 
 
 def imaml(
@@ -75,24 +76,24 @@ def imaml(
         **options: any other of :class:`rbml.Learner`.
     """
     engine = Implicit(ConjugateGradient(solver_steps))
-    return Learner(model, chain(proximal(strength), sgd(lr)), steps, **({"hypergradient": engine} | options))
+    return assemble(model, chain(proximal(strength), sgd(lr)), steps, **({"hypergradient": engine} | options))
 
 
 def anil(model: nn.Module, lr: float | Hyper = 0.1, steps: int = 5, **options: Any) -> Learner:
     """Learn features that all tasks share, and adapt the head alone.
 
-    Raghu, Raghu, Bengio, Vinyals 2020 (arXiv:1909.09157): MAML with ``adapt="head.*"``. Arguments as :func:`maml`.
+    Raghu, Raghu, Bengio, Vinyals 2020 (arXiv:1909.09157): MAML with ``adapt="head"``. Arguments as :func:`maml`.
     """
-    return Learner(model, sgd(lr), steps, **({"adapt": "head.*"} | options))
+    return assemble(model, sgd(lr), steps, **({"adapt": "head"} | options))
 
 
 def boil(model: nn.Module, lr: float | Hyper = 0.4, steps: int = 1, **options: Any) -> Learner:
     """Adapt the body alone: the head is learned across tasks and stays as it is on each.
 
-    Oh, Yoo, Kim, Yun 2021 (arXiv:2008.08882): MAML with ``adapt="!head.*"``. Arguments as :func:`maml`. The head's rows
+    Oh, Yoo, Kim, Yun 2021 (arXiv:2008.08882): MAML with ``adapt="body"``. Arguments as :func:`maml`. The head's rows
     must differ at the start, or the body has no gradient: PyTorch's own random start will do.
     """
-    return Learner(model, sgd(lr), steps, **({"adapt": "!head.*"} | options))
+    return assemble(model, sgd(lr), steps, **({"adapt": "body"} | options))
 
 
 def cavia(model: nn.Module, lr: float | Hyper = 1.0, steps: int = 1, **options: Any) -> Learner:
@@ -113,4 +114,4 @@ def cavia(model: nn.Module, lr: float | Hyper = 1.0, steps: int = 1, **options: 
     Raises:
         UsageError: if the model has no context parameters.
     """
-    return Learner(model, sgd(lr), steps, **({"adapt": "context|*.context", "reset": "*context"} | options))
+    return assemble(model, sgd(lr), steps, **({"adapt": "context|*.context", "reset": "*context"} | options))

@@ -7,13 +7,12 @@ from typing import Any
 
 from torch import nn
 
+from rbml.algorithms.options import assemble
 from rbml.hypergrad import Adjoint, FirstOrder, Hypergradient
-from rbml.learner import Learner
+from rbml.learner import Curriculum, Learner, Phase
+from rbml.learner.initial import head_layer_name, norm_parameters
 from rbml.models import warped
 from rbml.strategy import Hyper, sgd
-from rbml.tree import matching
-
-NORMS = "*norm*.weight|*norm*.bias|*bn*.weight|*bn*.bias"
 
 
 def meta_sgd(
@@ -31,7 +30,7 @@ def meta_sgd(
         steps: T, inner steps.
         **options: any other of :class:`rbml.Learner`.
     """
-    return Learner(model, sgd(Hyper(lr, per="element")), steps, **options)
+    return assemble(model, sgd(Hyper(lr, per="element")), steps, **options)
 
 
 @dataclass(frozen=True)
@@ -41,23 +40,25 @@ class Annealing:
     Antoniou, Edwards, Storkey 2019 (arXiv:1810.09502, sections 4.1 and 4.2).
 
     Attributes:
+        steps: T, the inner steps of the learner.
         multi_step: up to which share of training the query loss is taken after every inner step. All steps count the
             same at first; all but the last fade, to no less than 3 % of that; then the last alone counts.
         first_order: up to which share of training second derivatives are left out.
         engine: the hypergradient after that.
     """
 
+    steps: int
     multi_step: float
     first_order: float
     engine: Hypergradient
 
-    def __call__(self, learner: Learner, progress: float) -> None:
-        """Set the step weights and the hypergradient of a learner for this part of training."""
-        learner.hypergradient = FirstOrder() if progress < self.first_order else self.engine
-        learner.step_weights = None
-        if progress < self.multi_step and learner.steps > 1:
-            each = max(1 - progress / self.multi_step, 0.03) / learner.steps
-            learner.step_weights = [each] * (learner.steps - 1) + [1 - each * (learner.steps - 1)]
+    def __call__(self, progress: float) -> Phase:
+        """Return the engine and the step weights for this part of training, from 0 to 1."""
+        engine = FirstOrder() if progress < self.first_order else self.engine
+        if progress >= self.multi_step or self.steps < 2:
+            return Phase(engine)
+        each = max(1 - progress / self.multi_step, 0.03) / self.steps
+        return Phase(engine, [each] * (self.steps - 1) + [1 - each * (self.steps - 1)])
 
 
 def maml_plus_plus(
@@ -79,7 +80,7 @@ def maml_plus_plus(
     Antoniou, Edwards, Storkey 2019 (arXiv:1810.09502). Each part is a switch. The cosine of the outer learning rate is
     that of every ``rbml train``. Batch norm normalises by the statistics of the batch, as in the authors' code, whose
     running statistics a step are kept but not used; what is learned a step is its gain and shift. A training loop of
-    your own calls ``learner.advance(progress)`` before every step; ``rbml train`` does.
+    your own passes ``phase=learner.phase(progress)`` to ``learner.backward``; ``rbml train`` does.
 
     Args:
         model: the model.
@@ -92,11 +93,11 @@ def maml_plus_plus(
         stepwise_norm: gain and shift of the norms have a value for every step, and are not adapted.
         **options: any other of :class:`rbml.Learner`.
     """
-    norms = matching([name for name, _ in model.named_parameters()], NORMS) if stepwise_norm else []
     rate = Hyper(lr, per="layer", per_step=True, learn=learned_rates)
-    annealing = Annealing(multi_step, first_order, options.get("hypergradient") or Adjoint())
-    own: dict[str, Any] = {"curriculum": annealing, "stepwise": "|".join(norms)}
-    return Learner(model, sgd(rate), steps, **(own | options))
+    annealing = Annealing(steps, multi_step, first_order, options.pop("hypergradient", None) or Adjoint())
+    has_norms = stepwise_norm and any(True for _ in norm_parameters(model))
+    own: dict[str, Any] = {"curriculum": Curriculum(annealing), "stepwise": "norms" if has_norms else ""}
+    return assemble(model, sgd(rate), steps, **(own | options))
 
 
 def warp_grad(model: nn.Module, lr: float | Hyper = 0.1, steps: int = 5, **options: Any) -> Learner:
@@ -115,4 +116,6 @@ def warp_grad(model: nn.Module, lr: float | Hyper = 0.1, steps: int = 5, **optio
     Raises:
         UsageError: if the model has nothing to warp.
     """
-    return Learner(warped(model), sgd(lr), steps, **({"adapt": "!*.warp.*"} | options))
+    return assemble(
+        warped(model, head_layer_name(model, options.get("head"))), sgd(lr), steps, **({"adapt": "!*.warp.*"} | options)
+    )

@@ -66,6 +66,7 @@ def call(
     x: Tensor,
     statistics: Tree | None = None,
     gated: Sequence[tuple[str, Change]] = (),
+    mask: Tensor | None = None,
 ) -> Tensor:
     """Return the prediction of an :func:`isolated` module for ``x``.
 
@@ -85,7 +86,8 @@ def call(
             handle = module.get_submodule(name).register_forward_pre_hook(_changing(change))
             stack.callback(handle.remove)
         stack.enter_context(Differentiable())
-        prediction: Tensor = functional_call(module, parameters | (statistics or {}), (x,))
+        args, kwargs = ((x,), None) if isinstance(x, Tensor) else ((), x)
+        prediction: Tensor = functional_call(module, parameters | (statistics or {}), args, kwargs)
     return prediction
 
 
@@ -93,7 +95,7 @@ def _changing(change: Change) -> Callable[[nn.Module, tuple[Tensor, ...]], tuple
     return lambda layer, inputs: (change(inputs[0]), *inputs[1:])
 
 
-def statistics_of(module: nn.Module, parameters: Tree, x: Tensor) -> Tree:
+def statistics_of(module: nn.Module, parameters: Tree, x: Tensor, mask: Tensor | None = None) -> Tree:
     """Return the mean and the (biased) variance that each batch-norm layer sees when ``x`` passes through.
 
     Normalising ``x`` with them gives what :func:`call` gives with ``statistics=None``.
@@ -121,7 +123,14 @@ def statistics_of(module: nn.Module, parameters: Tree, x: Tensor) -> Tree:
     return seen
 
 
-def inputs_of(module: nn.Module, parameters: Tree, x: Tensor, layer: str, statistics: Tree | None = None) -> Tensor:
+def inputs_of(
+    module: nn.Module,
+    parameters: Tree,
+    x: Tensor,
+    layer: str,
+    statistics: Tree | None = None,
+    mask: Tensor | None = None,
+) -> Tensor:
     """Return what comes into one layer of an :func:`isolated` module when ``x`` passes through: its features.
 
     Raises:

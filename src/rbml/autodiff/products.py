@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, func
 
-from rbml.autodiff.compiled import Compiled
 from rbml.tree import Tree, add, norm, scale, tmap
 
 Mode = Literal["forward", "reverse", "difference"]
@@ -75,51 +74,3 @@ def _central_difference(objective: Objective, theta: Tree, m: Tree, direction: T
         for one, other in zip(ahead, behind, strict=True)
     )
     return along_theta, along_m
-
-
-def mean_over_tasks(
-    function: Callable[..., tuple[Tensor, Tree, Tree]],
-    m: Tree,
-    arguments: tuple[Tensor, ...],
-    chunk: int,
-    compiled: Compiled | None = None,
-    shared: tuple[Tensor, ...] = (),
-    variant: Any = None,
-) -> tuple[Tensor, Tree, Tree]:
-    """Run ``function`` on every task, vectorised over ``chunk`` tasks at a time, and average its first two results.
-
-    The function runs *inside* ``vmap``, one gradient a task: taking the gradient of a vectorised mean instead is
-    silently wrong with native batch norm (docs/facts.md).
-
-    Args:
-        function: from m and the tensors of one task to (loss, gradients, aux).
-        m: what all tasks share.
-        arguments: tensors with the tasks in front, ``(B, ...)``.
-        chunk: how many tasks at once; it bounds memory and changes the result only by rounding.
-        compiled: where the compiled steps are kept; ``None`` runs PyTorch's operators one by one.
-        shared: tensors that all tasks share and that nothing is differentiated by; the function takes them last.
-        variant: what else the function depends on, for :class:`Compiled`.
-
-    Returns:
-        The mean loss, the mean gradients, and aux with the tasks in front.
-    """
-    axes = (None, *(0 for _ in arguments), *(None for _ in shared))
-
-    def run(m: Tree, *part: Tensor) -> tuple[Tensor, Tree, Tree]:
-        loss, grads, aux = func.vmap(function, in_dims=axes)(m, *part)
-        return loss, {name: grad.sum(0) for name, grad in grads.items()}, aux
-
-    count = arguments[0].shape[0]
-    losses, auxes = [], []
-    total: Tree = {}
-    for start in range(0, count, chunk):
-        part = (*(argument[start : start + chunk] for argument in arguments), *shared)
-        loss, grads, aux = run(m, *part) if compiled is None else compiled(run, m, *part, variant=variant)
-        losses.append(loss)
-        auxes.append(aux)
-        total = add(total, grads)
-    return (
-        torch.cat(losses).mean(),
-        scale(total, 1 / count),
-        {k: torch.cat([aux[k] for aux in auxes]) for k in auxes[0]},
-    )

@@ -6,13 +6,15 @@ line in ``ALL``.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from rbml import errors
-from rbml.data.examples import PARTS, Labelled, Source
-from rbml.data.sources import digits, folder, glyphs, mnist, omniglot, quickdraw
+from rbml.data.examples import PARTS, Examples, Grouped, Labelled, Source
+from rbml.data.sources import digits, folder, glyphs, mnist, omniglot, parkinsons, quickdraw, table
 
-__all__ = ["ALL", "PARTS", "Labelled", "Source", "load"]
+__all__ = ["ALL", "PARTS", "Examples", "Grouped", "Labelled", "Source", "load"]
 
 ALL: dict[str, Source] = {
     "glyphs": glyphs.load,
@@ -21,6 +23,8 @@ ALL: dict[str, Source] = {
     "quickdraw": quickdraw.load,
     "mnist": mnist.load,
     "folder": folder.load,
+    "parkinsons": parkinsons.load,
+    "table": table.load,
 }
 
 
@@ -33,17 +37,24 @@ def load(
     *,
     size: int | None = None,
     channels: int | None = None,
-) -> Labelled:
+    **own: Any,
+) -> Any:  # Examples; a union would make everyone who names a source test for the other kind
     """Load one part of a source by name.
 
     Args:
-        name: a name of ``ALL``, or ``folder:PATH`` for pictures of your own, one folder a class.
+        name: a name of ``ALL``, ``folder:PATH`` for pictures of your own, one folder a class, or ``table:FILE`` for
+            rows of your own.
         part: ``"train"``, ``"val"`` or ``"test"``.
-        root: the folder to look for data in, instead of ``$RBML_DATA``; for ``"folder"``, the pictures' folder itself.
+        root: the folder to look for data in, instead of ``$RBML_DATA``; for ``"folder"``, the pictures' folder itself,
+            for ``"table"`` the file.
         split: which division of the classes into parts; None for the usual one of the source.
         seed: for what is drawn or divided at random.
         size: for a folder only: pixels a side (28).
         channels: for a folder only: 1 for grey, 3 for colour (1).
+        **own: options that the source alone has, such as ``group=`` and ``target=`` of a table.
+
+    Returns:
+        A :class:`Labelled` (classes), or of ``parkinsons`` and tables a :class:`Grouped` (real values).
 
     Raises:
         UsageError: for a name, part, split or option that does not exist.
@@ -53,8 +64,11 @@ def load(
     if kind == "folder":
         place = Path(path).expanduser() if colon else root
         return folder.load(part, place, split=split, seed=seed, size=size or 28, channels=channels or 1)
+    if kind == "table":
+        return table.load(part, Path(path).expanduser() if colon else root, split=split, seed=seed, **own)
     if name not in ALL:
-        raise errors.unknown("data source", name, [*ALL, "folder:PATH"])
+        raise errors.unknown("data source", name, [*ALL, "folder:PATH", "table:FILE"])
     if size is not None or channels is not None:
         raise errors.UsageError(f"size and channels are free for a folder of pictures only: those of {name} are fixed.")
-    return ALL[name](part, root, split=split, seed=seed)
+    source: Callable[..., Examples] = ALL[name]
+    return source(part, root, split=split, seed=seed, **own)

@@ -48,9 +48,9 @@ def rows(batch: Batch, places: Tensor) -> Batch:
     return Batch(each_input(lambda leaf: leaf.index_select(0, places), batch.x), batch.y.index_select(0, places), mask)
 
 
-def masked_mean(each: Tensor, batch: Batch) -> Tensor:
-    """Return the mean of a number per example ``(n, ...)`` over the examples that count, a scalar."""
-    counts = batch.mask.get("example")
+def masked_mean(each: Tensor, mask: Tree) -> Tensor:
+    """Return the mean of ``(n, ...)`` over the examples that count by a batch's mask, a scalar."""
+    counts = mask.get("example")
     if counts is None:
         return each.mean()
     weights = counts.to(each.dtype).reshape(-1, *[1] * (each.dim() - 1)).expand_as(each)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from torch import Tensor
 
 from rbml import errors
+from rbml.data.batch import Inputs
+from rbml.data.inputs.base import Modality
 
 PARTS = ("train", "val", "test")
 
@@ -34,6 +37,36 @@ class Labelled(NamedTuple):
         return len(self.names)
 
 
+class Grouped(NamedTuple):
+    """Examples with real-valued targets, in groups: one group (a patient, a machine, a customer) is one task.
+
+    Attributes:
+        x: stored inputs ``(N, ...)``, as the modality's ``read`` returns them.
+        y: ``(N, d)`` floating point, in the units of the data.
+        groups: ``(N,)`` int64, groups ``0 .. G-1``.
+        names: the G names of the groups, in the order of their numbers.
+        about: where the examples come from, in words, split included: it is written into the run folder.
+        modality: how stored inputs are made ready.
+        order: ``(N,)`` floating point, a time for example; ``None`` where there is no order.
+        kind: the target kind, a name of :data:`rbml.data.targets.ALL`.
+        columns: the d names of the targets.
+    """
+
+    x: Inputs
+    y: Tensor
+    groups: Tensor
+    names: list[str]
+    about: str
+    modality: Modality
+    order: Tensor | None = None
+    kind: str = "real"
+    columns: Sequence[str] = ("value",)
+
+
+Examples = Labelled | Grouped
+"""What a source returns."""
+
+
 class Source(Protocol):
     """A function that loads one part of one data set. The first line of its docstring is what ``rbml list`` shows."""
 
@@ -41,11 +74,11 @@ class Source(Protocol):
 
     def __call__(
         self, part: str, root: str | Path | None = None, *, split: str | None = None, seed: int = 0
-    ) -> Labelled:
-        """Load the classes of a part.
+    ) -> Examples:
+        """Load the classes or the groups of a part.
 
         Args:
-            part: ``"train"``, ``"val"`` or ``"test"``: they share no class.
+            part: ``"train"``, ``"val"`` or ``"test"``: they share no class and no group.
             root: the folder to look for data in, instead of ``$RBML_DATA``.
             split: which division of the classes into parts, where there are several; None for the usual one.
             seed: for what is drawn or divided at random; the others do not look at it.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Literal
 
@@ -15,7 +15,7 @@ from torch import Tensor
 from rbml.errors import BlindError, RbmlError, UsageError
 from rbml.hypergrad import Adjoint, Hypergradient, Unrolled, directional_difference
 from rbml.inner import Inner
-from rbml.learner import Learner
+from rbml.learner import Learner, Phase
 from rbml.tasks import Episodes, generator
 from rbml.tasks.base import one
 from rbml.tree import Tree
@@ -83,9 +83,9 @@ class Verdict:
         """Return a readable table."""
         width = max(len(finding.parameter) for finding in self.findings)
         lines = [f"{'parameter':{width}}  {'numbers':>8}  {'engine':>8}  {'difference':>10}  verdict"]
-        for one in self.findings:
-            errors = f"{short(one.engine):>8}  {short(one.difference):>10}"
-            lines.append(f"{one.parameter:{width}}  {one.numbers:8}  {errors}  {one.verdict}")
+        for finding in self.findings:
+            errors = f"{short(finding.engine):>8}  {short(finding.difference):>10}"
+            lines.append(f"{finding.parameter:{width}}  {finding.numbers:8}  {errors}  {finding.verdict}")
         kinds = sorted({finding.verdict for finding in self.findings})
         lines += [f"{kind}: {MEANING[kind]}" for kind in kinds]
         others = (f"{name}: {short(far) if isinstance(far, float) else far}" for name, far in self.engines.items())
@@ -109,7 +109,7 @@ def check(learner: Learner, episodes: Episodes, tasks: int = 2, tolerance: float
         UsageError: if the episodes do not fit the learner.
     """
     own = copy.deepcopy(learner).double().cpu()
-    own.compiled = None
+    own.run(replace(own.execution, compile="no", verify=False))
     few = episodes.part(0, tasks).to(torch.float64).to("cpu")
     m = {name: leaf.detach() for name, leaf in own.named_parameters() if leaf.requires_grad}
     if not m:
@@ -149,22 +149,20 @@ def _is_exact(engine: Hypergradient) -> bool:
 
 def _gradient(learner: Learner, episodes: Episodes, engine: Hypergradient) -> Tree | str:
     """Return the meta-gradient, or why there is none."""
-    learner.hypergradient = engine
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)  # parts that draw random numbers draw the same ones for every engine
         try:
-            return learner.meta_gradient(episodes).grads
+            return learner.meta_gradient(episodes, phase=Phase(engine)).grads
         except (RbmlError, RuntimeError, NotImplementedError) as error:
             return str(error).splitlines()[0]
 
 
 def _own_gradient(learner: Learner, episodes: Episodes, engine: Hypergradient) -> tuple[Tree, tuple[str, ...], str]:
     """Return the meta-gradient of what an engine can see, what it is blind to, and what it says of the rest."""
-    learner.hypergradient = engine
     blind: tuple[str, ...] = ()
     said, seeing = "", learner
     try:
-        learner.meta_gradient(episodes.part(0, 1))
+        learner.meta_gradient(episodes.part(0, 1), phase=Phase(engine))
     except BlindError as error:
         blind, said, seeing = error.parameters, f" ({error})", copy.deepcopy(learner)
         for name in blind:
@@ -207,7 +205,7 @@ def _inners(learner: Learner, episodes: Episodes) -> Iterator[Inner]:
         keys = torch.randint(2**62, (episodes.tasks,))  # as the meta-gradient draws them
     for index, key in enumerate(keys):
         task = one(episodes, index)
-        yield learner.inner(task.support, task.query, key=key)
+        yield learner.inner(task, key=key)
 
 
 def short(error: float) -> str:

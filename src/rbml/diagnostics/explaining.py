@@ -11,18 +11,20 @@ import math
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, func
 
+from rbml.autodiff import OverTasks
 from rbml.autodiff.products import Mode, grad_product
 from rbml.errors import BlindError, RbmlError
 from rbml.hypergrad import Adjoint, Evolution, FirstOrder, Forward, Hypergradient, Implicit, Reptile, Sama, Unrolled
 from rbml.inner import Carry, Inner
-from rbml.learner import Learner
-from rbml.tasks import Batch, Episodes
+from rbml.learner import Learner, Phase
+from rbml.tasks.base import count, one, part
 from rbml.tree import Tree
 
 
@@ -118,7 +120,7 @@ class Explanation:
         return "\n".join(lines)
 
 
-def explain(learner: Learner, episodes: Episodes, memory: float | None = None) -> Explanation:
+def explain(learner: Learner, episodes: Any, memory: float | None = None) -> Explanation:
     """Say what every engine would cost for an outer step on ``episodes``, and choose one.
 
     Chosen is the exact engine that is expected to be fastest among those within the memory; of nearly equal ones
@@ -130,49 +132,50 @@ def explain(learner: Learner, episodes: Episodes, memory: float | None = None) -
         memory: bytes that an engine may keep; ``None`` is half of the device's memory.
     """
     own = copy.deepcopy(learner)
-    own.compiled = None
+    own.run(replace(own.execution, compile="no", verify=False))
     size = measure(own, episodes)
-    budget = _half_of_memory(episodes.query.x.device) if memory is None else memory
-    one = episodes.part(0, 1)
+    budget = _half_of_memory(episodes.query.y.device) if memory is None else memory
+    alone = part(episodes, 0, 1)
     rows = [
-        Row(name, engine, exact, kept * size.chunk, seconds * size.chunks, _refusal(own, one, engine))
+        Row(name, engine, exact, kept * size.chunk, seconds * size.chunks, _refusal(own, alone, engine))
         for name, engine, exact, kept, seconds in _costs(size)
     ]
     chosen, why = _choose(rows, budget)
     return Explanation(size, rows, budget, chosen, why)
 
 
-def measure(learner: Learner, episodes: Episodes) -> Size:
+def measure(learner: Learner, episodes: Any) -> Size:
     """Measure one inner step of a learner: what it keeps, and how long it takes."""
-    tasks, chunk = episodes.tasks, min(learner.chunk, episodes.tasks)
+    tasks, chunk = count(episodes), min(learner.execution.chunk, count(episodes))
     m = {name: leaf.detach() for name, leaf in learner.named_parameters() if leaf.requires_grad}
-    inner, carry = _bound(learner, episodes, 0)
+    inner, carry = _of(learner, one(episodes, 0))
     t = 0
     activations = _kept(lambda theta: inner.objective(theta, {}, t), carry.theta)
     graph = _kept(lambda theta: _gradient(inner, theta, t), carry.theta)
-    part = episodes.part(0, chunk)
+    some = part(episodes, 0, chunk)
+    over_tasks = OverTasks(chunk, learner.execution.vectorise)
 
-    def gradient(*task: Tensor) -> Tree:
-        bound, at = _of(learner, *task)
+    def gradient(task: Any) -> Tree:
+        bound, at = _of(learner, task)
         grads: Tree = func.grad(bound.objective)(at.theta, {}, t)
         return grads
 
-    def product(mode: Mode, *task: Tensor) -> Tree:
-        bound, at = _of(learner, *task)
+    def product(mode: Mode, task: Any) -> Tree:
+        bound, at = _of(learner, task)
         return grad_product(lambda theta, meta: bound.objective(theta, meta, t), at.theta, {}, at.theta, mode)[0]
 
     def timed(mode: Mode) -> float:
-        return _seconds(lambda: func.vmap(partial(product, mode))(*part.support[:2], *part.query[:2]))
+        return _seconds(lambda: over_tasks.each(partial(product, mode), some))
 
     carried = sum(leaf.nbytes for leaf in (*carry.theta.values(), *carry.state.values()))
     theta = sum(leaf.nbytes for leaf in carry.theta.values())
-    seconds = _seconds(lambda: func.vmap(gradient)(*part.support[:2], *part.query[:2]))
+    seconds = _seconds(lambda: over_tasks.each(gradient, some))
     try:
         longer = timed("forward")
     except (RuntimeError, NotImplementedError):  # an operator without a forward derivative; Adjoint's row will say so
         longer = timed("reverse")
     meta = sum(leaf.numel() for leaf in m.values())
-    exact = _seconds_a_step(learner, part, Adjoint(store="reverse", exact=True))
+    exact = _seconds_a_step(learner, some, Adjoint(store="reverse", exact=True))
     return Size(meta, learner.steps, tasks, chunk, carried, theta, activations, graph, seconds, longer, exact)
 
 
@@ -229,16 +232,14 @@ def _choose(rows: list[Row], budget: float) -> tuple[Row, str]:
     return chosen, f"exact, within {amount(budget)}, fastest, and of the equally fast the one that keeps least"
 
 
-def _refusal(learner: Learner, episodes: Episodes, engine: Hypergradient) -> str:
+def _refusal(learner: Learner, episodes: Any, engine: Hypergradient) -> str:
     """Return why an engine cannot be used, found by asking it about a short loop."""
     short = copy.copy(learner)
-    short.hypergradient = engine
     short.steps = min(learner.steps, 2)  # of which Adjoint differentiates one in each of its ways
-    short.step_weights = None
     if isinstance(engine, Forward | Evolution):
         return ""
     try:
-        short.meta_gradient(episodes)
+        short.meta_gradient(episodes, phase=Phase(engine))
     except BlindError as error:
         count = len(error.parameters)
         few = ", ".join(error.parameters[:2])
@@ -248,28 +249,23 @@ def _refusal(learner: Learner, episodes: Episodes, engine: Hypergradient) -> str
     return ""
 
 
-def _seconds_a_step(learner: Learner, episodes: Episodes, engine: Hypergradient) -> float:
+def _seconds_a_step(learner: Learner, episodes: Any, engine: Hypergradient) -> float:
     """Return the seconds of one more step, or of the only one there is; 0 where the engine cannot be used."""
-    if _refusal(learner, episodes.part(0, 1), engine):
+    if _refusal(learner, part(episodes, 0, 1), engine):
         return 0.0
 
     def whole(steps: int) -> float:
         short = copy.copy(learner)
-        short.hypergradient, short.steps, short.step_weights = engine, steps, None
-        return _seconds(lambda: short.meta_gradient(episodes))
+        short.steps = steps
+        return _seconds(lambda: short.meta_gradient(episodes, phase=Phase(engine)))
 
     more = min(learner.steps, 3)
     return whole(more) if more < 2 else max(whole(more) - whole(1), 0.0) / (more - 1)
 
 
-def _bound(learner: Learner, episodes: Episodes, task: int) -> tuple[Inner, Carry]:
-    return _of(learner, *(leaf[task] for leaf in (*episodes.support[:2], *episodes.query[:2])))
-
-
-def _of(learner: Learner, *task: Tensor) -> tuple[Inner, Carry]:
-    support_x, support_y, query_x, query_y = task
-    key = torch.zeros((), dtype=torch.int64, device=query_x.device)
-    inner = learner.inner(Batch(support_x, support_y), Batch(query_x, query_y), key=key)
+def _of(learner: Learner, task: Any) -> tuple[Inner, Carry]:
+    key = torch.zeros((), dtype=torch.int64, device=task.query.y.device)
+    inner = learner.bind(task, key=key).inner()
     return inner, inner.start({})
 
 

@@ -1,6 +1,9 @@
 """The learner: a model that has learned how to learn, and the model that it becomes on one task."""
 
+from rbml.learner.adapted import Adapted
 from rbml.learner.binding import Statistics
-from rbml.learner.learner import Adapted, Evaluation, Learner
+from rbml.learner.evaluation import Evaluation
+from rbml.learner.learner import Learner
+from rbml.learner.options import Curriculum, Execution, Head, Initial, Phase
 
-__all__ = ["Adapted", "Evaluation", "Learner", "Statistics"]
+__all__ = ["Adapted", "Curriculum", "Evaluation", "Execution", "Head", "Initial", "Learner", "Phase", "Statistics"]

@@ -7,20 +7,21 @@ any part of them; the others are the learner's own, as constants.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
 from rbml.autodiff import module
+from rbml.data.batch import Batch, hide_classes
+from rbml.data.targets import Loss
 from rbml.errors import UsageError, unknown
 from rbml.inner import Carry, Inner, Undo
-from rbml.learner.checks import Loss
-from rbml.operators.replaced import Differentiable
+from rbml.operators import Differentiable
 from rbml.strategy import Features, Gate, Part, Rule, Start, StepInfo, Strategy, Term, TermInputs
+from rbml.strategy.base import masked_loss
 from rbml.strategy.undo import split
-from rbml.tasks import Batch
-from rbml.tree import Tree, add, pick, under
+from rbml.tree import Step, Tree, add, pick, row, under
 
 Statistics = Literal["transductive", "inductive", "running"]
 
@@ -33,12 +34,12 @@ class Plan:
     """What is the same for every task of a learner.
 
     Attributes:
-        model: an isolated module (``rbml.autodiff.module``).
+        model: an isolated module (:mod:`rbml.autodiff.module`).
         strategy: how one step changes theta.
         steps: T, inner steps.
         loss: from (prediction, target) to a scalar.
         adapted: the parameters that a task adapts.
-        head: the parameters that have a row a class.
+        head: the parameters that have one row per class.
         stepwise: the parameters that have a value for every step, 0 .. T, in front.
     """
 
@@ -52,14 +53,13 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class Bound:
+class BoundTask:
     """The learning process of one task.
 
     Attributes:
         plan: what all tasks share.
         own: the learner's parameters, ``model.*`` and ``phi.*``, as constants.
-        support: what is learned from.
-        query: what is measured on.
+        task: which data each step sees, and what the result is judged on.
         statistics: whose statistics batch norm uses on the queries.
         ways: C; ``None`` is as many as the model has outputs.
         step_weights: ``(T,)``, how much the query loss after each step counts; ``None`` counts the last only.
@@ -68,8 +68,7 @@ class Bound:
 
     plan: Plan
     own: Tree
-    support: Batch
-    query: Batch
+    task: Any
     statistics: Statistics
     ways: int | None
     step_weights: Tensor | None = None
@@ -93,6 +92,8 @@ class Bound:
         kinds = [(Rule, {"update"}), (Term, {"objective"}), (Gate, {"objective"}), (Start, {"start"} | terms)]
         return found | {f"phi.{name}": frozenset(where) for kind, where in kinds for name in strategy.of(phi, kind)}
 
+    # ------------------------------------------------------------------------------------- the four functions of Inner
+
     def start(self, m: Tree) -> Carry:
         """Return the carry before the first step: theta0, with a head for the task, and an empty state."""
         theta = self._theta0(m)
@@ -101,31 +102,61 @@ class Bound:
             state[RUNNING_LOSS] = self.step_weights.new_zeros(())
         return Carry(theta, state)
 
-    def objective(self, theta: Tree, m: Tree, t: int) -> Tensor:
-        """Return the support loss plus the strategy's terms."""
-        batch, at = self.support, self._at(t)
+    def objective(self, theta: Tree, m: Tree, t: Step) -> Tensor:
+        """Return the support loss of step ``t`` plus the strategy's terms."""
+        batch, at = self.task.at(t), self._info(t)
         gated = self.plan.strategy.gated(self._phi(m), theta, at)
-        prediction = module.call(self.plan.model, self.whole(theta, m, t), batch.x, self._stored(), gated)
+        prediction = self.predict(self.whole(theta, m, t), batch, self._stored(), gated)
         with Differentiable():
             if not self.plan.strategy.terms:
-                return self.plan.loss(prediction, batch.y)
+                return self.loss(prediction, batch)
             theta0 = self._theta0(m) if self.plan.strategy.anchored else theta  # making a head costs a pass
-            scene = TermInputs(theta, theta0, batch.x, batch.y, prediction, self.plan.loss, at)
-            return self.plan.strategy.objective(self._phi(m), scene)
+            seen = TermInputs(theta, theta0, batch.x, batch.y, prediction, self.plan.loss, at, batch.mask)
+            return self.plan.strategy.objective(self._phi(m), seen)
 
-    def update(self, grads: Tree, carry: Carry, m: Tree, t: int) -> Carry:
+    def update(self, grads: Tree, carry: Carry, m: Tree, t: Step) -> Carry:
         """Pass the gradient through the strategy's rules."""
-        theta, state = self.plan.strategy.update(grads, carry.state, carry.theta, self._phi(m), self._at(t))
+        theta, state = self.plan.strategy.update(grads, carry.state, carry.theta, self._phi(m), self._info(t))
         return Carry(theta, state | add(pick(carry.state, [RUNNING_LOSS]), self._gain(theta, m, t)))
 
-    def _gain(self, theta: Tree, m: Tree, t: int) -> Tree:
-        """Return what the step that ended in ``theta`` adds to the running query loss, if there is one."""
-        if self.step_weights is None:
-            return {}
-        if t + 1 >= self.plan.steps:  # the last one is the outer loss
-            return {RUNNING_LOSS: self.step_weights.new_zeros(())}
-        loss, _ = self.measure(theta, m, t + 1)
-        return {RUNNING_LOSS: self.step_weights[t] * loss}
+    def outer(self, carry: Carry, m: Tree) -> tuple[Tensor, Tree]:
+        """Return the query loss after the last step (or the weighted sum over the steps), and the prediction."""
+        loss, prediction = self.measure(carry.theta, m, self.plan.steps)
+        if self.step_weights is not None and self.plan.steps:
+            loss = carry.state[RUNNING_LOSS] + self.step_weights[-1] * loss
+        return loss, {"prediction": prediction}
+
+    # ----------------------------------------------------------------------------------------- what they are made of
+
+    def measure(self, theta: Tree, m: Tree, t: Step) -> tuple[Tensor, Tensor]:
+        """Return query loss and prediction of ``theta`` after ``t`` steps."""
+        whole = self.whole(theta, m, t)
+        prediction = self.predict(whole, self.task.query, self.fitted_statistics(whole))
+        with Differentiable():
+            return self.loss(prediction, self.task.query), prediction
+
+    def predict(self, whole: Tree, batch: Batch, statistics: Tree | None, gated: Any = ()) -> Tensor:
+        """Return the prediction for a batch, in which classes that the task does not have cannot be chosen."""
+        counts = batch.mask.get("example")
+        return hide_classes(module.call(self.plan.model, whole, batch.x, statistics, gated, counts), batch)
+
+    def loss(self, prediction: Tensor, batch: Batch) -> Tensor:
+        """Return the loss; with a mask, the mean over the examples that count."""
+        return masked_loss(self.plan.loss, prediction, batch.y, batch.mask)
+
+    def whole(self, theta: Tree, m: Tree, t: Step) -> Tree:
+        """Return all parameters of the model at step ``t``: theta where it is adapted, those of ``m`` elsewhere."""
+        others = {name: leaf for name, leaf in under(self.own | m, "model.").items() if name not in theta}
+        for name in self.plan.stepwise:
+            others[name] = row(others[name], t)
+        return {name: self._for_ways(leaf, name) for name, leaf in others.items()} | theta
+
+    def fitted_statistics(self, whole: Tree) -> Tree | None:
+        """Return what batch norm normalises queries with; ``None`` is the query batch itself."""
+        if self.statistics == "inductive":
+            support = self.task.support
+            return module.statistics_of(self.plan.model, whole, support.x, support.mask.get("example"))
+        return self._stored()
 
     def undo(self) -> Undo:
         """Return how a step is walked back.
@@ -140,39 +171,23 @@ class Bound:
             return parts.decay(self._phi(m), like, t)
 
         def inflow(grads: Tree, theta: Tree, m: Tree, t: int) -> Tree:
-            return parts.inflow(grads, theta, self._phi(m), self._at(t))
+            return parts.inflow(grads, theta, self._phi(m), self._info(t))
 
         def outflow(sums: Tree, m: Tree, t: int) -> Tree:
-            return parts.outflow(sums, self._phi(m), self._at(t))
+            return parts.outflow(sums, self._phi(m), self._info(t))
 
         return Undo(decay, inflow, outflow, self._gain, parts.ratio, parts.span)
 
-    def outer(self, carry: Carry, m: Tree) -> tuple[Tensor, Tree]:
-        """Return the query loss after the last step (or the weighted sum over the steps), and the prediction."""
-        loss, prediction = self.measure(carry.theta, m, self.plan.steps)
-        if self.step_weights is not None and self.plan.steps:
-            loss = carry.state[RUNNING_LOSS] + self.step_weights[-1] * loss
-        return loss, {"prediction": prediction}
-
-    def measure(self, theta: Tree, m: Tree, t: int) -> tuple[Tensor, Tensor]:
-        """Return query loss and prediction of ``theta`` after ``t`` steps."""
-        whole = self.whole(theta, m, t)
-        prediction = module.call(self.plan.model, whole, self.query.x, self.fitted_statistics(whole))
-        with Differentiable():
-            return self.plan.loss(prediction, self.query.y), prediction
-
-    def whole(self, theta: Tree, m: Tree, t: int) -> Tree:
-        """Return all parameters of the model at step ``t``: theta where it is adapted, those of ``m`` elsewhere."""
-        others = {name: leaf for name, leaf in under(self.own | m, "model.").items() if name not in theta}
-        for name in self.plan.stepwise:
-            others[name] = others[name][min(t, self.plan.steps)]
-        return {name: self._for_ways(leaf, name) for name, leaf in others.items()} | theta
-
-    def fitted_statistics(self, whole: Tree) -> Tree | None:
-        """Return what batch norm normalises queries with; ``None`` is the query batch itself."""
-        if self.statistics == "inductive":
-            return module.statistics_of(self.plan.model, whole, self.support.x)
-        return self._stored()
+    def _gain(self, theta: Tree, m: Tree, t: Step) -> Tree:
+        """Return what the step that ended in ``theta`` adds to the running query loss, if there is one."""
+        if self.step_weights is None:
+            return {}
+        last = t + 1 >= self.plan.steps  # the last one is the outer loss
+        if last is True:
+            return {RUNNING_LOSS: self.step_weights.new_zeros(())}
+        loss, _ = self.measure(theta, m, t + 1)
+        gain = row(self.step_weights, t) * loss
+        return {RUNNING_LOSS: gain if last is False else torch.where(last, 0, gain)}
 
     def _stored(self) -> Tree | None:
         return module.running_statistics(self.plan.model) if self.statistics == "running" else None
@@ -180,7 +195,7 @@ class Bound:
     def _phi(self, m: Tree) -> Tree:
         return under(self.own | m, "phi.")
 
-    def _at(self, t: int) -> StepInfo:
+    def _info(self, t: Step) -> StepInfo:
         return StepInfo(t, self.plan.steps, self.key)
 
     def _theta0(self, m: Tree) -> Tree:
@@ -189,13 +204,15 @@ class Bound:
         if self.plan.strategy.start is None:
             return theta
         layer = head_layer(self.plan.model, self.plan.head)
-        features = module.inputs_of(self.plan.model, self.whole(theta, m, 0), self.support.x, layer, self._stored())
-        ways = len(theta[f"{layer}.weight"])
-        made = self.plan.strategy.head(theta, self._phi(m), Features(features, self.support.y, ways))
+        support, whole = self.task.support, self.whole(theta, m, 0)
+        counts = support.mask.get("example")
+        seen = module.inputs_of(self.plan.model, whole, support.x, layer, self._stored(), counts)
+        features = Features(seen, support.y, len(theta[f"{layer}.weight"]), counts)
+        made = self.plan.strategy.head(theta, self._phi(m), features)
         return theta | dict(zip((f"{layer}.weight", f"{layer}.bias"), made, strict=True))
 
     def _for_ways(self, leaf: Tensor, name: str) -> Tensor:
-        """Return a parameter of the head with a row a class: fewer take the first rows, more take the rows again."""
+        """Return a parameter of the head with one row per class: fewer take the first rows, more take them again."""
         if self.ways is None or name not in self.plan.head or leaf.shape[0] == self.ways:
             return leaf
         return leaf[torch.arange(self.ways, device=leaf.device) % leaf.shape[0]]

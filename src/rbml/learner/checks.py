@@ -4,81 +4,151 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from rbml.data.batch import Batch, Inputs, each_input
+from rbml.data.targets import Loss
 from rbml.errors import RbmlError, UsageError
-from rbml.tasks import Batch, Episodes
+from rbml.tasks import Episode, Task
+from rbml.tasks.base import one
+from rbml.tree import Tree
 
-Predict = Callable[[Tensor], Tensor]
-Loss = Callable[[Tensor, Tensor], Tensor]
+Predict = Callable[[Any], Tensor]
+
+IGNORED = -100
+"""The label of examples that PyTorch's losses leave out, ``ignore_index``."""
 
 
-def check_episodes(episodes: Episodes, ways: int | None, dtype: torch.dtype, predict: Predict) -> None:
-    """Refuse episodes that do not fit together or do not fit the model; arguments as :func:`check_batch`.
+def check_tasks(tasks: Task, ways: int | None, steps: int, dtype: torch.dtype, predict: Predict) -> None:
+    """Refuse a stack of tasks whose parts do not fit together, the model or the number of steps.
+
+    Args:
+        tasks: the stack.
+        ways: how many classes there are; ``None`` is as many as the model has outputs.
+        steps: T.
+        dtype: of the model.
+        predict: the model, for one task's examples.
 
     Raises:
         UsageError: naming what does not fit.
     """
-    for batch in episodes:
-        _check_shapes(batch, 2)
-        _check_values(batch, ways, dtype, predict)
-    if episodes.support.x.shape[0] != episodes.query.x.shape[0]:
-        raise UsageError(f"support has {episodes.support.x.shape[0]} tasks, query {episodes.query.x.shape[0]}")
+    stacked = [tasks.support, tasks.query] if isinstance(tasks, Episode) else [tasks.query]
+    for batch in stacked:
+        check_shapes(batch, 2)
+    if len({len(batch.y) for batch in stacked}) > 1:
+        raise UsageError(f"support has {len(stacked[0].y)} tasks, query {len(stacked[1].y)}")
+    first = one(tasks, 0)
+    available = first.available()
+    if available is not None and available != steps:
+        raise UsageError(
+            f"the tasks have data for {available} inner steps, and the learner takes {steps}: give it steps={available}"
+        )
+    check_shapes(first.support, 1)
+    alone = [first.support, first.query]
+    for batch, single in zip(stacked if len(stacked) == 2 else alone, alone, strict=True):
+        check_values(batch, single, ways, dtype, predict)
 
 
 def check_batch(batch: Batch, ways: int | None, dtype: torch.dtype, predict: Predict) -> None:
-    """Refuse a batch of one task that would fail deep inside, or not fail and mean nothing.
+    """Refuse a batch of one task that would fail deep inside, or not fail and mean nothing; as :func:`check_tasks`.
+
+    Raises:
+        UsageError: naming what does not fit.
+    """
+    check_shapes(batch, 1)
+    check_values(batch, batch, ways, dtype, predict)
+
+
+def check_shapes(batch: Batch, lead: int) -> None:
+    """Refuse what is not tensors, or does not begin with the same numbers of tasks and examples.
+
+    Raises:
+        UsageError: naming what came.
+    """
+    what = "(n, ...)" if lead == 1 else "(B, n, ...)"
+    if not isinstance(batch, Batch):
+        raise UsageError(f"expected a Batch(x, y) of tensors, not {type(batch).__name__}")
+    leaves = batch.x if isinstance(batch.x, dict) else {"x": batch.x}
+    for name, leaf in {**leaves, "y": batch.y}.items():
+        if not isinstance(leaf, Tensor):
+            raise UsageError(
+                f"{name} is {_kind(leaf)}: examples are a tensor, or a dict of tensors by the names of the model's "
+                "arguments; use torch.as_tensor(...) for arrays and lists"
+            )
+    for name, leaf in leaves.items():
+        if leaf.dim() < lead or leaf.shape[:lead] != batch.y.shape[:lead]:
+            raise UsageError(
+                f"{name} and y must both begin with {what}, not {tuple(leaf.shape)} and {tuple(batch.y.shape)}"
+            )
+        if 0 in leaf.shape[:lead]:
+            raise UsageError(f"there is no example in a batch of shape {tuple(leaf.shape)}")
+
+
+def check_values(batch: Batch, alone: Batch, ways: int | None, dtype: torch.dtype, predict: Predict) -> None:
+    """Refuse numbers of another type than the model's, and labels that its outputs do not have.
 
     Args:
-        batch: examples and targets.
-        ways: how many classes there are; ``None`` is as many as the model has outputs.
+        batch: of all tasks.
+        alone: of one of them, to try the model on.
+        ways: C.
         dtype: of the model.
         predict: the model.
 
     Raises:
         UsageError: naming what does not fit.
     """
-    _check_shapes(batch, 1)
-    _check_values(batch, ways, dtype, predict)
-
-
-def _check_shapes(batch: Batch, lead: int) -> None:
-    what = "(n, ...)" if lead == 1 else "(B, n, ...)"
-    if batch.x.dim() < lead or batch.x.shape[:lead] != batch.y.shape[:lead]:
-        raise UsageError(f"x and y must both begin with {what}, not {tuple(batch.x.shape)} and {tuple(batch.y.shape)}")
-    if 0 in batch.x.shape[:lead]:
-        raise UsageError(f"there is no example in a batch of shape {tuple(batch.x.shape)}")
-
-
-def _check_values(batch: Batch, ways: int | None, dtype: torch.dtype, predict: Predict) -> None:
-    x, y = batch.x, batch.y
-    if x.is_floating_point() and x.dtype != dtype:
-        raise UsageError(f"the examples are {x.dtype}, the model is {dtype}: use episodes.to({dtype}) or model.to(...)")
-    if y.is_floating_point():
+    for leaf in batch.x.values() if isinstance(batch.x, dict) else [batch.x]:
+        if leaf.is_floating_point() and leaf.dtype != dtype:
+            raise UsageError(
+                f"the examples are {leaf.dtype}, the model is {dtype}: use episodes.to({dtype}) or model.to(...)"
+            )
+    y = batch.y
+    if y.is_floating_point() or y.is_complex():
         return
+    if alone.y.dim() > 1 or ways in (None, 1):
+        prediction = attempt(predict, _few(alone.x))
+        if not _are_classes(prediction, alone.y):
+            return  # counts, binary targets, tokens with a loss of their own: that loss knows what fits
+        ways = prediction.shape[1] if ways is None else ways
+    assert ways is not None
     if y.dtype != torch.int64:
         raise UsageError(f"the labels are {y.dtype}: classes are torch.int64, use y.long(); other targets are floats")
-    if ways is None:
-        ways = _outputs(predict, (x if y.dim() == 1 else x[0])[:2])
-    low, high = int(y.min()), int(y.max())
+    counts = batch.mask.get("example")
+    labels = y if counts is None else y[counts]
+    labels = labels[labels != IGNORED]
+    if not labels.numel():
+        return
+    low, high = int(labels.min()), int(labels.max())
     if low < 0 or high >= ways:
         raise UsageError(f"labels must be 0 .. {ways - 1} for a head of {ways} classes, but go from {low} to {high}")
 
 
-def _outputs(predict: Predict, x: Tensor) -> int:
-    prediction = _attempt(predict, x)
-    if prediction.dim() < 2:
-        raise UsageError(f"to tell classes apart a model must return (n, classes), not {tuple(prediction.shape)}")
-    return prediction.shape[1]
+def _are_classes(prediction: Tensor, y: Tensor) -> bool:
+    """Return whether whole-number targets are one class per example: predictions are then ``(n, C)``."""
+    return y.dim() == 1 and prediction.dim() == 2 and prediction.shape[1] > 1
+
+
+def _few(x: Inputs) -> Inputs:
+    return each_input(lambda leaf: leaf[:2], x)
+
+
+def _kind(value: Any) -> str:
+    return f"a {type(value).__module__}.{type(value).__name__}".replace("builtins.", "")
 
 
 @contextmanager
-def explained(predict: Predict, loss: Loss, batch: Batch) -> Iterator[None]:
-    """Where the work inside fails, try the model and the loss by themselves on ``batch``, and say which one it is.
+def explained(predict: Predict, loss: Loss, batches: tuple[Batch, ...]) -> Iterator[None]:
+    """Where the work inside fails, try the model and the loss by themselves, and say which one it is.
 
     Nothing is swallowed: an error that neither explains goes on as it is.
+
+    Args:
+        predict: the model.
+        loss: the loss.
+        batches: of one task: what they are tried on.
 
     Raises:
         UsageError: if the model or the loss fails by itself.
@@ -88,25 +158,33 @@ def explained(predict: Predict, loss: Loss, batch: Batch) -> Iterator[None]:
     except RbmlError:
         raise
     except Exception:
-        prediction = _attempt(predict, batch.x)
-        shapes = f"a prediction {tuple(prediction.shape)} and targets {tuple(batch.y.shape)} of {batch.y.dtype}"
-        try:
-            value = loss(prediction, batch.y)
-        except Exception as error:
-            raise UsageError(f"the loss fails on {shapes}: {error}") from error
-        if value.dim() > 0:
-            raise UsageError(f"the loss must be a scalar, not {tuple(value.shape)} for {shapes}") from None
+        for batch in batches:
+            prediction = attempt(predict, batch.x)
+            shapes = f"a prediction {tuple(prediction.shape)} and targets {tuple(batch.y.shape)} of {batch.y.dtype}"
+            try:
+                value = loss(prediction, batch.y)
+            except Exception as error:
+                raise UsageError(f"the loss fails on {shapes}: {error}") from error
+            if value.dim() > 0:
+                raise UsageError(f"the loss must be a scalar, not {tuple(value.shape)} for {shapes}") from None
         raise
 
 
-def _attempt(predict: Predict, x: Tensor) -> Tensor:
-    """Return the prediction for the examples of one task, or say why there is none."""
+def attempt(predict: Predict, x: Inputs) -> Tensor:
+    """Return the prediction for the examples of one task, or say why there is none.
+
+    Raises:
+        UsageError: if the model fails, or returns something else than a tensor with a row per example.
+    """
+    leaves: Tree = x if isinstance(x, dict) else {"x": x}
+    shapes = ", ".join(f"{tuple(leaf.shape)} of {leaf.dtype}" for leaf in leaves.values())
+    count = len(next(iter(leaves.values())))
     try:
         with torch.no_grad():
             prediction = predict(x)
     except Exception as error:
-        raise UsageError(f"the model fails on examples {tuple(x.shape)} of {x.dtype}: {error}") from error
-    if not isinstance(prediction, Tensor) or prediction.shape[:1] != x.shape[:1]:
+        raise UsageError(f"the model fails on examples {shapes}: {error}") from error
+    if not isinstance(prediction, Tensor) or prediction.shape[:1] != (count,):
         came = tuple(prediction.shape) if isinstance(prediction, Tensor) else type(prediction).__name__
-        raise UsageError(f"the model must return one tensor with a row an example, not {came} for {tuple(x.shape)}")
+        raise UsageError(f"the model must return one tensor with a row per example, not {came} for {shapes}")
     return prediction

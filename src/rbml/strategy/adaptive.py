@@ -128,7 +128,7 @@ def adam(
         return _zeros(theta, "mean", "square", "largest") if amsgrad else _zeros(theta, "mean", "square")
 
     def update(direction: Tree, state: Tree, theta: Tree, values: Values, at: StepInfo) -> tuple[Tree, Tree]:
-        beta1, beta2, t = values["beta1"], values["beta2"], at.t + 1
+        beta1, beta2, t = values["beta1"], values["beta2"], at.time + 1
         means = tmap(_averaged, under(state, "mean/"), direction, beta1)
         squares = tmap(_averaged_square, under(state, "square/"), direction, beta2)
         after, below = prefixed(means, "mean/") | prefixed(squares, "square/"), squares
@@ -178,14 +178,14 @@ def nadam(
         beta1, beta2, decay = values["beta1"], values["beta2"], values["momentum_decay"]
         means = tmap(_averaged, under(state, "mean/"), direction, beta1)
         squares = tmap(_averaged_square, under(state, "square/"), direction, beta2)
-        now, ahead = (tmap(lambda b, k, t=at.t + i: b * (1 - 0.5 * 0.96 ** (t * k)), beta1, decay) for i in (1, 2))
+        now, ahead = (tmap(lambda b, k, t=at.time + i: b * (1 - 0.5 * 0.96 ** (t * k)), beta1, decay) for i in (1, 2))
         products = tmap(torch.mul, under(state, "product/"), now)
 
         def weighted(d: Tensor, m: Tensor, mu: Tensor, next_mu: Tensor, product: Tensor) -> Tensor:
             return (1 - mu) / (1 - product) * d + next_mu / (1 - product * next_mu) * m
 
         def scaled(d: Tensor, v: Tensor, beta2: Tensor, eps: Tensor) -> Tensor:
-            return d / (root(v / (1 - beta2 ** (at.t + 1))) + eps)
+            return d / (root(v / (1 - beta2 ** (at.time + 1))) + eps)
 
         mixed = tmap(weighted, direction, means, now, ahead, products)
         after = prefixed(means, "mean/") | prefixed(squares, "square/") | prefixed(products, "product/")

@@ -19,16 +19,17 @@ from typing import Any, NamedTuple, ParamSpec, Protocol, TypeVar
 import torch
 from torch import Tensor
 
+from rbml.data.batch import masked_mean
 from rbml.errors import UsageError
-from rbml.tree import Tree, matching, pick, prefixed, tmap, under
+from rbml.tree import Step, Tree, matching, pick, prefixed, tmap, under
 
 Values = Mapping[str, Tree]
 """The numbers of one part at one step: of a :class:`Hyper` one broadcastable tensor a parameter of theta, of
 :class:`Weights` the tensors themselves."""
 
 
-class Quantity(Protocol):
-    """What a part has as its numbers: a :class:`Hyper`, or :class:`Weights`."""
+class Parameterised(Protocol):
+    """What a part has as its numbers: a :class:`Hyper`, a :class:`Scalar` or :class:`Weights`."""
 
     @property
     def learn(self) -> bool:
@@ -39,7 +40,7 @@ class Quantity(Protocol):
         """Return the leaves at their start, named ``""`` or ``"/..."``."""
         ...
 
-    def at(self, leaves: Tree, theta: Mapping[str, Tensor], t: int) -> Tree:
+    def at(self, leaves: Tree, theta: Mapping[str, Tensor], t: Step) -> Tree:
         """Return what a part sees of the leaves at step ``t``."""
         ...
 
@@ -48,15 +49,27 @@ class StepInfo(NamedTuple):
     """When a part acts.
 
     Attributes:
-        t: the inner step, from 0.
+        t: the inner step, from 0; a tensor where one traced step serves all of them.
         steps: T, how many there are.
         key: a whole number that differs from task to task, for :func:`rbml.strategy.normal`; ``None`` where nothing is
             drawn.
     """
 
-    t: int
+    t: Step
     steps: int = 1
     key: Tensor | None = None
+
+    @property
+    def time(self) -> float | Tensor:
+        """The step as a number to calculate with: in double precision, whatever it came in."""
+        return float(self.t) if isinstance(self.t, int) else self.t.double()
+
+    def first(self, here: Tree, later: Tree) -> Tree:
+        """Return one tree at step 0 and another at every later step."""
+        if isinstance(self.t, int):
+            return here if self.t == 0 else later
+        started = self.t > 0
+        return tmap(lambda a, b: torch.where(started, b, a), here, later)
 
 
 class TermInputs(NamedTuple):
@@ -70,6 +83,7 @@ class TermInputs(NamedTuple):
         prediction: the model's prediction for them ``(n, ...)``.
         loss: the learner's loss, from (prediction, target) to a scalar.
         at: when.
+        mask: of the batch: ``"example"`` ``(n,)`` and ``"class"`` ``(C,)``, see :class:`rbml.data.batch.Batch`.
     """
 
     theta: Tree
@@ -79,11 +93,19 @@ class TermInputs(NamedTuple):
     prediction: Tensor
     loss: Callable[[Tensor, Tensor], Tensor]
     at: StepInfo
+    mask: Tree = {}  # noqa: RUF012  never written to
 
     def losses(self) -> Tensor:
         """Return the loss of every example by itself, ``(n,)``."""
-        one = self.prediction[:, None], self.y[:, None]
-        return torch.func.vmap(self.loss)(*one)
+        return each_loss(self.loss, self.prediction, self.y)
+
+    def mean(self, each: Tensor) -> Tensor:
+        """Return the mean of ``(n, ...)`` over the examples that count."""
+        return masked_mean(each, self.mask)
+
+    def objective(self) -> Tensor:
+        """Return the support loss, a scalar."""
+        return masked_loss(self.loss, self.prediction, self.y, self.mask)
 
 
 class Features(NamedTuple):
@@ -92,12 +114,14 @@ class Features(NamedTuple):
     Attributes:
         features: the inputs of the head for the support examples at theta0, ``(n, d)``.
         y: their labels ``(n,)``.
-        ways: C, how many classes there are.
+        ways: C, how many classes there are; of real values, how many numbers a target has.
+        mask: which examples count, ``(n,)``; ``None`` is all of them.
     """
 
     features: Tensor
     y: Tensor
     ways: int
+    mask: Tensor | None = None
 
 
 class Origin(NamedTuple):
@@ -105,6 +129,21 @@ class Origin(NamedTuple):
 
     by: str
     settings: Mapping[str, Any]
+
+
+def each_loss(loss: Callable[[Tensor, Tensor], Tensor], prediction: Tensor, y: Tensor) -> Tensor:
+    """Return the loss of every example by itself, ``(n,)``."""
+    return torch.func.vmap(loss)(prediction[:, None], y[:, None])
+
+
+def masked_loss(loss: Callable[[Tensor, Tensor], Tensor], prediction: Tensor, y: Tensor, mask: Tree) -> Tensor:
+    """Return the loss of a batch; with a mask, the mean of the examples' own losses over those that count."""
+    return masked_mean(each_loss(loss, prediction, y), mask) if "example" in mask else loss(prediction, y)
+
+
+def at_least_float32(leaf: Tensor) -> Tensor:
+    """Return floating-point numbers of half precision in single precision, others as they are."""
+    return leaf.float() if leaf.dtype in (torch.float16, torch.bfloat16) else leaf
 
 
 def stateless(theta: Tree) -> Tree:
@@ -144,7 +183,7 @@ class Rule:
     """
 
     name: str
-    hypers: Mapping[str, Quantity]
+    hypers: Mapping[str, Parameterised]
     update: Callable[[Tree, Tree, Tree, Values, StepInfo], tuple[Tree, Tree]]
     init: Callable[[Tree], Tree] = field(default=stateless)
     random: bool = False
@@ -169,7 +208,7 @@ class Term:
     """
 
     name: str
-    hypers: Mapping[str, Quantity]
+    hypers: Mapping[str, Parameterised]
     value: Callable[[Values, TermInputs], Tensor]
     alone: bool = False
     anchored: bool = True
@@ -189,7 +228,7 @@ class Start:
     """
 
     name: str
-    hypers: Mapping[str, Quantity]
+    hypers: Mapping[str, Parameterised]
     head: Callable[[Values, Features], tuple[Tensor, Tensor]]
     origin: Origin | None = None
 
@@ -223,7 +262,7 @@ class Gate:
     """
 
     name: str
-    hypers: Mapping[str, Quantity]
+    hypers: Mapping[str, Parameterised]
     layers: str
     apply: GateFunction
     random: bool = False
@@ -308,7 +347,7 @@ class Strategy:
                 (learned if quantity.learn else fixed).update(leaves)
         return learned, fixed
 
-    def values(self, part: Part, phi: Tree, theta: Tree, t: int) -> Values:
+    def values(self, part: Part, phi: Tree, theta: Tree, t: Step) -> Values:
         """Return the numbers of one part at step ``t``."""
         values: dict[str, Tree] = {}
         for name, quantity in part.hypers.items():
@@ -324,7 +363,8 @@ class Strategy:
         state: Tree = {}
         for rule in self.rules:
             state |= prefixed(rule.init(theta), f"{rule.name}/")
-        return state
+        # Running means in bfloat16 do not move: 1 - 0.999 is below its resolution.
+        return {name: at_least_float32(leaf) for name, leaf in state.items()}
 
     def head(self, theta: Tree, phi: Tree, features: Features) -> tuple[Tensor, Tensor]:
         """Return the head that the start makes: weight ``(C, d)`` and bias ``(C,)``."""
@@ -339,11 +379,12 @@ class Strategy:
             own = under(state, f"{rule.name}/")
             direction, own = rule.update(direction, own, theta, self.values(rule, phi, theta, at.t), at)
             next_state |= prefixed(own, f"{rule.name}/")
-        return tmap(torch.sub, theta, direction), next_state
+        # A step number that is a tensor is in double precision, and must not widen parameters of one number.
+        return tmap(lambda leaf, d: leaf - d.to(leaf.dtype), theta, direction), next_state
 
     def objective(self, phi: Tree, scene: TermInputs) -> Tensor:
         """Return the support loss, or the terms that take its place, plus all other terms."""
-        total = torch.zeros(()) if any(term.alone for term in self.terms) else scene.loss(scene.prediction, scene.y)
+        total = torch.zeros(()) if any(term.alone for term in self.terms) else scene.objective()
         for term in self.terms:
             total = total + term.value(self.values(term, phi, scene.theta, scene.at.t), scene)
         return total

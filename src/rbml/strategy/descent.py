@@ -51,9 +51,9 @@ def momentum(
     damped = as_hyper(dampening)
 
     def inflow(direction: Tree, values: Values, at: StepInfo) -> Tree:
-        if "dampening" not in values or at.t == 0:
+        if "dampening" not in values:
             return direction
-        return tmap(lambda d, left_out: (1 - left_out) * d, direction, values["dampening"])
+        return at.first(direction, tmap(lambda d, left_out: (1 - left_out) * d, direction, values["dampening"]))
 
     def update(direction: Tree, state: Tree, theta: Tree, values: Values, at: StepInfo) -> tuple[Tree, Tree]:
         decays, added = values["decay"], inflow(direction, values, at)

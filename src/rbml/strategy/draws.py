@@ -18,14 +18,14 @@ def uniform(at: StepInfo, name: str, like: Tensor) -> Tensor:
         name: what they are for: other names get other numbers.
         like: the shape, type and device.
     """
-    return random.uniform(_key(at), f"{name}|{at.t}", like)
+    return random.uniform(_key(at), name, like)
 
 
 def normal(at: StepInfo, name: str, like: Tensor) -> Tensor:
     """Return standard normal numbers, as :func:`uniform`: :func:`rbml.random.normal`."""
-    return random.normal(_key(at), f"{name}|{at.t}", like)
+    return random.normal(_key(at), name, like)
 
 
 def _key(at: StepInfo) -> Tensor:
     assert at.key is not None, "a part that draws random numbers says so: random=True"
-    return at.key
+    return random.fold(at.key, at.t)

@@ -46,7 +46,7 @@ def example_weights(count: int, name: str = "example_weights") -> Term:
     def value(values: Values, scene: TermInputs) -> Tensor:
         if len(scene.y) != count:
             raise UsageError(f"{name} has weights for {count} examples, but the support set has {len(scene.y)}")
-        return _weighed(torch.sigmoid(values["weights"]["raw"]), scene.losses())
+        return _weighed(torch.sigmoid(values["weights"]["raw"]), scene)
 
     return Term(name, {"weights": Weights(start)}, value, alone=True, anchored=False)
 
@@ -77,11 +77,13 @@ def weight_net(hidden: Sequence[int] = (100,), name: str = "weight_net") -> Term
         return perceptron(widths, first(theta), generator, last=0.0)
 
     def value(values: Values, scene: TermInputs) -> Tensor:
-        losses = scene.losses()
-        return _weighed(torch.sigmoid(forward(values["net"], losses[:, None], F.silu)[:, 0]), losses)
+        return _weighed(torch.sigmoid(forward(values["net"], scene.losses()[:, None], F.silu)[:, 0]), scene)
 
     return Term(name, {"net": Weights(start)}, value, alone=True, anchored=False)
 
 
-def _weighed(weights: Tensor, losses: Tensor) -> Tensor:
+def _weighed(weights: Tensor, scene: TermInputs) -> Tensor:
+    counts, losses = scene.mask.get("example"), scene.losses()
+    if counts is not None:
+        weights, losses = torch.where(counts, weights, 0), torch.where(counts, losses, 0)
     return (weights * losses).sum() / weights.sum()

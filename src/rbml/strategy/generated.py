@@ -92,10 +92,10 @@ def attenuate(keep: float = 0.95, name: str = "attenuate") -> Rule:
         return perceptron((width, width, width), first(theta), generator, last=math.log(keep / (1 - keep)))
 
     def update(direction: Tree, state: Tree, theta: Tree, values: Values, at: StepInfo) -> tuple[Tree, Tree]:
-        if at.t > 0:
+        if isinstance(at.t, int) and at.t > 0:  # spares the network where the step is known
             return direction, state
         gammas = torch.sigmoid(forward(values["net"], torch.stack(means(direction)), torch.relu))
         gamma = dict(zip(sorted(theta), gammas.unbind(), strict=True))
-        return {key: (1 - gamma[key]) * theta[key] for key in direction}, state
+        return at.first({key: (1 - gamma[key]) * theta[key] for key in direction}, direction), state
 
     return Rule(name, {"net": Weights(start)}, update)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from rbml.errors import UsageError, unknown
-from rbml.tree import Tree
+from rbml.tree import Step, Tree, row
 
 Per = Literal["all", "layer", "tensor", "element"]
 Bounds = tuple[float | None, float | None]
@@ -90,9 +90,11 @@ class Hyper:
                 continue
             shape = tensor.shape if self.per == "element" else torch.Size()
             shape = torch.Size((max(steps, 1), *shape)) if self.per_step else shape
-            start = torch.full(shape, low, dtype=tensor.dtype)
+            # 0.999 in bfloat16 is 1.0.
+            dtype = torch.promote_types(tensor.dtype, torch.float32)
+            start = torch.full(shape, low, dtype=dtype)
             if high > low:
-                start = start + (high - low) * torch.rand(shape, dtype=tensor.dtype, generator=generator)
+                start = start + (high - low) * torch.rand(shape, dtype=dtype, generator=generator)
             leaves[name] = self.raw(start).to(tensor.device)
         return leaves
 
@@ -114,7 +116,7 @@ class Hyper:
             return low + torch.exp(raw)
         return raw if high is None else high - torch.exp(raw)
 
-    def at(self, leaves: Tree, parameters: Mapping[str, Tensor], t: int) -> Tree:
+    def at(self, leaves: Tree, parameters: Mapping[str, Tensor], t: Step) -> Tree:
         """Return the value of every parameter at step ``t``, each broadcastable to it.
 
         A head that was started for another number of classes repeats its rows, and so do their values here.
@@ -125,7 +127,7 @@ class Hyper:
             name = self.leaf(parameter)
             if name not in seen:
                 raw = leaves[name]
-                seen[name] = self.valid(raw[min(t, raw.shape[0] - 1)] if self.per_step else raw)
+                seen[name] = self.valid(row(raw, t) if self.per_step else raw)
             value = seen[name]
             fits = value.dim() == 0 or value.shape[0] == tensor.shape[0]
             values[parameter] = value if fits else value[torch.arange(len(tensor), device=value.device) % len(value)]
@@ -160,7 +162,7 @@ class Scalar:
         like = next(iter(theta.values()))
         return self._hyper().initial({"": like}, steps, generator)
 
-    def at(self, leaves: Tree, theta: Mapping[str, Tensor], t: int) -> Tree:
+    def at(self, leaves: Tree, theta: Mapping[str, Tensor], t: Step) -> Tree:
         """Return the value at step ``t``, named ``""``: a part reads it as ``values["strength"][""]``."""
         return self._hyper().at(leaves, {"": leaves[""]}, t)
 

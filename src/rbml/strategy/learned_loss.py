@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from rbml.errors import UsageError
 from rbml.strategy.base import Term, TermInputs, Values, part
 from rbml.strategy.hyper import Scalar, as_scalar
 from rbml.strategy.networks import at_step, check_hidden, check_widths, each_step, first, forward, means, perceptron
@@ -52,8 +53,8 @@ def ml3(hidden: Sequence[int] = (50, 50), plain: float | Scalar = 0.0, name: str
     def value(values: Values, scene: TermInputs) -> Tensor:
         prediction, target = _outputs(scene)
         seen = torch.softmax(prediction, -1) if _classes(scene) else prediction
-        learned = F.softplus(forward(values["net"], torch.stack([seen, target], -1), F.silu)).mean()
-        return learned + values["plain"][""] * scene.loss(scene.prediction, scene.y)
+        learned = scene.mean(F.softplus(forward(values["net"], torch.stack([seen, target], -1), F.silu)))
+        return learned + values["plain"][""] * scene.objective()
 
     return Term(name, {"net": Weights(start), "plain": as_scalar(plain)}, value, alone=True, anchored=False)
 
@@ -95,15 +96,19 @@ def metal(hidden: int = 32, name: str = "metal") -> Term:
         return each_step(steps, make)
 
     def value(values: Values, scene: TermInputs) -> Tensor:
+        if scene.mask:
+            raise UsageError(
+                f"{name} looks at a support set as a whole and cannot leave out padding: use tasks of equal size"
+            )
         nets = at_step(values["nets"], scene.at.t)
-        state = torch.stack([scene.loss(scene.prediction, scene.y), *means(scene.theta)])
+        state = torch.stack([scene.objective(), *means(scene.theta)])
         factors, shifts = forward(under(nets, "adapter/"), _normal(state), F.silu).chunk(2)
         loss = under(nets, "loss/")
         adapted = {key: (1 + factors[j]) * loss[key] + shifts[j] for j, key in enumerate(_ADAPTED)}
         prediction, target = _outputs(scene)
         shared = state.expand(*prediction.shape, len(state))
         seen = torch.cat([shared, prediction[..., None], target[..., None]], -1)
-        return forward(adapted, _normal(seen), F.silu).mean()
+        return scene.mean(forward(adapted, _normal(seen), F.silu))
 
     return Term(name, {"nets": Weights(start)}, value, anchored=False)
 

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from rbml.strategy.base import Quantity, Rule, StepInfo, Values, part, stateless
+from rbml.strategy.base import Parameterised, Rule, StepInfo, Values, part, stateless
 from rbml.strategy.hyper import Hyper, as_hyper
 from rbml.strategy.networks import check_hidden, check_widths, drawn, first, forward, perceptron
 from rbml.strategy.weights import Weights
@@ -79,7 +79,7 @@ def learned_optimizer(
                 momenta[key] = torch.stack(kept)
         return after, momenta
 
-    numbers: dict[str, Quantity] = {"lr": as_hyper(lr), "scale": as_hyper(scale), "net": Weights(start)}
+    numbers: dict[str, Parameterised] = {"lr": as_hyper(lr), "scale": as_hyper(scale), "net": Weights(start)}
     return Rule(name, numbers, update, init if decays else stateless)
 
 
@@ -183,5 +183,8 @@ def _rms(feature: Tensor) -> Tensor:
 
 
 def _time(at: StepInfo, like: Tensor) -> list[Tensor]:
-    numbers = [at.t / at.steps, *(math.tanh(at.t / time - 1) for time in _TIMES)]
-    return [torch.full_like(like, number) for number in numbers]
+    if isinstance(at.time, float):
+        numbers = [at.time / at.steps, *(math.tanh(at.time / time - 1) for time in _TIMES)]
+        return [torch.full_like(like, number) for number in numbers]
+    traced = [at.time / at.steps, *(torch.tanh(at.time / time - 1) for time in _TIMES)]
+    return [number.to(like.dtype).expand_as(like) for number in traced]

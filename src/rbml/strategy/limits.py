@@ -79,7 +79,7 @@ def noise(std: float | Hyper = 0.1, decay: float | Hyper = 0.55, name: str = "no
     """
 
     def update(direction: Tree, state: Tree, theta: Tree, values: Values, at: StepInfo) -> tuple[Tree, Tree]:
-        stds = tmap(lambda std, decay: std * (1.0 + at.t) ** (-0.5 * decay), values["std"], values["decay"])
+        stds = tmap(lambda std, decay: std * (1.0 + at.time) ** (-0.5 * decay), values["std"], values["decay"])
         return {key: d + stds[key] * normal(at, f"{name}/{key}", d) for key, d in direction.items()}, state
 
     return Rule(name, {"std": as_hyper(std), "decay": as_hyper(decay)}, update, random=True, direct=True)

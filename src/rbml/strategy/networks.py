@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from rbml.errors import UsageError
-from rbml.tree import Tree
+from rbml.tree import Step, Tree, row
 
 Activation = Callable[[Tensor], Tensor]
 
@@ -60,9 +60,9 @@ def each_step(steps: int, make: Callable[[], Tree]) -> Tree:
     return {name: torch.stack([tree[name] for tree in trees]) for name in trees[0]}
 
 
-def at_step(tree: Tree, t: int) -> Tree:
+def at_step(tree: Tree, t: Step) -> Tree:
     """Return the tree of step ``t`` out of :func:`each_step`; steps beyond the last use the last."""
-    return {name: leaf[min(t, len(leaf) - 1)] for name, leaf in tree.items()}
+    return {name: row(leaf, t) for name, leaf in tree.items()}
 
 
 def means(tree: Tree) -> list[Tensor]:

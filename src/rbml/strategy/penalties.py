@@ -97,8 +97,8 @@ def label_smoothing(rate: float | Scalar = 0.1, name: str = "label_smoothing") -
     """
 
     def value(values: Values, scene: TermInputs) -> Tensor:
-        rate, spread = values["rate"][""], -_log_probabilities(scene, "label_smoothing").mean()
-        return (1 - rate) * scene.loss(scene.prediction, scene.y) + rate * spread
+        rate, logs = values["rate"][""], _log_probabilities(scene, "label_smoothing")
+        return (1 - rate) * scene.objective() - rate * scene.mean(_over_classes(logs, scene, mean=True))
 
     return Term(name, {"rate": as_scalar(rate)}, value, alone=True, anchored=False)
 
@@ -121,9 +121,19 @@ def confidence(strength: float | Scalar = 0.1, name: str = "confidence") -> Term
 
     def value(values: Values, scene: TermInputs) -> Tensor:
         logs = _log_probabilities(scene, "confidence")
-        return values["strength"][""] * (logs.exp() * logs).sum(1).mean()
+        return values["strength"][""] * scene.mean(_over_classes(logs.exp() * logs, scene))
 
     return Term(name, {"strength": as_scalar(strength)}, value, anchored=False)
+
+
+def _over_classes(each: Tensor, scene: TermInputs, mean: bool = False) -> Tensor:
+    """Return the sum, or the mean, over the classes ``(n, C, ...)`` that the task has."""
+    present = scene.mask.get("class")
+    if present is None:
+        return each.mean(1) if mean else each.sum(1)
+    present = present.reshape(1, -1, *[1] * (each.dim() - 2))
+    total = torch.where(present, each, 0).sum(1)
+    return total / present.sum(1) if mean else total
 
 
 def _log_probabilities(scene: TermInputs, wanted_by: str) -> Tensor:

@@ -19,12 +19,17 @@ from rbml.errors import UsageError
 from rbml.strategy.base import Rule, StepInfo, Values, part
 from rbml.strategy.hyper import Hyper, as_hyper
 from rbml.strategy.weights import Weights
-from rbml.tree import Tree, tmap
+from rbml.tree import Step, Tree, row, tmap
 
 
-def progress(at: StepInfo) -> float:
+def progress(at: StepInfo) -> float | Tensor:
     """Return which share of the steps has been taken, from 0 to 1."""
-    return min(at.t / max(at.steps, 1), 1.0)
+    return at_most_one(at.time / max(at.steps, 1))
+
+
+def at_most_one(share: float | Tensor) -> float | Tensor:
+    """Return a share, or 1 where it is more."""
+    return share.clamp(max=1.0) if isinstance(share, Tensor) else min(share, 1.0)
 
 
 @part
@@ -42,7 +47,8 @@ def cosine(floor: float | Hyper = 0.0, name: str = "cosine") -> Rule:
     """
 
     def update(direction: Tree, state: Tree, theta: Tree, values: Values, at: StepInfo) -> tuple[Tree, Tree]:
-        height = 0.5 * (1 + math.cos(math.pi * progress(at)))
+        share = math.pi * progress(at)
+        height = 0.5 * (1 + (torch.cos(share) if isinstance(share, Tensor) else math.cos(share)))
         return tmap(lambda d, floor: d * (floor + (1 - floor) * height), direction, values["floor"]), state
 
     return Rule(name, {"floor": as_hyper(floor)}, update, direct=True)
@@ -114,7 +120,7 @@ def inverse_time(rate: float | Hyper = 0.1, name: str = "inverse_time") -> Rule:
     """
 
     def update(direction: Tree, state: Tree, theta: Tree, values: Values, at: StepInfo) -> tuple[Tree, Tree]:
-        return tmap(lambda d, rate: d / (1 + rate * at.t), direction, values["rate"]), state
+        return tmap(lambda d, rate: d / (1 + rate * at.time), direction, values["rate"]), state
 
     return Rule(name, {"rate": as_hyper(rate)}, update, direct=True)
 
@@ -139,7 +145,7 @@ def warmup(steps: int = 5, start: float | Hyper = 0.1, name: str = "warmup") -> 
         raise UsageError(f"a warm-up takes at least 1 step, not {steps}: leave it out to start at full size")
 
     def update(direction: Tree, state: Tree, theta: Tree, values: Values, at: StepInfo) -> tuple[Tree, Tree]:
-        share = min(at.t / steps, 1.0)
+        share = at_most_one(at.time / steps)
         return tmap(lambda d, start: d * (start + (1 - start) * share), direction, values["start"]), state
 
     return Rule(name, {"start": as_hyper(start)}, update, direct=True)
@@ -178,11 +184,16 @@ def piecewise(
         like = next(iter(theta.values()))
         return {"factors": torch.tensor(list(values), dtype=like.dtype, device=like.device)}
 
+    def stretch(at: StepInfo) -> Step:
+        if boundaries is None:
+            place = progress(at) * len(values)
+            return place.long() if isinstance(place, Tensor) else int(place)
+        if isinstance(at.t, int):
+            return bisect.bisect_right(boundaries, at.t)
+        return (at.t >= torch.tensor(boundaries, device=at.t.device)).sum()
+
     def update(direction: Tree, state: Tree, theta: Tree, numbers: Values, at: StepInfo) -> tuple[Tree, Tree]:
-        stretch = min(int(progress(at) * len(values)), len(values) - 1)
-        if boundaries is not None:
-            stretch = bisect.bisect_right(boundaries, at.t)
-        factor = numbers["values"]["factors"][stretch]
+        factor = row(numbers["values"]["factors"], stretch(at))
         return tmap(lambda d: d * factor, direction), state
 
     return Rule(name, {"values": Weights(start, learn)}, update, direct=True)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from rbml.tree import Tree
+from rbml.tree import Step, Tree
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,6 @@ class Weights:
         """Return the leaves, named ``"/name"``."""
         return {f"/{name}": leaf for name, leaf in self.start(theta, steps, generator).items()}
 
-    def at(self, leaves: Tree, theta: Mapping[str, Tensor], t: int) -> Tree:
+    def at(self, leaves: Tree, theta: Mapping[str, Tensor], t: Step) -> Tree:
         """Return the tensors; they are the same at every step."""
         return {name[1:]: leaf for name, leaf in leaves.items()}

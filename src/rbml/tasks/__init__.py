@@ -15,6 +15,7 @@ from rbml.tasks.base import (
     task_seeds,
 )
 from rbml.tasks.few_shot import FewShot
+from rbml.tasks.grouped import PerGroup
 from rbml.tasks.sinusoid import Sinusoid
 from rbml.tasks.supervised import Supervised
 
@@ -26,6 +27,7 @@ __all__ = [
     "FewShot",
     "Inputs",
     "Job",
+    "PerGroup",
     "Sinusoid",
     "Stream",
     "Supervised",
@@ -36,4 +38,4 @@ __all__ = [
     "task_seeds",
 ]
 
-ALL = {"few_shot": FewShot, "sinusoid": Sinusoid, "supervised": Supervised}
+ALL = {"few_shot": FewShot, "per_group": PerGroup, "sinusoid": Sinusoid, "supervised": Supervised}

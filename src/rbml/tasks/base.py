@@ -168,7 +168,7 @@ class Job(NamedTuple):
         return None
 
 
-AnyTask = TypeVar("AnyTask", bound=NamedTuple)
+AnyTask = TypeVar("AnyTask")
 
 
 def at_step(leaf: Tensor, t: Step) -> Tensor:

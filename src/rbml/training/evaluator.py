@@ -68,7 +68,7 @@ def evaluate(
         For each kind of statistics, the accuracy before and after each inner step: T + 1 scores.
     """
     kept: dict[Statistics, list[Tensor]] = {which: [] for which in statistics}
-    for part in draw(tasks, episodes, learner.chunk, seed, stream):
+    for part in draw(tasks, episodes, learner.execution.chunk, seed, stream):
         for which in statistics:
             kept[which].append(cast(Tensor, learner.evaluate(part, which, steps, tasks.ways).accuracy))
         advance(part.tasks)

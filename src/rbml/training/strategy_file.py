@@ -13,7 +13,7 @@ from torch import Tensor
 from rbml.errors import CheckpointError, DivergedError, UsageError
 from rbml.learner import Learner
 from rbml.strategy import Hyper, Scalar, Strategy
-from rbml.strategy.base import Quantity
+from rbml.strategy.base import Parameterised
 from rbml.strategy.serialize import from_plain, plain
 from rbml.strategy.settings import frozen
 from rbml.training import files
@@ -75,7 +75,7 @@ class LearnedStrategy:
         new.phi.load_state_dict(here)
         return new
 
-    def _leaves(self, whole: str, quantity: Quantity, here: Tree, learner: Learner) -> Tree:
+    def _leaves(self, whole: str, quantity: Parameterised, here: Tree, learner: Learner) -> Tree:
         """Return the leaves of one quantity as they fit the learner."""
         there = _of(self.phi, whole)
         found: Tree = {}
@@ -142,7 +142,7 @@ def _of(tree: Mapping[str, Tensor], whole: str) -> Tree:
     return {name: leaf for name, leaf in tree.items() if name == whole or name.startswith(f"{whole}/")}
 
 
-def _check_same(whole: str, there: Quantity, here: Quantity) -> None:
+def _check_same(whole: str, there: Parameterised, here: Parameterised) -> None:
     """Refuse to give learned values to a number of another kind, where they would mean something else."""
     numbers: Any = (Hyper, Scalar)
     if not isinstance(there, numbers) and type(there) is type(here):
@@ -151,7 +151,7 @@ def _check_same(whole: str, there: Quantity, here: Quantity) -> None:
         raise UsageError(f"{whole} was learned as {there}, and is set to {here}: of it, set nothing but {whole}.learn")
 
 
-def _fitting(there: Tensor, here: Tensor, quantity: Quantity, rows: bool) -> Tensor:
+def _fitting(there: Tensor, here: Tensor, quantity: Parameterised, rows: bool) -> Tensor:
     """Return a leaf with as many steps and, of a head, as many rows as are needed here."""
     if isinstance(quantity, Hyper | Scalar) and quantity.per_step:
         there = there[torch.arange(len(here)).clamp(max=len(there) - 1)]

@@ -75,8 +75,7 @@ def train(
             seeds = task_seeds(recipe.tasks, generator(recipe.seed, TRAIN, step))
             episodes = training.draw(seeds)
             optimizer.zero_grad()
-            learner.advance(step / recipe.meta_steps)
-            result = learner.backward(episodes)
+            result = learner.backward(episodes, phase=learner.phase(step / recipe.meta_steps))
             size = norm(result.grads)
             _check_finite(result.loss, size, result.aux["loss"], step, seeds, run)
             if recipe.clip:

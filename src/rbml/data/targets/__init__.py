@@ -1,5 +1,8 @@
 """Target kinds: what comes out of a model, and how it is judged; one file each. ``ALL`` is the table of them."""
 
 from rbml.data.targets.base import Baseline, Loss, Metric, Target
+from rbml.data.targets.real import REAL
 
-__all__ = ["Baseline", "Loss", "Metric", "Target"]
+__all__ = ["ALL", "REAL", "Baseline", "Loss", "Metric", "Target"]
+
+ALL: dict[str, Target] = {"real": REAL}

@@ -1,0 +1,126 @@
+"""One function, many tasks: side by side under ``vmap``, or one after another where a model does not allow that.
+
+Shapes: B tasks in a stack.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, func
+from torch.utils._pytree import tree_leaves, tree_map
+
+from rbml.autodiff.compiled import Compiled
+from rbml.errors import RbmlError, UsageError
+from rbml.tree import Tree, add, scale
+
+Vectorise = Literal["auto"] | bool
+
+
+class OverTasks:
+    """Runs a function on every task of a stack.
+
+    The function runs *inside* ``vmap``, one gradient per task: taking the gradient of a vectorised mean instead is
+    silently wrong with native batch norm (docs/facts.md).
+
+    Args:
+        chunk: how many tasks run at once; it bounds memory and changes results only by rounding.
+        vectorise: ``True`` uses ``vmap``; ``False`` takes one task after another; ``"auto"`` uses ``vmap`` until a
+            function fails under it and works without it, says so once, and takes one task after another from then on.
+    """
+
+    def __init__(self, chunk: int, vectorise: Vectorise = "auto") -> None:
+        """Begin side by side, unless told otherwise."""
+        self.chunk, self.vectorise = chunk, vectorise
+        self.one_by_one = vectorise is False
+
+    def mean(
+        self,
+        function: Callable[..., tuple[Tensor, Tree, Tree]],
+        m: Tree,
+        tasks: Any,
+        shared: tuple[Tensor, ...] = (),
+        compiled: Compiled | None = None,
+        variant: Any = None,
+    ) -> tuple[Tensor, Tree, Tree]:
+        """Run ``function`` on every task, and average its first two results.
+
+        Args:
+            function: from m, one task and ``shared`` to (loss, gradients, aux).
+            m: what all tasks share and gradients are taken by.
+            tasks: a tree of tensors with the tasks in front, ``(B, ...)``.
+            shared: tensors that all tasks share and that nothing is differentiated by.
+            compiled: where compiled graphs are kept; ``None`` runs PyTorch's operators one by one.
+            variant: what else the function depends on, for :class:`Compiled`.
+
+        Returns:
+            The mean loss, the mean gradients, and aux with the tasks in front.
+
+        Raises:
+            UsageError: if ``vectorise=True`` and the function does not run under ``vmap``.
+        """
+
+        def run(m: Tree, part: Any, *shared: Tensor) -> tuple[Tensor, Tree, Tree]:
+            loss, grads, aux = self._stacked(function, m, part, *shared)
+            return loss, {name: grad.sum(0) for name, grad in grads.items()}, aux
+
+        losses, auxes = [], []
+        total: Tree = {}
+        for part in self.parts(tasks):
+            if compiled is None:
+                loss, grads, aux = run(m, part, *shared)
+            else:
+                loss, grads, aux = compiled(run, m, part, *shared, variant=variant)
+            losses.append(loss)
+            auxes.append(aux)
+            total = add(total, grads)
+        loss = torch.cat(losses)
+        return loss.mean(), scale(total, 1 / len(loss)), joined(auxes)
+
+    def each(self, function: Callable[..., Any], tasks: Any) -> Any:
+        """Return the results of ``function`` on every task, a tree of tensors with the tasks in front."""
+        return joined([self._stacked(lambda _, part: function(part), {}, part) for part in self.parts(tasks)])
+
+    def parts(self, tasks: Any) -> Iterator[Any]:
+        """Yield the stack in chunks."""
+        for start in range(0, len(tree_leaves(tasks)[0]), self.chunk):
+            yield tree_map(lambda leaf, start=start: leaf[start : start + self.chunk], tasks)
+
+    def _stacked(self, function: Callable[..., Any], m: Tree, part: Any, *shared: Tensor) -> Any:
+        """Return the results of one chunk, with its tasks in front."""
+        if self.one_by_one:
+            return _looped(function, m, part, *shared)
+        try:
+            return func.vmap(function, in_dims=(None, 0, *(None for _ in shared)))(m, part, *shared)
+        except RbmlError:
+            raise
+        except Exception as error:  # vmap raises what the operator in its way raises
+            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            alone = _looped(function, m, part, *shared)  # if it fails too, the fault is not vmap's
+            if self.vectorise is True:
+                raise UsageError(
+                    f"the model does not run on several tasks side by side ({reason}), and vectorise=True asks for it: "
+                    "vectorise='auto' or False takes one task after another"
+                ) from error
+            self.one_by_one = True
+            warnings.warn(
+                f"the model does not run on several tasks side by side ({reason}): from now on one task is taken after "
+                f"another, which calls every operator once per task (up to {self.chunk} times as many calls). "
+                "vectorise=False says so from the start, and this warning goes away",
+                stacklevel=2,
+            )
+            return alone
+
+
+def _looped(function: Callable[..., Any], m: Tree, part: Any, *shared: Tensor) -> Any:
+    count = len(tree_leaves(part)[0])
+    results = [function(m, tree_map(lambda leaf, i=i: leaf[i], part), *shared) for i in range(count)]
+    return tree_map(lambda *leaves: torch.stack(leaves), *results)
+
+
+def joined(parts: list[Any]) -> Any:
+    """Return chunks of results as one stack."""
+    return parts[0] if len(parts) == 1 else tree_map(lambda *leaves: torch.cat(leaves), *parts)

@@ -1,0 +1,115 @@
+"""The first meta-gradient of a learner is verified, because no list of what PyTorch differentiates wrongly is complete.
+
+An engine that takes a forward derivative of the inner gradient relies on that gradient being one: on a symmetric
+Jacobian. Where a model or a loss hides something from one mode of differentiation (``torch.no_grad`` inside, a tensor
+hook, an operator whose two derivatives differ), the result is silently wrong. So, once per learner and shape of tasks,
+the forward-over-reverse derivative of one task's first inner steps is compared with backpropagation through them.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from rbml.errors import RbmlError, UnsoundError, UsageError
+from rbml.hypergrad import Adjoint, FirstOrder, Forward, Hypergradient, Unrolled
+from rbml.inner import Inner
+from rbml.tasks.base import moved
+from rbml.tree import Tree, norm
+
+if TYPE_CHECKING:
+    from rbml.learner.learner import Learner
+
+STEPS = 2
+"""How many inner steps are compared: the second one sees what the first one did."""
+
+TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-2}
+"""How far apart they may be, relative to the whole gradient."""
+
+
+def verify(learner: Learner, task: Any, engine: Hypergradient, key: torch.Tensor | None) -> None:
+    """Compare the two ways of differentiating one task, in double precision where the model allows it.
+
+    Costs two meta-gradients of one task with at most two inner steps.
+
+    Args:
+        learner: the learner; it is copied.
+        task: one task.
+        engine: the engine whose kind of derivative is checked.
+        key: for parts that draw random numbers.
+
+    Raises:
+        UnsoundError: naming the parameters and the engine that is right.
+    """
+    if not isinstance(engine, Adjoint | Unrolled | FirstOrder | Forward):
+        return  # approximate by design, or right to give zero
+    truth = dtype = None
+    for dtype in (torch.float64, next(learner.model.parameters()).dtype):
+        try:
+            m, inner = _problem(learner, task, dtype, key)
+            truth = Unrolled()(inner, m).grads
+            break
+        except RbmlError:
+            raise
+        except Exception:
+            continue
+    if truth is None or not m:
+        return
+    _check_not_blind(learner, truth)
+    forward = isinstance(engine, Forward) or (isinstance(engine, Adjoint) and engine.hvp == "forward")
+    if not forward:
+        return
+    try:
+        found = Adjoint(keep=0)(inner, m).grads
+    except RbmlError:
+        raise
+    except Exception as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UsageError(
+            f"{type(engine).__name__}() needs a forward derivative of every operator, and one of the model, the loss "
+            f'or the strategy has none ({reason}): use hypergradient=Adjoint(hvp="reverse"), or Unrolled()'
+        ) from error
+    _compare(found, truth, TOLERANCE.get(dtype or torch.float32, 0.1), engine)
+
+
+def _problem(learner: Learner, task: Any, dtype: torch.dtype, key: torch.Tensor | None) -> tuple[Tree, Inner]:
+    own = copy.deepcopy(learner).to(dtype)
+    m = {name: leaf.detach() for name, leaf in own.named_parameters() if leaf.requires_grad}
+    inner = own.inner(moved(task, dtype), key=key)
+    return m, replace(inner, steps=min(inner.steps, STEPS))
+
+
+def _check_not_blind(learner: Learner, truth: Tree) -> None:
+    """Refuse a meta-gradient that is exactly zero for everything that a task adapts."""
+    adapted = [f"model.{name}" for name in learner.adapted if f"model.{name}" in truth]
+    if adapted and not any(bool(truth[name].any()) for name in adapted):
+        shown = ", ".join(name.removeprefix("model.") for name in adapted[:3])
+        raise UnsoundError(
+            f"the meta-gradient of everything that a task adapts ({shown}{', ...' * (len(adapted) > 3)}) is exactly "
+            "zero: the model does not compute with the parameters it is called with. It may read its weights from elsewhere "
+            "(a Keras layer, a cached copy, tensor.data); compute with the module's own parameters, or, if zero is "
+            "what you expect, say verify=False",
+            adapted,
+        )
+
+
+def _compare(found: Tree, truth: Tree, tolerance: float, engine: Hypergradient) -> None:
+    size = float(norm(truth))
+    far = {name: float((found[name] - leaf).norm()) for name, leaf in truth.items()}
+    wrong = {name: error for name, error in far.items() if not error <= tolerance * size}
+    if not wrong or size == 0:
+        return
+    worst = sorted(wrong, key=lambda name: -wrong[name])
+    listed = ", ".join(
+        f"{name} {tuple(truth[name].shape)} off by {wrong[name] / size:.1e} of the gradient" for name in worst[:3]
+    )
+    raise UnsoundError(
+        f"{engine} is wrong for this model: a forward derivative of the inner gradient disagrees with "
+        f"backpropagation through it ({listed}{', ...' * (len(worst) > 3)}). Something in the model, the loss or the strategy is "
+        "hidden from one of the two (torch.no_grad or tensor hooks inside, an operator with two different derivatives, a "
+        "model that gives another gradient each time): use hypergradient=Unrolled(), which is backpropagation itself",
+        worst,
+    )

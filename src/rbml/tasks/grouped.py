@@ -1,0 +1,128 @@
+"""Few-shot regression: one task per group (a patient, a machine), drawn from grouped examples.
+
+Shapes: B tasks, G groups, K shots, Q queries, d targets, N examples in all, ``...`` the shape of one example.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+from rbml.data.batch import Batch, each_input
+from rbml.data.examples import Grouped
+from rbml.data.inputs.base import Modality
+from rbml.data.targets import ALL as TARGETS
+from rbml.data.targets.base import Target
+from rbml.errors import DataError, UsageError, unknown
+from rbml.tasks.base import Episodes, generator, task_seeds
+
+Order = Literal["random", "time"]
+
+
+class PerGroup:
+    """K-shot tasks of one group each.
+
+    A task is a group, drawn uniformly, and K support and Q query examples of it, all different. With ``"random"`` both
+    are drawn uniformly. With ``"time"`` the support is the K earliest examples of the group, and the queries are drawn
+    from those that come later: what is asked lies in the future of what is known.
+
+    Every task comes from its own seed, so it does not depend on how many are drawn along with it.
+
+    Args:
+        grouped: the examples.
+        shots: K, support examples.
+        queries: Q, query examples.
+        order: ``"random"`` or ``"time"``.
+
+    Raises:
+        UsageError: for numbers below one, an unknown order, or ``"time"`` for examples that have none.
+        DataError: for a group with fewer than ``shots + queries`` examples.
+    """
+
+    def __init__(self, grouped: Grouped, shots: int = 5, queries: int = 15, order: Order = "random") -> None:
+        """Check that the data has enough for such tasks."""
+        for name, number in (("shots", shots), ("queries", queries)):
+            if number < 1:
+                raise UsageError(f"{name} must be at least 1, not {number}.")
+        if order not in get_args(Order):
+            raise unknown("order of examples", order, get_args(Order))
+        if order == "time" and grouped.order is None:
+            raise UsageError("these examples have no order: name the column of the time, or use order='random'.")
+        self.grouped, self.shots, self.queries, self.order = grouped, shots, queries, order
+        self.modality: Modality = grouped.modality
+        self.target: Target = TARGETS[grouped.kind]
+        self.outputs = int(grouped.y.shape[1])
+        self.names, self.about = grouped.names, grouped.about
+        groups = grouped.groups.cpu()
+        self._counts = torch.bincount(groups, minlength=len(self.names))
+        _check_counts(self._counts, self.names, shots, queries)
+        # The examples of group g stand at _starts[g] and after, in order of time where there is one.
+        by_time = (
+            torch.arange(len(groups)) if grouped.order is None else torch.argsort(grouped.order.cpu(), stable=True)
+        )
+        self._members = by_time[torch.argsort(groups[by_time], stable=True)]
+        self._starts = self._counts.cumsum(0) - self._counts
+        self._places = torch.arange(int(self._counts.max()))
+
+    def __repr__(self) -> str:
+        """Return the setting in one line."""
+        return f"PerGroup({len(self.names)} groups, shots={self.shots}, queries={self.queries}, order={self.order!r})"
+
+    def sample(self, count: int, generator: torch.Generator) -> Episodes:
+        """Draw ``count`` tasks: support ``(B, K, ...)`` and query ``(B, Q, ...)``, targets ``(B, K or Q, d)``."""
+        return self.draw(task_seeds(count, generator))
+
+    def draw(self, seeds: Sequence[int]) -> Episodes:
+        """Return the tasks of the given seeds: a task is the same whenever its seed is."""
+        return self._gathered(seeds, [self.chosen(seed) for seed in seeds])
+
+    def draw_of(self, group: int, seeds: Sequence[int]) -> Episodes:
+        """Return tasks of one group, for a measure per group.
+
+        Raises:
+            UsageError: if there is no such group.
+        """
+        if not 0 <= group < len(self.names):
+            raise UsageError(f"group must be 0 .. {len(self.names) - 1}, not {group}.")
+        return self._gathered(seeds, [group] * len(seeds))
+
+    def chosen(self, seed: int) -> int:
+        """Return the group of the task of ``seed``; ``names`` has its name."""
+        return int(torch.randint(len(self.names), (), generator=generator(seed)))
+
+    def _gathered(self, seeds: Sequence[int], groups: Sequence[int]) -> Episodes:
+        if not seeds:
+            raise UsageError("no tasks were asked for: the count must be at least 1.")
+        places = torch.stack([self._rows(seed, group) for seed, group in zip(seeds, groups, strict=True)])
+        return Episodes(self._batch(places[:, : self.shots]), self._batch(places[:, self.shots :]))
+
+    def _rows(self, seed: int, group: int) -> Tensor:
+        """Return which examples a task holds, support first: ``(K + Q,)``."""
+        # All keys are drawn, whatever the group has, and a stream of its own keeps them apart from the group's draw.
+        keys = torch.rand(len(self._places), generator=generator(seed, 1), dtype=torch.float64)
+        if self.order == "time":
+            keys[: self.shots] = torch.arange(self.shots) - float(self.shots)
+        keys = keys[: int(self._counts[group])]
+        places = keys.argsort()[: self.shots + self.queries]
+        return self._members[self._starts[group] + places]
+
+    def _batch(self, places: Tensor) -> Batch:
+        def gather(leaf: Tensor) -> Tensor:
+            taken = leaf.index_select(0, places.flatten().to(leaf.device))
+            return taken.view(*places.shape, *leaf.shape[1:])
+
+        return Batch(self.modality.ready(each_input(gather, self.grouped.x)), gather(self.grouped.y))
+
+
+def _check_counts(counts: Tensor, names: Sequence[str], shots: int, queries: int) -> None:
+    short = torch.nonzero(counts < shots + queries).flatten().tolist()
+    if not short:
+        return
+    others = f" (and {len(short) - 1} more groups have too few)" if len(short) > 1 else ""
+    raise DataError(
+        f"group {names[short[0]]!r} has {int(counts[short[0]])} rows, but {shots} shots and {queries} queries need "
+        f"{shots + queries}{others}: lower the shots or the queries, or leave such groups out."
+    )

@@ -1,0 +1,65 @@
+"""Tasks side by side, and one after another where a function does not allow that."""
+
+from __future__ import annotations
+
+import warnings
+
+import pytest
+import torch
+from torch import Tensor
+
+from rbml.autodiff import OverTasks
+from rbml.errors import UsageError
+from rbml.tree import Tree
+
+
+@pytest.mark.parametrize("chunk", [1, 2, 3, 7, 8])
+def test_the_mean_is_over_tasks_and_not_over_chunks(chunk: int) -> None:
+    """Seven tasks in chunks of 2 leave one alone: a mean of the chunks' means would count it twice."""
+    x, m = torch.randn(7, 3, dtype=torch.float64), {"scale": torch.tensor(2.0).double()}
+    loss, grads, aux = OverTasks(chunk).mean(lambda m, row: (row.sum(), {"g": row * m["scale"]}, {"x": row * 3}), m, x)
+    assert torch.allclose(loss, x.sum(1).mean(), rtol=1e-13) and torch.allclose(grads["g"], 2 * x.mean(0), rtol=1e-13)
+    assert torch.equal(aux["x"], x * 3)
+
+
+def test_the_function_is_vectorised_chunk_by_chunk() -> None:
+    sizes = []
+
+    def one(m: Tree, row: Tensor) -> tuple[Tensor, Tree, Tree]:
+        sizes.append(torch._C._functorch.get_unwrapped(row).shape[0])
+        return row.sum(), {}, {}
+
+    OverTasks(3).mean(one, {}, torch.zeros(7, 3))
+    assert sizes == [3, 3, 1]
+
+
+def looks(m: Tree, row: Tensor) -> tuple[Tensor, Tree, Tree]:
+    """Look at a value, which ``vmap`` does not allow."""
+    sign = 1.0 if row.sum().item() > 0 else -1.0
+    return sign * row.sum(), {"g": sign * row}, {"x": row}
+
+
+def test_what_vmap_does_not_allow_is_taken_one_by_one_and_said_once() -> None:
+    x, over_tasks = torch.randn(5, 3), OverTasks(2)
+    with pytest.warns(UserWarning, match="one task is taken after another"):
+        loss, grads, aux = over_tasks.mean(looks, {}, x)
+    signs = torch.sign(x.sum(1))
+    assert torch.allclose(loss, x.sum(1).abs().mean()) and torch.equal(aux["x"], x)
+    assert torch.allclose(grads["g"], (signs[:, None] * x).mean(0))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        over_tasks.mean(looks, {}, x)
+        OverTasks(2, vectorise=False).mean(looks, {}, x)
+
+
+def test_vmap_on_demand_says_what_is_in_its_way() -> None:
+    with pytest.raises(UsageError, match="vectorise='auto' or False"):
+        OverTasks(2, vectorise=True).mean(looks, {}, torch.randn(5, 3))
+
+
+def test_a_fault_that_is_not_vmaps_is_raised_as_it_is() -> None:
+    def broken(m: Tree, row: Tensor) -> tuple[Tensor, Tree, Tree]:
+        raise ZeroDivisionError("by itself")
+
+    with pytest.raises(ZeroDivisionError, match="by itself"):
+        OverTasks(2).mean(broken, {}, torch.randn(5, 3))

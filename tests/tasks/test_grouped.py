@@ -1,0 +1,78 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from rbml.data.examples import Grouped
+from rbml.data.inputs import Table
+from rbml.data.targets import REAL
+from rbml.errors import DataError, UsageError
+from rbml.tasks import PerGroup, generator
+
+SIZES = (6, 9, 7)
+
+
+def grouped(ordered: bool = True) -> Grouped:
+    """Three groups whose rows lie mixed up; y is the row, and x says (group, time)."""
+    groups = torch.repeat_interleave(torch.arange(3), torch.tensor(SIZES))[torch.randperm(22, generator=generator(1))]
+    order = torch.randperm(22, generator=generator(2)).double()
+    x = torch.stack([groups.double(), order], 1)
+    y = torch.arange(22.0)[:, None]
+    table = Table(["group", "time"], [0, 0], [1, 1])
+    return Grouped(x, y, groups, ["a", "b", "c"], "test", table, order if ordered else None)
+
+
+@pytest.mark.parametrize("order", ["random", "time"])
+def test_a_task_is_one_group_without_repeats(order: str) -> None:
+    data = grouped()
+    tasks = PerGroup(data, shots=2, queries=4, order=order)  # type: ignore[arg-type]
+    seeds = list(range(40))
+    episodes = tasks.draw(seeds)
+    seen = set()
+    for task, seed in enumerate(seeds):
+        rows = torch.cat([batch.y[task, :, 0] for batch in episodes]).long()
+        assert len(set(rows.tolist())) == 6
+        assert set(data.groups[rows].tolist()) == {tasks.chosen(seed)}
+        x = torch.cat([batch.x[task] for batch in episodes])
+        assert torch.equal(x, data.modality.ready(data.x[rows]))  # type: ignore[index]
+        seen.add(tasks.chosen(seed))
+    assert seen == {0, 1, 2} and tasks.outputs == 1 and tasks.target is REAL
+
+
+def test_in_order_of_time_the_support_is_the_beginning() -> None:
+    data = grouped()
+    tasks = PerGroup(data, shots=3, queries=3, order="time")
+    assert data.order is not None
+    queries = set()
+    for group in range(3):
+        times = data.order[data.groups == group].sort().values
+        episodes = tasks.draw_of(group, [5, 6, 7, 8])
+        assert torch.equal(episodes.support.x[..., 1].double(), times[:3].expand(4, 3))
+        assert bool((episodes.query.x[..., 1] > times[2]).all())
+        queries |= set(episodes.query.y.flatten().tolist())
+    assert len(queries) > 9, "which later ones are asked is drawn"
+
+
+@pytest.mark.parametrize("order", ["random", "time"])
+def test_a_task_depends_on_its_own_seed_alone(order: str) -> None:
+    tasks = PerGroup(grouped(), shots=2, queries=3, order=order)  # type: ignore[arg-type]
+    whole, alone = tasks.draw([3, 4, 5]), tasks.draw([4])
+    for one, other in zip(whole, alone, strict=True):
+        assert torch.equal(one.x[1], other.x[0]) and torch.equal(one.y[1], other.y[0])
+    again = tasks.draw_of(tasks.chosen(4), [4])
+    assert torch.equal(again.query.y, alone.query.y)
+
+
+def test_settings_that_cannot_be_met() -> None:
+    with pytest.raises(DataError, match="group 'a' has 6 rows, but 4 shots and 3 queries need 7"):
+        PerGroup(grouped(), shots=4, queries=3)
+    with pytest.raises(UsageError, match="shots must be at least 1"):
+        PerGroup(grouped(), shots=0)
+    with pytest.raises(UsageError, match="no order"):
+        PerGroup(grouped(ordered=False), shots=1, queries=1, order="time")
+    with pytest.raises(UsageError, match="did you mean 'time'"):
+        PerGroup(grouped(), shots=1, queries=1, order="tim")  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match=r"group must be 0 \.\. 2"):
+        PerGroup(grouped(), shots=1, queries=1).draw_of(3, [0])
+    with pytest.raises(UsageError, match="at least 1"):
+        PerGroup(grouped(), shots=1, queries=1).draw([])
