@@ -93,9 +93,9 @@ if __name__ == "__main__":
     import rbml.cli.train  # noqa: F401
     from rbml.cli.main import cli
     from rbml.tasks import Batch, Episodes
-    from rbml.training import Recipe
+    from rbml.recipe import Recipe, build
 
     torch.set_num_threads(1)
     pictures = Batch(torch.zeros(1, 2, 1, 28, 28), torch.arange(2)[None])
-    Recipe(ways=2, filters=2).build_learner().backward(Episodes(pictures, pictures))
+    build.learner(Recipe.of(ways=2, filters=2)).backward(Episodes(pictures, pictures))
     print(json.dumps(main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), sys.argv[4:])))  # noqa: T201

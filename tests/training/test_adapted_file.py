@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from rbml.errors import CheckpointError, DivergedError
+from rbml.recipe import Recipe, build
 from rbml.tasks import FewShot
-from rbml.training import Recipe, RunFolder, files
+from rbml.training import RunFolder, files
 from rbml.training.adapted_file import load_adapted, save_adapted
 
 
@@ -21,7 +22,7 @@ def test_it_predicts_what_the_adapted_model_did(
 ) -> None:
     settings = recipe(algorithm=algorithm)
     x, y = tasks.x[: 6 * ways].float() / 255, torch.arange(6 * ways) // 6
-    adapted = settings.build_learner().adapt(x, y, ways=ways)
+    adapted = build.learner(settings).adapt(x, y, ways=ways)
     names = [f"class {index}" for index in range(ways)]
     save_adapted(tmp_path / "mine", adapted, settings, names)
     found, its_recipe, its_names = load_adapted(tmp_path / "mine")
@@ -32,7 +33,7 @@ def test_it_predicts_what_the_adapted_model_did(
 
 def test_a_model_that_is_not_finite_is_not_kept(recipe: Callable[..., Recipe], tasks: FewShot, tmp_path: Path) -> None:
     settings = recipe(lr=1e30, steps=3, norm="none")
-    adapted = settings.build_learner().adapt(tasks.x[:12].float(), torch.arange(12) // 6)
+    adapted = build.learner(settings).adapt(tasks.x[:12].float(), torch.arange(12) // 6)
     with pytest.raises(DivergedError, match=r"not finite: .*mine is not written.*smaller lr"):
         save_adapted(tmp_path / "mine", adapted, settings, ["a", "b"])
     assert not list(tmp_path.iterdir())

@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from rbml.learner import Learner
+from rbml.recipe import Recipe
 from rbml.tasks import FewShot, generator, task_seeds
-from rbml.training import Recipe, Score, evaluate
+from rbml.training import Score, evaluate
 from rbml.training.evaluator import accuracy, draw, leave_out
 
 
@@ -33,7 +34,7 @@ def test_accuracy_is_the_share_of_right_predictions_of_each_task() -> None:
 @pytest.fixture
 def learner(recipe: Callable[..., Recipe]) -> Callable[..., Learner]:
     def build(**changes: object) -> Learner:
-        return recipe(steps=2, lr=0.3, **changes).build_learner()
+        return build.learner(recipe(steps=2, lr=0.3, **changes))
 
     return build
 

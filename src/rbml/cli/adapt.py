@@ -33,7 +33,7 @@ def command(run: Path, support: Path, out: Path) -> None:
     """  # noqa: D301  \b is click's
     folder = RunFolder(run)
     learner, recipe = folder.learner(), folder.recipe()
-    found = read_classes(support, recipe.size, recipe.channels)
+    found = read_classes(support, recipe.inputs.size, recipe.inputs.channels)
     if found.classes < 2:
         raise UsageError(f"{support} has one class folder ({found.names[0]}): add another one to tell it from")
     began = time.perf_counter()
@@ -53,9 +53,9 @@ def command(run: Path, support: Path, out: Path) -> None:
         )
     if right is not None:
         console.print(f"Leaving out {what} at a time, {right.mean:.0%} of {right.tasks} were classified right.")
-    if found.classes > recipe.ways and learner.strategy.start is None:
+    if found.classes > recipe.tasks.ways and learner.strategy.start is None:
         console.print(
-            f"The run was meta-trained with {recipe.ways} ways; for {found.classes} classes one that was trained with "
-            f"--ways {found.classes}, or makes its head from the support set (--algorithm protomaml), will do better."
+            f"The run was meta-trained with {recipe.tasks.ways} ways; for {found.classes} classes one that was "
+            f"trained with --ways {found.classes}, or makes its head from the support set (--algorithm protomaml), will do better."
         )
     console.print(f"Next: rbml predict {shlex.quote(str(out))} IMAGE...")

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from itertools import islice
 
 import torch
 
 from rbml import algorithms
 from rbml.cli.show import bar
+from rbml.recipe import Recipe, build
+from rbml.recipe.streams import START, TEST
 from rbml.tasks import FewShot, generator
-from rbml.training import Recipe, Score
+from rbml.training import Score
 from rbml.training.evaluator import accuracy, draw
-from rbml.training.recipe import START, TEST
 
 FEW = 50
 """Training from scratch is slow: it is measured on so many tasks."""
@@ -26,9 +26,9 @@ SCRATCH = (
 def baselines(recipe: Recipe, tasks: FewShot, episodes: int, seed: int) -> dict[str, Score]:
     """Return the accuracy of three baselines, by name, on the tasks that ``rbml evaluate`` draws with this seed."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(generator(recipe.seed, START).initial_seed())
-        learner = algorithms.scratch(replace(recipe, ways=tasks.ways).build_model(), chunk=recipe.chunk)
-    parts = list(draw(tasks, episodes, recipe.chunk, seed, TEST))
+        torch.manual_seed(generator(recipe.outer.seed, START).initial_seed())
+        learner = algorithms.scratch(build.model(recipe, build.setting(recipe, tasks)), chunk=recipe.execution.chunk)
+    parts = list(draw(tasks, episodes, recipe.execution.chunk, seed, TEST))
     fresh, few = [], min(episodes, FEW)
     with bar(few, what="training from scratch") as progress:
         for part in islice(draw(tasks, episodes, 10, seed, TEST), -(-few // 10)):

@@ -16,9 +16,10 @@ from rbml.data import PARTS
 from rbml.data.sources.folder import divided
 from rbml.errors import RbmlError
 from rbml.learner import Learner
+from rbml.recipe import build
+from rbml.recipe.streams import TEST
 from rbml.tasks import FewShot
 from rbml.training import RunFolder, Score, evaluate, files
-from rbml.training.recipe import TEST
 
 
 @click.command("evaluate")
@@ -69,13 +70,13 @@ def command(
     keep_memory()
     folder = RunFolder(run)
     root = changes.pop("data_root") or folder.read_config()["data_root"]
-    own, source = folder.recipe().data, absolute(source)
+    own, source = folder.recipe().data[0].source, absolute(source)
     part = changes.pop("part") or _part(source, own)
     if source is not None:
         changes |= {"data": source, "split": changes["split"] or ""}
     changes = {name: (value or None) for name, value in changes.items() if value is not None}
     learner = folder.learner(which)
-    tasks = folder.recipe().build_tasks(part, root, **changes)
+    tasks = build.tasks(folder.recipe(), part, root, **changes)
     result = measure(learner, tasks, episodes, seed, steps)
     name = (source or own).replace("/", "_").replace(":", "-").strip("-")
     result |= {"tasks": source or own, "part": part}

@@ -31,7 +31,9 @@ def command(file: Path, pictures: tuple[Path, ...], as_json: bool, as_csv: bool)
     adapted, recipe, names = load_adapted(file)
     with torch.no_grad():
         # one at a time: not even rounding shall depend on the other pictures
-        rows = [adapted(read(path, recipe.size, recipe.channels).float()[None] / 255)[0] for path in pictures]
+        rows = [
+            adapted(read(path, recipe.inputs.size, recipe.inputs.channels).float()[None] / 255)[0] for path in pictures
+        ]
     probabilities = [torch.softmax(row.double(), 0).tolist() for row in rows]
     if as_json:
         found = [

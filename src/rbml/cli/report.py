@@ -8,6 +8,7 @@ import click
 
 from rbml.cli.show import console
 from rbml.errors import DataError
+from rbml.recipe import build
 from rbml.reports import write_report
 from rbml.training import RunFolder
 
@@ -27,7 +28,7 @@ def command(run: Path, seed: int, other: Path | None, data_root: str | None) -> 
     folder = RunFolder(run)
     root = data_root or folder.read_config()["data_root"]
     try:
-        tasks = folder.recipe().build_tasks("test", root)
+        tasks = build.tasks(folder.recipe(), "test", root)
     except DataError as error:
         click.echo(f"rbml: no gallery: {error}", err=True)
         tasks = None

@@ -11,7 +11,9 @@ from typing import Any, get_type_hints
 import torch
 from torch import nn
 
-from rbml import algorithms, data, hypergrad, models, tasks
+from rbml import algorithms, data, hypergrad, models
+from rbml import tasks as kinds
+from rbml.algorithms.options import assemble
 from rbml.data import inputs, targets
 from rbml.data.inputs.base import Modality
 from rbml.data.sources.folder import read_classes
@@ -103,7 +105,8 @@ def _hints(maker: Callable[..., Any]) -> dict[str, Any]:
     if is_dataclass(maker):
         types = get_type_hints(maker)
         return {one.name: types[one.name] for one in fields(maker)}
-    types = get_type_hints(maker.__init__ if isinstance(maker, type) else maker)
+    function: Any = vars(maker)["__init__"] if isinstance(maker, type) else maker
+    types = get_type_hints(function)
     several = (Parameter.VAR_KEYWORD, Parameter.VAR_POSITIONAL)
     return {name: types.get(name, Any) for name, one in signature(maker).parameters.items() if one.kind not in several}
 
@@ -141,7 +144,7 @@ def examples(recipe: Recipe, part: str, root: str | None = None) -> Any:
     return load(part, place, split=choice.split, **options)
 
 
-def tasks_of(recipe: Recipe, part: str, root: str | None = None, **changes: Any) -> TaskSource:
+def tasks(recipe: Recipe, part: str, root: str | None = None, **changes: Any) -> TaskSource:
     """Return the tasks of one part of the data.
 
     Args:
@@ -156,8 +159,8 @@ def tasks_of(recipe: Recipe, part: str, root: str | None = None, **changes: Any)
     """
     recipe = recipe.changed(**changes)
     loaded = examples(recipe, part, root)
-    name = recipe.tasks.name or ("few_shot" if isinstance(loaded, data.Labelled) else "grouped")
-    maker = tasks.ALL[name]
+    name = recipe.tasks.name or ("few_shot" if isinstance(loaded, data.Labelled) else "per_group")
+    maker: Any = kinds.ALL[name]
     numbers = {"ways": recipe.tasks.ways, "shots": recipe.tasks.shots, "queries": recipe.tasks.queries}
     chosen = Choice(name=name, options=recipe.tasks.options)
     source: TaskSource = maker(loaded, **_known(numbers, maker), **fitting(chosen, maker, "tasks"))
@@ -180,9 +183,10 @@ def supervised(recipe: Recipe, root: str | None = None) -> Supervised:
 
 def _check_pictures(recipe: Recipe, source: TaskSource) -> None:
     has = source.modality.facts()
-    if source.modality.kind != "pictures" or has == {"inputs": has.get("inputs")}:
-        return
-    if (has["channels"], has["size"]) != (recipe.inputs.channels, recipe.inputs.size):
+    if source.modality.kind == "pictures" and (has["channels"], has["size"]) != (
+        recipe.inputs.channels,
+        recipe.inputs.size,
+    ):
         found = f"{has['channels']} x {has['size']} x {has['size']}"
         wanted = f"{recipe.inputs.channels} x {recipe.inputs.size} x {recipe.inputs.size}"
         raise UsageError(
@@ -206,28 +210,31 @@ def model(recipe: Recipe, setting: Setting) -> nn.Module:
     facts |= {"context": 100 if recipe.algorithm.name == "cavia" else 0}
     facts |= {"hidden": _HIDDEN} if setting.modality.kind in ("pictures", "arrays") else {}
     facts |= setting.modality.facts() | {"outputs": setting.outputs}
-    made: nn.Module = maker(**(_known(facts, maker) | fitting(recipe.model, maker, "model")))
+    by_data = ("inputs", "outputs", "size", "channels")
+    hints = {name: hint for name, hint in _hints(maker).items() if name not in by_data}
+    made: nn.Module = maker(**(_known(facts, maker) | fitting(recipe.model, maker, "model", hints)))
     return made
 
 
-def learner(recipe: Recipe, setting: Setting, body: Tree | None = None) -> Learner:
+def learner(recipe: Recipe, decided: Setting | None = None, body: Tree | None = None) -> Learner:
     """Return the learner at its start; the global random state is left as it was.
 
     Args:
         recipe: the recipe.
-        setting: what the data has decided.
+        decided: what the data has decided; ``None`` is pictures with classes, as the recipe has them.
         body: pretrained weights of the model by name; the others start at random.
 
     Raises:
         UsageError: if the preset or the strategy has no such option.
         CheckpointError: if the strategy file cannot be read, or does not fit the model.
     """
+    known = setting(recipe) if decided is None else decided
     learned = None if recipe.strategy.file is None else load_strategy(Path(recipe.strategy.file))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(generator(recipe.outer.seed, START).initial_seed())
-        start = model(recipe, setting)
+        start = model(recipe, known)
         start.load_state_dict(start.state_dict() | (body or {}))
-        made = algorithms.ALL[recipe.algorithm.name](start, **_options(recipe, setting, learned))
+        made = algorithms.ALL[recipe.algorithm.name](start, **_options(recipe, known, learned))
         made = _with_strategy(recipe, made, learned)
     if made.steps == 0 and made.strategy.start is None:
         raise UsageError(
@@ -251,16 +258,14 @@ def engine(choice: Choice) -> Hypergradient:
     """
     maker = hypergrad.ALL[choice.name]
     options = dict(choice.options)
-    solver = options.pop("solver", None)
-    if solver is not None and "solver" in _hints(maker):
+    solver = options.pop("solver", None) if "solver" in _hints(maker) else None
+    made: dict[str, Any] = {}
+    if solver is not None:  # the one option that is an object: named by its own table
         if solver not in hypergrad.SOLVERS:
             raise unknown("solver", str(solver), hypergrad.SOLVERS)
-        solver = {"solver": hypergrad.SOLVERS[solver]()}
-    elif solver is not None:
-        options["solver"] = solver
-        solver = None
-    made: Hypergradient = maker(**fitting(Choice(name=choice.name, options=options), maker, "engine"), **(solver or {}))
-    return made
+        made["solver"] = hypergrad.SOLVERS[solver]()
+    chosen: Hypergradient = maker(**made, **fitting(Choice(name=choice.name, options=options), maker, "engine"))
+    return chosen
 
 
 def _execution(recipe: Recipe) -> dict[str, Any]:

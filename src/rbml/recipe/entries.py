@@ -1,4 +1,4 @@
-"""The short names of a recipe's entries: those of the command line, of a TOML file, and of the recipes of rbml 0.1.0."""
+"""The short names of a recipe's entries: those of the command line, of TOML files and of the recipes of rbml 0.1.0."""
 
 from __future__ import annotations
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from rbml.errors import UsageError, unknown
+from rbml.errors import unknown
 from rbml.recipe import entries
 
 _SAME = (
     "split", "ways", "shots", "queries", "algorithm", "lr", "steps", "strategy", "settings", "options",
     "strategy_file", "freeze_strategy", "engine", "engine_options", "model", "size", "channels", "context",
-    "shared_head", "statistics", "meta_steps", "tasks", "outer_lr", "clip", "seed", "chunk", "validate_every",
+    "shared_head", "statistics", "meta_steps", "tasks", "outer_lr", "clip", "seed", "chunk", "compile", "validate_every",
     "validate_tasks", "save_every",
 )  # fmt: skip
 _OF_CONV4 = ("filters", "norm", "pool")
@@ -32,16 +32,13 @@ def migrated(flat: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         UsageError: for an entry that 0.1.0 did not have.
     """
-    known = ("data", "compile", *_OF_CONV4, *_SAME)
+    known = ("data", *_OF_CONV4, *_SAME)
     for name in flat:
         if name not in known:
             raise unknown("entry of a recipe", name, known)
-    if not isinstance(flat.get("compile", False), bool):
-        raise UsageError(f"compile must be true or false, not {flat['compile']!r}")
     source, _, path = str(flat.get("data", "glyphs")).partition(":")
     model = flat.get("model", "conv4")
     tree: dict[str, Any] = {"data": {"name": source, "path": path or None}, "model": {"name": model, "options": {}}}
-    entries.put(tree, "execution.compile", "whole" if flat.get("compile") else "no")
     for name in (*_SAME, *(_OF_CONV4 if model == "conv4" else ())):
         where = entries.place(name)
         if where is not None and flat.get(name) not in (None, {}):

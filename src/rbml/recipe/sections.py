@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, Strict, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, Strict, ValidationError, field_validator, model_validator
 
 from rbml import catalogue
 from rbml.errors import CheckpointError, UsageError, unknown
@@ -112,6 +112,12 @@ class Execution(Section):
     compile: Literal["no", "step", "whole"] = "no"
     vectorise: Literal["auto", "yes", "no"] = "auto"
     verify: bool = True
+
+    @field_validator("compile", mode="before")
+    @classmethod
+    def _switch(cls, value: Any) -> Any:
+        """Take true for ``"whole"`` and false for ``"no"``, as when it was a switch."""
+        return {True: "whole", False: "no"}[value] if isinstance(value, bool) else value
 
 
 class Recipe(Section):

@@ -47,7 +47,7 @@ def _entries(run: RunFolder) -> dict[str, str]:
     recipe = run.recipe()
     values = nested_away(recipe.to_json())
     written = {name: str(value) for name, value in values.items() if value not in ({}, None) and "_file" not in name}
-    return written | {"strategy": in_words(recipe.build_learner().strategy)}
+    return written | {"strategy": in_words(run.fresh().strategy)}
 
 
 def _results(run: RunFolder) -> dict[str, str]:

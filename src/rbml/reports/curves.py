@@ -58,9 +58,9 @@ def learning_curve(run: RunFolder) -> Figure:
     """
     entries, recipe = journal(run), run.recipe()
     last = entries[-1]["step"]
-    setting = f"{recipe.algorithm} on {recipe.data}, {recipe.ways}-way {recipe.shots}-shot"
-    if last < recipe.meta_steps:
-        setting += f"; up to step {style.count(last)} of {style.count(recipe.meta_steps)}"
+    setting = f"{recipe.algorithm.name} on {recipe.data[0].source}, {recipe.tasks.ways}-way {recipe.tasks.shots}-shot"
+    if last < recipe.outer.meta_steps:
+        setting += f"; up to step {style.count(last)} of {style.count(recipe.outer.meta_steps)}"
     figure = style.new_figure(7.2, 6.4, "Learning curve", setting)
     grid = figure.add_gridspec(3, 2, height_ratios=[3.0, 1.8, 1.3])
     top, middle = figure.add_subplot(grid[0, :]), figure.add_subplot(grid[1, :])
@@ -68,13 +68,13 @@ def learning_curve(run: RunFolder) -> Figure:
 
     steps = column(entries, "step")
     window = max(3, len(entries) // 20)
-    _accuracy(top, entries, window, 1 / recipe.ways)
+    _accuracy(top, entries, window, 1 / recipe.tasks.ways)
     _faint_and_smooth(middle, steps, column(entries, "loss"), window)
     style.dress(middle, "Loss", y="query loss (nats)")
     left.plot(steps, column(entries, "grad_norm"), color=style.MUTED, linewidth=0.9, label="gradient norm")
-    if recipe.clip:
+    if recipe.outer.clip:
         look: dict[str, Any] = {"color": style.RED, "linewidth": 1, "linestyle": (0, (2, 2))}
-        left.axhline(recipe.clip, label=f"clipped at {recipe.clip:g}", **look)
+        left.axhline(recipe.outer.clip, label=f"clipped at {recipe.outer.clip:g}", **look)
     left.set_yscale("log")
     style.dress(left, "Meta-gradient", "outer steps", "norm")
     right.plot(steps, column(entries, "outer_lr"), color=style.MUTED, linewidth=1.4, label="outer learning rate")
@@ -87,7 +87,7 @@ def learning_curve(run: RunFolder) -> Figure:
         style.whole_numbers(axes.xaxis)
     top.tick_params(labelbottom=False)
     middle.set_xlabel("outer steps", fontsize=style.LABEL, color=style.INK)
-    per_step = float(recipe.tasks)
+    per_step = float(recipe.outer.tasks)
     scale: Any = (lambda step: step * per_step, lambda task: task / per_step)
     seen = top.secondary_xaxis("top", functions=scale)
     seen.set_xlabel("training tasks seen", fontsize=style.LABEL, color=style.INK)

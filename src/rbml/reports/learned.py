@@ -85,7 +85,7 @@ def before_and_now(run: RunFolder) -> tuple[Learner, Learner]:
     Raises:
         CheckpointError: if there is no checkpoint yet, or it is damaged.
     """
-    return run.recipe().build_learner(), run.learner()
+    return run.fresh(), run.learner()
 
 
 def quantities(run: RunFolder) -> list[Quantity]:

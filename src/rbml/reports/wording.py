@@ -7,11 +7,12 @@ from typing import Any
 
 from rbml.errors import RbmlError
 from rbml.learner import Learner
+from rbml.recipe import Recipe
 from rbml.reports import style
 from rbml.reports.curves import best_validation, journal
 from rbml.reports.phi import PhiRow, Summary, TensorRow
 from rbml.strategy.serialize import in_words
-from rbml.training import Recipe, RunFolder
+from rbml.training import RunFolder
 
 
 def recipe_in_words(run: RunFolder) -> list[str]:
@@ -21,28 +22,29 @@ def recipe_in_words(run: RunFolder) -> list[str]:
         CheckpointError: if the folder is not that of a run.
     """
     config, recipe = run.read_config(), run.recipe()
-    learner = recipe.build_learner()
+    learner = run.fresh()
     sizes = {name: leaf.numel() for name, leaf in learner.named_parameters()}
     theta = sum(size for name, size in sizes.items() if name.startswith("model."))
     adapted = sum(sizes[f"model.{name}"] for name in learner.adapted)
-    shape = (
-        f" ({recipe.filters} filters, norm: {recipe.norm}, pooling: {recipe.pool})" if recipe.model == "conv4" else ""
-    )
+    options = ", ".join(f"{name}: {value}" for name, value in recipe.model.options.items())
+    shape = f" ({options})" if options else ""
     part = "" if adapted == theta else f", of which a task adapts {style.count(adapted)}"
     phi = sum(sizes.values()) - theta
-    clip = f", gradients clipped at norm {recipe.clip:g}" if recipe.clip else ""
+    clip = f", gradients clipped at norm {recipe.outer.clip:g}" if recipe.outer.clip else ""
     about = "; ".join(f"{part}: {text}" for part, text in config.get("about", {}).items())
     engine = type(learner.hypergradient).__name__
     lines = {
-        "Tasks": f"{recipe.ways}-way {recipe.shots}-shot, {recipe.queries} queries a class, from {recipe.data}"
+        "Tasks": f"{recipe.tasks.ways}-way {recipe.tasks.shots}-shot, {recipe.tasks.queries} queries a class, "
+        f"from {recipe.data[0].source}"
         + (f" ({about})" if about else ""),
-        "Learner": f"{recipe.algorithm}, {learner.steps} inner step{'s' * (learner.steps != 1)}, "
-        f"hypergradient: {engine}, batch-norm statistics while training: {recipe.statistics}",
+        "Learner": f"{recipe.algorithm.name}, {learner.steps} inner step{'s' * (learner.steps != 1)}, "
+        f"hypergradient: {engine}, batch-norm statistics while training: {learner.statistics}",
         "Strategy": _strategy(recipe, learner),
-        "Model": f"{recipe.model}{shape}, theta0 of {style.count(theta)} parameters{part}; phi of {style.count(phi)}",
-        "Outer loop": f"Adam, rate {recipe.outer_lr:g} falling to zero along a cosine over "
-        f"{style.count(recipe.meta_steps)} steps of {recipe.tasks} tasks{clip}",
-        "Seed": str(recipe.seed),
+        "Model": f"{recipe.model.name}{shape}, theta0 of {style.count(theta)} parameters{part}; "
+        f"phi of {style.count(phi)}",
+        "Outer loop": f"Adam, rate {recipe.outer.lr:g} falling to zero along a cosine over "
+        f"{style.count(recipe.outer.meta_steps)} steps of {recipe.outer.tasks} tasks{clip}",
+        "Seed": str(recipe.outer.seed),
         "Versions": ", ".join(f"{name} {version}" for name, version in config.get("versions", {}).items()),
         "Progress": _progress(run),
     }
@@ -51,9 +53,9 @@ def recipe_in_words(run: RunFolder) -> list[str]:
 
 def _strategy(recipe: Recipe, learner: Learner) -> str:
     text = in_words(learner.strategy)
-    if recipe.strategy_file is not None:
+    if recipe.strategy.file is not None:
         text += ", beginning with what another run has learned"
-    return text + (", frozen" if recipe.freeze_strategy else "")
+    return text + (", frozen" if recipe.strategy.freeze else "")
 
 
 def _progress(run: RunFolder) -> str:
@@ -64,10 +66,10 @@ def _progress(run: RunFolder) -> str:
         return sentence(str(error))
     last = entries[-1]["step"]
     seconds = sum(entry.get("seconds", 0.0) for entry in entries)
-    text = f"{style.count(last)} of {style.count(recipe.meta_steps)} outer steps, {duration(seconds)}"
+    text = f"{style.count(last)} of {style.count(recipe.outer.meta_steps)} outer steps, {duration(seconds)}"
     if best := best_validation(entries):
         text += f"; best validation {100 * best['validation']:.1f} % at step {style.count(best['step'])}"
-    if last < recipe.meta_steps:
+    if last < recipe.outer.meta_steps:
         text += f". Not finished: go on with `rbml train --resume {run.path}`"
     shown = "best validation" if run.best.is_file() else "last checkpoint"
     return f"{text}. What follows is of the {shown}"

@@ -15,6 +15,8 @@ from torch import Tensor
 
 from rbml.data.batch import Batch
 from rbml.data.examples import Labelled
+from rbml.data.inputs import Arrays, Modality, Pictures
+from rbml.data.targets import CLASSES
 from rbml.errors import DataError, UsageError
 from rbml.tasks.base import Episodes, generator, task_seeds
 
@@ -56,6 +58,7 @@ class FewShot:
                 raise UsageError(f"{name} must be at least 1, not {number}.")
         self.ways, self.shots, self.queries = ways, shots, queries
         self.x, y, self.names = arrays_of(arrays)
+        self.modality, self.target, self.outputs = modality_of(self.x), CLASSES, ways
         self.about = arrays.about if isinstance(arrays, Labelled) else f"{len(self.names)} classes of the user's arrays"
         if ways > len(self.names):
             raise UsageError(f"{ways} ways need {ways} classes, but the data has {len(self.names)}: lower the ways.")
@@ -157,3 +160,9 @@ def _check_counts(counts: Tensor, names: list[str], shots: int, queries: int) ->
         f"class {names[short[0]]!r} has {int(counts[short[0]])} examples, but {shots} shots and {queries} queries need "
         f"{shots + queries}{others}: lower the queries, or leave such classes out."
     )
+
+
+def modality_of(x: Tensor) -> Modality:
+    """Return pictures for square uint8 maps ``(N, 1 or 3, s, s)``, and arrays for anything else."""
+    square = x.dim() == 4 and x.shape[2] == x.shape[3] and x.shape[1] in (1, 3) and x.dtype == torch.uint8
+    return Pictures(x.shape[2], x.shape[1]) if square else Arrays()

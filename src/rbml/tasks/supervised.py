@@ -10,9 +10,10 @@ from torch import Tensor
 
 from rbml.data.batch import Batch
 from rbml.data.examples import Labelled
+from rbml.data.targets import CLASSES
 from rbml.errors import UsageError
 from rbml.tasks.base import Episodes, generator, task_seeds
-from rbml.tasks.few_shot import arrays_of
+from rbml.tasks.few_shot import arrays_of, modality_of
 
 
 class Supervised:
@@ -40,6 +41,8 @@ class Supervised:
             raise UsageError(f"batch must be at least 1, not {batch}.")
         self.x, self.y, names = arrays_of(arrays)
         self.classes, self.batch = len(names), batch
+        self.modality, self.target, self.outputs = modality_of(self.x), CLASSES, len(names)
+        self.about = f"{len(names)} classes at once, batches of {batch}"
 
     def sample(self, count: int, generator: torch.Generator) -> Episodes:
         """Draw ``count`` batches: query ``(B, batch, ...)`` and a support set ``(B, 1, ...)``."""

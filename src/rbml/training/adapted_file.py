@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import torch
 
 from rbml.errors import CheckpointError, DivergedError
 from rbml.learner import Adapted
+from rbml.recipe import Recipe, StrategyChoice, build
 from rbml.training import files
-from rbml.training.recipe import Recipe
 
 
 def save_adapted(path: Path, adapted: Adapted, recipe: Recipe, names: list[str]) -> None:
@@ -38,8 +37,10 @@ def load_adapted(path: Path) -> tuple[Adapted, Recipe, list[str]]:
     content = files.load(path, "adapted")
     recipe = Recipe.from_json(content["recipe"])
     state = content["model"]
-    preset = replace(recipe, strategy=None, settings={}, strategy_file=None, freeze_strategy=False, lr=None, steps=None)
-    model = preset.build_learner().model  # not the recipe's own: a preset may have put layers into it
+    preset = recipe.model_copy(update={"strategy": StrategyChoice()}).changed(lr=None, steps=None)
+    model = build.learner(
+        preset, build.setting(preset)
+    ).model  # not the recipe's own: a preset may have put layers into it
     own = model.state_dict()
     if own.keys() != state.keys():
         raise CheckpointError(f"{path} belongs to another model than it says: {sorted(own.keys() ^ state.keys())}")

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from rbml.learner import Learner, Statistics
+from rbml.recipe.streams import TEST
 from rbml.tasks import Episodes, FewShot, generator, task_seeds
-from rbml.training.recipe import TEST
 
 BOTH: tuple[Statistics, ...] = ("transductive", "inductive")
 

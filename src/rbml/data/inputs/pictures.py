@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from rbml.data.batch import Inputs
 from rbml.data.extras import require
+from rbml.data.inputs.arrays import Arrays
+from rbml.data.inputs.base import RawExamples, Shown
 from rbml.errors import DataError, UsageError
 
 _PLAIN = 16  # grey levels between the quartiles of the border, up to which the background counts as plain
@@ -103,3 +108,44 @@ def _as_ink(pixels: NDArray[np.uint8], border: NDArray[np.uint8]) -> NDArray[np.
     if high - low <= _PLAIN:
         ink = (ink - ground) * (255 / (255 - ground))
     return np.clip(np.rint(ink), 0, 255).astype(np.uint8)
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Pictures of one size.
+
+    Args:
+        size: pixels a side.
+        channels: 1 for grey, 3 for red, green and blue.
+    """
+
+    size: int = 28
+    channels: int = 1
+
+    kind = "pictures"
+
+    def read(self, raw: Sequence[Any]) -> Tensor:
+        """Read files as uint8 ``(n, channels, size, size)``."""
+        return torch.stack([read(path, self.size, self.channels) for path in raw])
+
+    def ready(self, stored: Inputs) -> Inputs:
+        """Return float32 ``0 .. 1``."""
+        return Arrays().ready(stored)
+
+    def show(self, stored: Inputs) -> Shown:
+        """Return the pictures ``0 .. 1``, height and width first."""
+        shares = self.ready(stored)
+        assert isinstance(shares, Tensor)
+        return Shown("picture", [one.permute(1, 2, 0).squeeze(-1).numpy() for one in shares])
+
+    def spec(self) -> dict[str, Any]:
+        """Return the options."""
+        return {"size": self.size, "channels": self.channels}
+
+    def facts(self) -> dict[str, Any]:
+        """Return the options, and how many numbers a picture has."""
+        return self.spec() | {"inputs": self.channels * self.size**2}
+
+    def find(self, places: Sequence[Path | str], labelled: bool) -> RawExamples:
+        """Return files, each its own name."""
+        return RawExamples(list(places), None, [str(place) for place in places])
