@@ -131,7 +131,7 @@ def test_damaged_checkpoints(run: RunFolder, fails: Fails, pictures: Path) -> No
 
 def test_a_checkpoint_of_another_model(run: RunFolder, fails: Fails) -> None:
     config = json.loads(run.config.read_text())
-    config["recipe"]["filters"] = 5
+    config["recipe"]["model"]["options"]["filters"] = 5
     files.write_json(run.config, config)
     for arguments in (["evaluate", run.path], ["train", "--resume", run.path]):
         assert "belongs to another model than the run's configuration" in fails(1, *arguments)

@@ -116,7 +116,18 @@ def shell(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["list"], ["list", "strategies", "-v"], ["--version"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--help"],
+        ["list"],
+        ["list", "strategies", "-v"],
+        ["--version"],
+        ["train", "--help"],
+        ["check", "--help"],
+        ["explain", "-h"],
+    ],
+)
 def test_help_and_list_answer_at_once_and_load_nothing_heavy(arguments: list[str]) -> None:
     seconds = []
     for _ in range(3):

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import math
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +9,7 @@ import pytest
 import torch
 
 from rbml import Batch, Episodes, algorithms, hypergrad
-from rbml.errors import CheckpointError, DataError, UsageError
+from rbml.errors import DataError, UsageError
 from rbml.models import MLP, Conv4
 from rbml.recipe import Recipe, build
 from rbml.strategy.serialize import from_plain, in_words, plain

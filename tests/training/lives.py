@@ -92,8 +92,8 @@ if __name__ == "__main__":
         importlib.import_module("tensorboard.summary.writer.record_writer")
     import rbml.cli.train  # noqa: F401
     from rbml.cli.main import cli
-    from rbml.tasks import Batch, Episodes
     from rbml.recipe import Recipe, build
+    from rbml.tasks import Batch, Episodes
 
     torch.set_num_threads(1)
     pictures = Batch(torch.zeros(1, 2, 1, 28, 28), torch.arange(2)[None])

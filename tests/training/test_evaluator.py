@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from rbml.learner import Learner
-from rbml.recipe import Recipe
+from rbml.recipe import Recipe, build
 from rbml.tasks import FewShot, generator, task_seeds
 from rbml.training import Score, evaluate
 from rbml.training.evaluator import accuracy, draw, leave_out
@@ -33,10 +33,10 @@ def test_accuracy_is_the_share_of_right_predictions_of_each_task() -> None:
 
 @pytest.fixture
 def learner(recipe: Callable[..., Recipe]) -> Callable[..., Learner]:
-    def build(**changes: object) -> Learner:
+    def made(**changes: object) -> Learner:
         return build.learner(recipe(steps=2, lr=0.3, **changes))
 
-    return build
+    return made
 
 
 def test_an_evaluation_is_the_mean_over_its_own_tasks(learner: Callable[..., Learner], tasks: FewShot) -> None:

@@ -20,7 +20,7 @@ from rbml.recipe import Recipe
 from rbml.recipe.entries import ENTRIES, TABLES, Entry
 from rbml.recipe.wording import kind_in_words
 
-FIRST = ("algorithm", "ways", "shots", "steps", "meta_steps")
+FIRST = ("ways", "shots", "algorithm", "steps", "meta_steps")
 """The options to begin with, which the help shows first."""
 
 _INTO = {"strategy": "settings", "learner": "options", "engine": "engine_options"}
@@ -84,6 +84,10 @@ def setting_options(function: Callable[..., None]) -> Callable[..., None]:
 
 class RecipeCommand(click.Command):
     """A command whose help shows the entries of a recipe by topic, the ones to begin with first."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Take ``--no-compile``, the other half of what was a switch, for ``--compile no``."""
+        return super().parse_args(ctx, ["--compile=no" if one == "--no-compile" else one for one in args])
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the sections."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 from contextlib import closing
-from dataclasses import asdict
+from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -40,6 +40,8 @@ def meta_train(folder: RunFolder, recipe: Recipe, data_root: str | None, threads
         data_root, threads = data_root or config["data_root"], threads or config["threads"]
     if threads:
         torch.set_num_threads(threads)
+    if not folder.config.is_file() and recipe.tasks.name in (None, "few_shot"):
+        build.learner(recipe)  # what is wrong with the options is said before data is fetched
     training = build.tasks(recipe, "train", data_root)
     validation = build.tasks(recipe, "val", data_root)
     classes = build.supervised(recipe, data_root) if recipe.outer.pretrain else None
@@ -92,7 +94,7 @@ def _with_engine(recipe: Recipe, learner: Learner, training: TaskSource) -> Reci
     console.print(f"engine: {found.chosen.name}, {found.why} (rbml explain shows all)")
     engine: Any = found.chosen.engine
     name = next(name for name, kind in hypergrad.ALL.items() if isinstance(engine, kind))
-    plain = asdict(type(engine)())
+    plain = asdict(type(engine)()) if is_dataclass(engine) else {}
     options = {key: value for key, value in vars(engine).items() if plain.get(key) != value}
     return recipe.changed(engine=name, engine_options=options)
 
