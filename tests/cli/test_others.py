@@ -86,7 +86,7 @@ def test_the_options_of_each_are_listed_with_their_defaults(kind: str, module: M
 
 def test_the_options_of_a_strategy_are_said_with_the_form_that_sets_them(rbml: Callable, fails: Callable) -> None:
     out = rbml("list", "strategies", "momentum").out
-    assert re.search(r"decay +0\.9 +how much of the sum", out) and re.search(r"nesterov +False +whether", out)
+    assert re.search(r"decay +0\.9 +the fraction of the sum", out) and re.search(r"nesterov +False +whether", out)
     assert "--set strategy.momentum.OPTION=VALUE" in out and "``" not in out and ":class:" not in out
     assert "did you mean 'momentum'" in fails(2, "list", "strategies", "momentm")
 

@@ -22,7 +22,7 @@ def test_a_run_says_what_it_does_and_leaves_a_folder(
     result = rbml("train", f"folder:{pictures}", *tiny, "--run", "again")
     assert result.code == 0
     assert "part train" in result.out
-    assert "3-way 1-shot, 2 queries a class, 1 inner step, 2 tasks an outer step, 4 outer steps" in result.out
+    assert "3-way 1-shot, 2 queries per class, 1 inner step, 2 tasks per outer step, 4 outer steps" in result.out
     assert "Next: rbml evaluate again" in result.out
     assert "step 4/4" in result.err
     names = {path.name for path in RunFolder("again").path.iterdir()}
@@ -191,7 +191,7 @@ def test_compile_may_stand_alone_as_it_did_when_it_was_a_switch() -> None:
 def test_pretraining_is_part_of_the_run(pictures: Path, rbml: Callable, tiny: list[str]) -> None:
     result = rbml("train", f"folder:{pictures}", *tiny, "--pretrain", "3", "--run", "r")
     assert result.code == 0, result.err
-    assert "first 3 steps of pretraining on 11 classes at once" in result.out
+    assert "first 3 steps of pretraining on all 11 classes at once" in result.out
     run = RunFolder("r")
     assert [line["step"] for line in run.lines(pretraining=True)] == [-2, -1, 0, 1, 2, 3, 4]
     assert [line["step"] for line in run.lines()] == [1, 2, 3, 4]

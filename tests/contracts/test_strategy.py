@@ -16,8 +16,10 @@ import torch
 from torch import Tensor, func
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from rbml import Episodes, models, strategy
+from rbml import Batch, Episodes, models, strategy
 from rbml.algorithms.options import assemble
+from rbml.data.targets import REAL
+from rbml.errors import UsageError
 from rbml.hypergrad import Adjoint, Unrolled
 from rbml.strategy import (
     Features,
@@ -50,6 +52,10 @@ FIXED_WAYS: dict[str, str] = {
     "weight_net": "dict(hidden=(3,))",
 }
 """Arguments that a test must give, or that keep it fast, as Python: ``{"rule": "dict(rank=2)"}``."""
+
+
+REAL_ONLY = {"bayesian_linear"}
+"""Starts that make no head for classes."""
 
 
 def make(name: str, /, **options: object) -> Part:
@@ -302,21 +308,41 @@ def test_a_gate_vectorised_over_tasks_equals_the_loop(name: str) -> None:
     assert torch.equal(traced, whole), "traced, it depends on what it is given"
 
 
-@pytest.mark.parametrize("name", STARTS)
-def test_a_start_makes_a_head_with_derivatives(name: str) -> None:
+@pytest.mark.parametrize(("name", "real"), [(name, real) for name in STARTS for real in (False, True)])
+def test_a_start_makes_a_head_with_derivatives(name: str, real: bool) -> None:
+    """For classes and for real values, or it says which of them it is for."""
     plan = chain(made(name), sgd(0.1))
     phi = phi_of(plan)
     features = torch.randn(6, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(5))
-    y = torch.tensor([0, 1, 2, 0, 1, 1])
+    classes = torch.tensor([0, 1, 2, 0, 1, 1])
+    outputs = 7 if name in REAL_ONLY else 3  # 2 * 1 + 4 + 1
+    y = torch.stack([features[:, 0] + classes] * (1 if name in REAL_ONLY else 3), 1) if real else classes
     given = ({"features": features}, phi)
+    if (name, real) in {("prototype", True), *((one, False) for one in REAL_ONLY)}:
+        with pytest.raises(UsageError, match=f"{name} .* use "):
+            plan.head(tree(), phi, Features(features, y, outputs))
+        return
 
     def run(*flat: Tensor) -> tuple[Tensor, ...]:
         seen, phi = unpacked(flat, given)
-        weight, bias = plan.head(tree(), phi, Features(seen["features"], y, 3))
-        assert weight.shape == (3, 4) and bias.shape == (3,)
+        weight, bias = plan.head(tree(), phi, Features(seen["features"], y, outputs))
+        assert weight.shape == (outputs, 4) and bias.shape == (outputs,)
         return weight, bias
 
     assert torch.autograd.gradcheck(run, leaves(*given), check_forward_ad=True, check_batched_grad=True, fast_mode=True)
+
+
+@pytest.mark.parametrize("name", STARTS)
+def test_what_a_mask_leaves_out_does_not_count(name: str) -> None:
+    plan = chain(made(name), sgd(0.1))
+    phi, features = phi_of(plan), torch.randn(5, 4, dtype=torch.float64)
+    y = torch.randn(5, 1, dtype=torch.float64) if name in REAL_ONLY else torch.tensor([0, 1, 2, 0, 1])
+    outputs, more = 7 if name in REAL_ONLY else 3, torch.full((2, 4), torch.nan, dtype=torch.float64)
+    padded = Features(torch.cat([features, more]), torch.cat([y, y[:2]]), outputs, torch.arange(7) < 5)
+    for one, other in zip(
+        plan.head(tree(), phi, Features(features, y, outputs)), plan.head(tree(), phi, padded), strict=True
+    ):
+        assert torch.allclose(one, other, rtol=1e-12)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -335,8 +361,13 @@ def test_single_precision_stays_single_in_every_engine(name: str, pictures: Call
     part = made(name, **({"count": 6} if "count" in inspect.signature(MAKE[name]).parameters else {}))
     plan = chain(part) if isinstance(part, Rule) and "lr" in part.hypers else chain(part, sgd(0.1, name="last"))
     net = models.MLP(16, 3, (4,), torch.nn.Tanh)
-    episodes = pictures(tasks=2, shape=(16,), dtype=torch.float32)
-    found = [assemble(net, plan, steps=2, hypergradient=engine) for engine in (Adjoint(), Unrolled())]
+    episodes, options = pictures(tasks=2, shape=(16,), dtype=torch.float32), {}
+    if name in REAL_ONLY:
+        net.head = models.BayesianLinear(4, 1)  # type: ignore[assignment]
+        episodes = Episodes(*(Batch(batch.x, batch.x[..., :1].tanh()) for batch in episodes))
+        options = {"head": "head.rows.*", "loss": REAL.loss}
+    engines = (Adjoint(), Unrolled())
+    found = [assemble(net, plan, steps=2, hypergradient=engine, **options) for engine in engines]  # type: ignore[arg-type]
     torch.manual_seed(0)
     one = found[0].meta_gradient(episodes)
     torch.manual_seed(0)

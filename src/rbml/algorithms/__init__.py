@@ -9,6 +9,7 @@ from rbml.algorithms.generated import alfa, l2f, meta_curvature, metal
 from rbml.algorithms.heads import protomaml, protonet, r2d2
 from rbml.algorithms.maml import anil, boil, cavia, fomaml, imaml, maml, reptile
 from rbml.algorithms.rates import Annealing, maml_plus_plus, meta_sgd, warp_grad
+from rbml.algorithms.regression import alpaca, ridge_regression
 from rbml.learner import Learner
 
 ALL: dict[str, Callable[..., Learner]] = {
@@ -29,12 +30,15 @@ ALL: dict[str, Callable[..., Learner]] = {
     "protonet": protonet,
     "protomaml": protomaml,
     "r2d2": r2d2,
+    "ridge_regression": ridge_regression,
+    "alpaca": alpaca,
 }
 
 __all__ = [
     "ALL",
     "Annealing",
     "alfa",
+    "alpaca",
     "anil",
     "boil",
     "cavia",
@@ -54,6 +58,7 @@ __all__ = [
     "protonet",
     "r2d2",
     "reptile",
+    "ridge_regression",
     "scratch",
     "warp_grad",
 ]

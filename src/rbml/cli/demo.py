@@ -8,11 +8,12 @@ from pathlib import Path
 import click
 
 from rbml.cli.baselines import SCRATCH, baselines
-from rbml.cli.evaluate import keep, measure
+from rbml.cli.evaluate import keep, measure, tasks_of
 from rbml.cli.running import meta_train
-from rbml.cli.show import console, percent, table
+from rbml.cli.show import console, table
+from rbml.data.targets import CLASSES
 from rbml.errors import UsageError
-from rbml.recipe import Recipe, build
+from rbml.recipe import Recipe
 from rbml.reports import write_report
 from rbml.training import RunFolder, Score
 
@@ -27,6 +28,7 @@ RECIPE = Recipe.of(
     save_every=50,
 )
 QUERIES = 10
+METRIC = CLASSES.metrics[0]
 OTHERS = ("from scratch", "nearest neighbour")
 
 
@@ -46,7 +48,8 @@ def command(run: Path, meta_steps: int | None, episodes: int) -> None:
     console.print("2. Learning classes that were never seen, each task from its few examples alone")
     rows = [_row(folder, recipe, source, shots, episodes) for source in ("glyphs", "digits") for shots in (1, 5)]
     table(
-        f"accuracy in %, mean ± 95 % interval over {episodes} tasks, 5 ways, {QUERIES} queries a class, inductive",
+        f"{METRIC.name} in {METRIC.unit}, mean ± 95 % interval over {episodes} tasks, 5 ways, {QUERIES} queries "
+        "per class, inductive",
         ["tasks", "learned learner", *OTHERS],
         rows,
     )
@@ -54,7 +57,7 @@ def command(run: Path, meta_steps: int | None, episodes: int) -> None:
         f"Learned learner: {recipe.algorithm.name}, one gradient step. {SCRATCH} Nearest neighbour: on pixels."
     )
     console.print("3. Pictures")
-    tasks = build.tasks(recipe, "test", data="digits", shots=5, queries=QUERIES)
+    tasks = tasks_of(folder, "test", None, data="digits", shots=5, queries=QUERIES)
     for path in write_report(folder, tasks, seed=0):
         console.print(f"   {path}")
 
@@ -71,13 +74,14 @@ def _recipe(folder: RunFolder, meta_steps: int | None) -> Recipe:
 
 def _row(folder: RunFolder, recipe: Recipe, source: str, shots: int, episodes: int) -> list[str]:
     """Measure the learner and the two baselines on the same tasks."""
-    tasks = build.tasks(recipe, "test", data=source, shots=shots, queries=QUERIES)
+    tasks = tasks_of(folder, "test", None, data=source, shots=shots, queries=QUERIES)
     learner = folder.learner()
     result = measure(learner, tasks, episodes, recipe.outer.seed)
-    keep(folder, result | {"tasks": source, "part": "test", "name": f"{source}-{recipe.tasks.ways}w{shots}s{QUERIES}q"})
-    learned = Score(**result["accuracy"]["inductive"][-1])
+    keep(folder, result | {"tasks": source, "part": "test", "name": f"{source}-{tasks.outputs}w{shots}s{QUERIES}q"})
+    learned = Score(**result[METRIC.name]["inductive"][-1])
     others = baselines(recipe, tasks, episodes, recipe.outer.seed)
-    return [f"{NAMES[source]}, {shots}-shot", percent(learned), *(percent(others[name]) for name in OTHERS)]
+    scores = [learned, *(others[name] for name in OTHERS)]
+    return [f"{NAMES[source]}, {shots}-shot", *(score.shown(METRIC.unit) for score in scores)]
 
 
 NAMES = {"glyphs": "glyphs, held-out classes", "digits": "real handwritten digits"}

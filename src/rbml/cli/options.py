@@ -120,6 +120,8 @@ def gathered(
     if file and not Path(file).is_file():
         form = f"--set strategy={shlex.quote(file)}"
         raise UsageError(f"there is no file {file}: the parts of a strategy are named with {form}")
+    if source is None and isinstance(own, list):
+        return "+".join(own), chosen | {"data": own}
     return absolute(source or own), chosen
 
 
@@ -158,6 +160,8 @@ def from_file(path: Path) -> dict[str, Any]:
 
 def _as_kind(name: str, value: Any, path: Path) -> Any:
     kind = ENTRIES[name].kind if name in ENTRIES else str
+    if name == "data" and isinstance(value, list) and all(isinstance(one, str) for one in value):
+        return [absolute(one) for one in value]  # a mixture
     if name == "compile" and isinstance(value, bool):
         return value  # the switch of rbml 0.1.0
     if kind is float and isinstance(value, int) and not isinstance(value, bool):

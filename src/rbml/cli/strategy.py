@@ -8,7 +8,7 @@ import click
 
 from rbml.cli.show import console, table
 from rbml.errors import UsageError, unknown
-from rbml.reports.learned import Quantity, before_and_now, quantities_of
+from rbml.reports.learned import LearnedNumber, before_and_now, quantities_of
 from rbml.reports.phi import phi_rows, tensor_rows
 from rbml.reports.wording import phi_cells, tensor_cells
 from rbml.strategy.serialize import in_words
@@ -76,7 +76,7 @@ def show(place: Path) -> None:
     _tables(quantities_of(learned.strategy, before, learned.phi), place.is_dir())
 
 
-def _tables(found: list[Quantity], start: bool) -> None:
+def _tables(found: list[LearnedNumber], start: bool) -> None:
     """Print a row for every number and layer, and for every tensor; a file does not know where they started."""
     for head, rows in (phi_cells(phi_rows(found), start), tensor_cells(tensor_rows(found), start)):
         if rows:

@@ -88,11 +88,12 @@ def _check_not_blind(learner: Learner, truth: Tree) -> None:
     adapted = [f"model.{name}" for name in learner.adapted if f"model.{name}" in truth]
     if adapted and not any(bool(truth[name].any()) for name in adapted):
         shown = ", ".join(name.removeprefix("model.") for name in adapted[:3])
+        more = ", ..." if len(adapted) > 3 else ""
         raise UnsoundError(
-            f"the meta-gradient of everything that a task adapts ({shown}{', ...' * (len(adapted) > 3)}) is exactly "
-            "zero: the model does not compute with the parameters it is called with. It may read its weights from elsewhere "
-            "(a Keras layer, a cached copy, tensor.data); compute with the module's own parameters, or, if zero is "
-            "what you expect, say verify=False",
+            f"the meta-gradient of everything that a task adapts ({shown}{more}) is exactly zero: the model does not "
+            "compute with the parameters it is called with. It may read its weights from elsewhere (a Keras layer, a "
+            "cached copy, tensor.data); compute with the module's own parameters, or, if zero is what you expect, say "
+            "verify=False",
             adapted,
         )
 
@@ -107,10 +108,11 @@ def _compare(found: Tree, truth: Tree, tolerance: float, engine: Hypergradient) 
     listed = ", ".join(
         f"{name} {tuple(truth[name].shape)} off by {wrong[name] / size:.1e} of the gradient" for name in worst[:3]
     )
+    more = ", ..." if len(worst) > 3 else ""
     raise UnsoundError(
-        f"{engine} is wrong for this model: a forward derivative of the inner gradient disagrees with "
-        f"backpropagation through it ({listed}{', ...' * (len(worst) > 3)}). Something in the model, the loss or the strategy is "
-        "hidden from one of the two (torch.no_grad or tensor hooks inside, an operator with two different derivatives, a "
-        "model that gives another gradient each time): use hypergradient=Unrolled(), which is backpropagation itself",
+        f"{engine} is wrong for this model: a forward derivative of the inner gradient disagrees with backpropagation "
+        f"through it ({listed}{more}). Something in the model, the loss or the strategy is hidden from one of the two "
+        "(torch.no_grad or tensor hooks inside, an operator with two different derivatives, a model that gives another "
+        "gradient each time): use hypergradient=Unrolled(), which is backpropagation itself",
         worst,
     )

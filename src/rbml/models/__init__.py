@@ -1,5 +1,6 @@
 """Models: any ``nn.Module`` works; these are the ones of the literature. The last layer of each is named ``head``."""
 
+from rbml.models.bayesian import BayesianLinear
 from rbml.models.conv4 import Conv4
 from rbml.models.mlp import MLP
 from rbml.models.warp import warped
@@ -9,4 +10,4 @@ ALL = {
     "conv4": Conv4,
 }
 
-__all__ = ["ALL", "MLP", "Conv4", "warped"]
+__all__ = ["ALL", "MLP", "BayesianLinear", "Conv4", "warped"]

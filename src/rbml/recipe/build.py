@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import fields, is_dataclass
 from inspect import Parameter, signature
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -15,10 +15,9 @@ from rbml import algorithms, data, hypergrad, models
 from rbml import tasks as kinds
 from rbml.algorithms.options import assemble
 from rbml.data import inputs, targets
-from rbml.data.inputs.base import Modality
+from rbml.data.setting import Setting
 from rbml.data.sources.folder import read_classes
-from rbml.data.targets import Target
-from rbml.errors import CheckpointError, UsageError, unknown
+from rbml.errors import UsageError, unknown
 from rbml.hypergrad import Hypergradient
 from rbml.learner import Learner
 from rbml.recipe import Choice, Data, Recipe
@@ -36,44 +35,11 @@ _ELSEWHERE = ("model", "options", "loss", "strategy", "hypergradient", "curricul
 """Arguments of presets and of the learner that other entries of a recipe set, or that only a program can."""
 
 
-@dataclass(frozen=True)
-class Setting:
-    """What the data has decided for a run, kept in its folder so that the data is not needed to use the run.
-
-    Attributes:
-        modality: how inputs are read and made ready.
-        target: how predictions are judged.
-        outputs: how many numbers the model returns per example.
-    """
-
-    modality: Modality
-    target: Target
-    outputs: int
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the setting as plain values."""
-        kind, spec = self.modality.kind, self.modality.spec()
-        return {"inputs": {"kind": kind, "spec": spec}, "target": self.target.kind, "outputs": self.outputs}
-
-    @staticmethod
-    def from_json(values: Mapping[str, Any]) -> Setting:
-        """Return the setting of plain values.
-
-        Raises:
-            CheckpointError: if they are not those of a setting, or name what this rbml does not have.
-        """
-        try:
-            kind, spec = values["inputs"]["kind"], values["inputs"]["spec"]
-            return Setting(inputs.ALL[kind](**spec), targets.ALL[values["target"]], values["outputs"])
-        except (KeyError, TypeError, UsageError) as error:
-            raise CheckpointError(f"the run's setting {dict(values)} cannot be used by this rbml: {error}") from error
-
-
 def setting(recipe: Recipe, source: TaskSource | None = None) -> Setting:
     """Return the setting of a source of tasks; without one, that of pictures with classes, as the recipe has them."""
     if source is None:
-        pictures = inputs.ALL["pictures"](size=recipe.inputs.size, channels=recipe.inputs.channels)
-        return Setting(pictures, targets.ALL["classes"], recipe.tasks.ways)
+        pictures = inputs.Pictures(recipe.inputs.size, recipe.inputs.channels)
+        return Setting(pictures, targets.CLASSES, recipe.tasks.ways)
     return Setting(source.modality, source.target, source.outputs)
 
 
@@ -119,11 +85,12 @@ def _known(facts: Mapping[str, Any], maker: Callable[..., Any]) -> dict[str, Any
 # ---------------------------------------------------------------------------------------------------- data and tasks
 
 
-def examples(recipe: Recipe, part: str, root: str | None = None) -> Any:
-    """Return the labelled examples of one part of the recipe's source.
+def examples(recipe: Recipe, choice: Data, part: str, root: str | None = None) -> Any:
+    """Return the labelled examples of one part of a source.
 
     Args:
-        recipe: the recipe.
+        recipe: the recipe, which says how pictures are read.
+        choice: the source.
         part: ``"train"``, ``"val"`` or ``"test"``; ``"all"`` for every class of a folder.
         root: where data is looked for.
 
@@ -131,9 +98,6 @@ def examples(recipe: Recipe, part: str, root: str | None = None) -> Any:
         UsageError: for a part, a split or an option that there is not.
         DataError: for data that is not there, or cannot be read.
     """
-    choice, *others = recipe.data
-    if others:
-        raise UsageError(f"one source of data was expected, not {len(recipe.data)}: name one")
     pictures = {"size": recipe.inputs.size, "channels": recipe.inputs.channels}
     if part == "all" and choice.name == "folder":
         return read_classes(str(choice.path or root), **pictures)
@@ -145,7 +109,7 @@ def examples(recipe: Recipe, part: str, root: str | None = None) -> Any:
 
 
 def tasks(recipe: Recipe, part: str, root: str | None = None, **changes: Any) -> TaskSource:
-    """Return the tasks of one part of the data.
+    """Return the tasks of one part of the data; of several sources, a mixture.
 
     Args:
         recipe: the recipe.
@@ -158,13 +122,18 @@ def tasks(recipe: Recipe, part: str, root: str | None = None, **changes: Any) ->
         DataError: for data that is not there, or not enough of it.
     """
     recipe = recipe.changed(**changes)
-    loaded = examples(recipe, part, root)
+    sources = [_source(recipe, choice, part, root) for choice in recipe.data]
+    return sources[0] if len(sources) == 1 else kinds.Mixture(sources)
+
+
+def _source(recipe: Recipe, choice: Data, part: str, root: str | None) -> TaskSource:
+    loaded = examples(recipe, choice, part, root)
     name = recipe.tasks.name or ("few_shot" if isinstance(loaded, data.Labelled) else "per_group")
     maker: Any = kinds.ALL[name]
     numbers = {"ways": recipe.tasks.ways, "shots": recipe.tasks.shots, "queries": recipe.tasks.queries}
     chosen = Choice(name=name, options=recipe.tasks.options)
     source: TaskSource = maker(loaded, **_known(numbers, maker), **fitting(chosen, maker, "tasks"))
-    _check_pictures(recipe, source)
+    _check_pictures(recipe, choice, source)
     return source
 
 
@@ -175,23 +144,23 @@ def supervised(recipe: Recipe, root: str | None = None) -> Supervised:
         UsageError: if the examples have no classes.
         DataError: for data that is not there, or cannot be read.
     """
-    loaded = examples(recipe, "train", root)
+    choice, *others = recipe.data
+    if others:
+        raise UsageError(f"pretraining is for one source of data, not {len(recipe.data)}: leave out --pretrain")
+    loaded = examples(recipe, choice, "train", root)
     if not isinstance(loaded, data.Labelled):
-        raise UsageError(f"pretraining needs classes, which {recipe.data[0].source} has not: leave out --pretrain")
+        raise UsageError(f"pretraining needs classes, which {choice.source} does not have: leave out --pretrain")
     return Supervised(loaded)
 
 
-def _check_pictures(recipe: Recipe, source: TaskSource) -> None:
-    has = source.modality.facts()
-    if source.modality.kind == "pictures" and (has["channels"], has["size"]) != (
-        recipe.inputs.channels,
-        recipe.inputs.size,
-    ):
+def _check_pictures(recipe: Recipe, choice: Data, source: TaskSource) -> None:
+    has, own = source.modality.facts(), recipe.inputs
+    if source.modality.kind == "pictures" and (has["channels"], has["size"]) != (own.channels, own.size):
         found = f"{has['channels']} x {has['size']} x {has['size']}"
-        wanted = f"{recipe.inputs.channels} x {recipe.inputs.size} x {recipe.inputs.size}"
         raise UsageError(
-            f"{recipe.data[0].source} has pictures of {found} (channels, height, width), but the model is for {wanted}: "
-            f"a run of size {has['size']} and channels {has['channels']} fits them"
+            f"{choice.source} has pictures of {found} (channels, height, width), but the model is for "
+            f"{own.channels} x {own.size} x {own.size}: a run of size {has['size']} and channels {has['channels']} "
+            "fits them"
         )
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from rbml.learner import Learner
+from rbml.reports.facts import learner_at_start
 from rbml.strategy import Hyper, Part, Scalar, Strategy
 from rbml.training import RunFolder
 from rbml.tree import Tree
@@ -54,8 +55,8 @@ class Pair(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Quantity:
-    """One quantity of a strategy: a number that may be learned, or tensors.
+class LearnedNumber:
+    """A number of a strategy that may be learned, or tensors that are.
 
     Attributes:
         name: where it is filed: ``"sgd.lr"``.
@@ -85,10 +86,10 @@ def before_and_now(run: RunFolder) -> tuple[Learner, Learner]:
     Raises:
         CheckpointError: if there is no checkpoint yet, or it is damaged.
     """
-    return run.fresh(), run.learner()
+    return learner_at_start(run), run.learner()
 
 
-def quantities(run: RunFolder) -> list[Quantity]:
+def quantities(run: RunFolder) -> list[LearnedNumber]:
     """Return everything of phi that was learned, in the order of the strategy; nothing for plain MAML.
 
     Raises:
@@ -99,7 +100,7 @@ def quantities(run: RunFolder) -> list[Quantity]:
     return [quantity for quantity in found if quantity.learned]
 
 
-def quantities_of(strategy: Strategy, before: Tree, after: Tree) -> list[Quantity]:
+def quantities_of(strategy: Strategy, before: Tree, after: Tree) -> list[LearnedNumber]:
     """Return every quantity of a strategy, learned or not, in its order.
 
     Args:
@@ -123,7 +124,7 @@ def quantities_of(strategy: Strategy, before: Tree, after: Tree) -> list[Quantit
                 layers = {leaf[len(whole) + 1 :]: Pair(before[leaf], after[leaf]) for leaf in leaves}
             unit = UNITS.get(f"{_by(part)}.{name}", UNITS.get(name, "")) if hyper else ""
             unit = "step" if unitless and name == "lr" else unit
-            found.append(Quantity(whole, hyper, layers, unit, quantity.learn))
+            found.append(LearnedNumber(whole, hyper, layers, unit, quantity.learn))
     return found
 
 

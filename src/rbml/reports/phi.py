@@ -11,7 +11,7 @@ from torch import Tensor
 
 from rbml.data.extras import require
 from rbml.reports import style
-from rbml.reports.learned import Quantity, quantities
+from rbml.reports.learned import LearnedNumber, quantities
 from rbml.reports.panels import heat_map, panel
 from rbml.training import RunFolder
 
@@ -101,7 +101,7 @@ def tensor_table(run: RunFolder) -> list[TensorRow]:
     return tensor_rows(quantities(run))
 
 
-def phi_rows(found: Sequence[Quantity]) -> list[PhiRow]:
+def phi_rows(found: Sequence[LearnedNumber]) -> list[PhiRow]:
     """Return a row for every number and every layer."""
     rows = []
     for quantity in found:
@@ -112,7 +112,7 @@ def phi_rows(found: Sequence[Quantity]) -> list[PhiRow]:
     return rows
 
 
-def tensor_rows(found: Sequence[Quantity]) -> list[TensorRow]:
+def tensor_rows(found: Sequence[LearnedNumber]) -> list[TensorRow]:
     """Return a row for every tensor."""
     rows = []
     for quantity in found:

@@ -15,6 +15,7 @@ from rbml.strategy.base import (
     chain,
     part,
 )
+from rbml.strategy.bayesian import bayesian_linear
 from rbml.strategy.descent import momentum, sgd, weight_decay
 from rbml.strategy.draws import normal, uniform
 from rbml.strategy.example_weights import example_weights, weight_net
@@ -66,6 +67,7 @@ ALL = {
     "weight_net": weight_net,
     "prototype": prototype,
     "ridge": ridge,
+    "bayesian_linear": bayesian_linear,
     "zero": zero,
 }
 
@@ -88,6 +90,7 @@ __all__ = [
     "adam",
     "alfa",
     "attenuate",
+    "bayesian_linear",
     "chain",
     "clip_norm",
     "clip_value",

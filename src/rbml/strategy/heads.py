@@ -1,6 +1,7 @@
-"""Starts: heads that are made from the support set, for as many classes as a task has.
+"""Starts: heads that are made from the support set, for as many classes (or real values) as a task has.
 
-A learner with one needs no head that was meta-trained: whatever number of ways comes, the head is theirs.
+A learner with one needs no head that was meta-trained: whatever number of ways comes, the head is theirs. Examples that
+a mask leaves out do not count.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from rbml.errors import UsageError
 from rbml.strategy.base import Features, Start, Values, part
 from rbml.strategy.hyper import Scalar, as_scalar
 
@@ -23,14 +25,21 @@ def prototype(scale: float | Scalar = 1.0, name: str = "prototype") -> Start:
     not see. With no inner step it is a prototypical network (Snell et al. 2017, arXiv:1703.05175), with some it is
     Proto-MAML (Triantafillou et al. 2020, arXiv:1903.03096). A class without examples has its prototype at zero.
 
+    The head raises a ``UsageError`` for real targets, which have no classes.
+
     Args:
         scale: the inverse temperature.
         name: what it is filed under.
     """
 
     def head(values: Values, seen: Features) -> tuple[Tensor, Tensor]:
+        if seen.y.is_floating_point():
+            raise UsageError(
+                f"{name} makes a head of class means, but the targets are real values ({seen.y.dtype}): use ridge, or "
+                "bayesian_linear"
+            )
         members = _one_hot(seen)
-        centres = members.T @ seen.features / members.sum(0).clamp(min=1)[:, None]
+        centres = members.T @ counted(seen.features, seen) / members.sum(0).clamp(min=1)[:, None]
         scale = values["scale"][""]
         return 2 * scale * centres, -scale * (centres**2).sum(1)
 
@@ -41,12 +50,19 @@ def prototype(scale: float | Scalar = 1.0, name: str = "prototype") -> Start:
 def ridge(
     strength: float | Scalar = 1.0, scale: float | Scalar = 1.0, shift: float | Scalar = 0.0, name: str = "ridge"
 ) -> Start:
-    r"""Start the head as the ridge regression from features to one-hot labels.
+    r"""Start the head as the ridge regression from features to one-hot labels, or to real targets.
 
     .. math:: W = X^\top (X X^\top + \mathrm{strength}\, I)^{-1} Y, \qquad
               \mathrm{logits} = \mathrm{scale}\,(f W) + \mathrm{shift}
 
     Bertinetto et al. 2019 (R2-D2, arXiv:1805.08136). The system has the size of the support set, not of the features.
+
+    For real targets X and Y are centred, so that the intercept is not shrunk: the stronger the ridge, the closer
+    predictions are to the mean of the support targets, and the units of the targets do not matter to the strength.
+
+    .. math:: \mathrm{prediction} = \bar y + \mathrm{scale}\,(f - \bar f) W + \mathrm{shift}
+
+    The head raises a ``UsageError`` for another number of real targets than the model has outputs.
 
     Args:
         strength: lambda; learn it with ``Scalar(1.0, bounds=(0, None))``.
@@ -56,10 +72,15 @@ def ridge(
     """
 
     def head(values: Values, seen: Features) -> tuple[Tensor, Tensor]:
-        x = seen.features
-        pull = values["strength"][""] * torch.eye(len(x), dtype=x.dtype, device=x.device)
-        weight = x.T @ torch.linalg.solve(x @ x.T + pull, _one_hot(seen))
-        return values["scale"][""] * weight.T, values["shift"][""].expand(seen.ways)
+        x = counted(seen.features, seen)
+        scale, shift = values["scale"][""], values["shift"][""].expand(seen.ways)
+        if not seen.y.is_floating_point():
+            return scale * _ridge(x, _one_hot(seen), values["strength"][""]).T, shift
+        y = real_targets(seen, name)
+        weigh = counted(torch.ones_like(y[:, :1]), seen)
+        centre_x, centre_y = x.sum(0) / weigh.sum(), y.sum(0) / weigh.sum()
+        weight = scale * _ridge((x - centre_x) * weigh, (y - centre_y) * weigh, values["strength"][""]).T
+        return weight, centre_y - weight @ centre_x + shift
 
     numbers = {"strength": strength, "scale": scale, "shift": shift}
     return Start(name, {key: as_scalar(value) for key, value in numbers.items()}, head)
@@ -84,6 +105,30 @@ def zero(name: str = "zero") -> Start:
     return Start(name, {}, head)
 
 
+def counted(leaf: Tensor, seen: Features) -> Tensor:
+    """Return numbers ``(n, ...)`` with zero in the rows that do not count, whatever stands there."""
+    return leaf if seen.mask is None else torch.where(seen.mask[:, None], leaf, 0)
+
+
+def real_targets(seen: Features, name: str) -> Tensor:
+    """Return the real targets as ``(n, ways)``, zero in the rows that do not count.
+
+    Raises:
+        UsageError: if they are of another shape.
+    """
+    y = seen.y if seen.y.dim() > 1 else seen.y[:, None]
+    if y.shape[1:] != (seen.ways,):
+        raise UsageError(f"{name} needs real targets (n, {seen.ways}), one per output, not {tuple(seen.y.shape)}")
+    return counted(y, seen)
+
+
+def _ridge(x: Tensor, y: Tensor, strength: Tensor) -> Tensor:
+    pull = strength * torch.eye(len(x), dtype=x.dtype, device=x.device)
+    solved: Tensor = torch.linalg.solve(x @ x.T + pull, y)
+    return x.T @ solved
+
+
 def _one_hot(seen: Features) -> Tensor:
     # F.one_hot looks at the values, which vmap does not allow.
-    return (seen.y[:, None] == torch.arange(seen.ways, device=seen.y.device)).to(seen.features.dtype)
+    members = seen.y[:, None] == torch.arange(seen.ways, device=seen.y.device)
+    return counted(members.to(seen.features.dtype), seen)

@@ -24,6 +24,7 @@ from typing import Any
 import torch
 
 import rbml
+from rbml.data.setting import Setting
 from rbml.errors import CheckpointError, RbmlError, UsageError
 from rbml.learner import Learner
 from rbml.recipe import Recipe, build
@@ -87,7 +88,7 @@ class RunFolder:
         return self.path / "evaluations" / f"{name}.json"
 
     def create(
-        self, recipe: Recipe, about: dict[str, str], data_root: str | None, setting: build.Setting | None = None
+        self, recipe: Recipe, about: dict[str, str], data_root: str | None, setting: Setting | None = None
     ) -> None:
         """Make the folder and write the configuration, with a copy of the strategy file.
 
@@ -142,14 +143,14 @@ class RunFolder:
         recipe = Recipe.from_json(self.read_config()["recipe"])
         return recipe if recipe.strategy.file is None else recipe.changed(strategy_file=str(self.strategy))
 
-    def setting(self) -> build.Setting:
+    def setting(self) -> Setting:
         """Return what the data has decided for the run; of a run of rbml 0.1.0, what its recipe says.
 
         Raises:
             CheckpointError: if it is not there, or names what this rbml does not have.
         """
         written = self.read_config().get("setting")
-        return build.setting(self.recipe()) if written is None else build.Setting.from_json(written)
+        return build.setting(self.recipe()) if written is None else Setting.from_json(written)
 
     def learner(self, which: str = "best") -> Learner:
         """Return the learner of the best validation (or of the last checkpoint), ready to use.

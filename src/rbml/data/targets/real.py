@@ -67,12 +67,12 @@ def parted(prediction: Tensor, y: Tensor) -> tuple[Tensor, Tensor | None]:
 
 def mean_absolute_error(prediction: Tensor, batch: Batch) -> Tensor:
     """Return the mean absolute error over the examples that count."""
-    return masked_mean((parted(prediction, batch.y)[0] - batch.y).abs(), batch)
+    return masked_mean((parted(prediction, batch.y)[0] - batch.y).abs(), batch.mask)
 
 
 def root_mean_squared_error(prediction: Tensor, batch: Batch) -> Tensor:
     """Return the root of the mean squared error over the examples that count."""
-    return masked_mean((parted(prediction, batch.y)[0] - batch.y) ** 2, batch).sqrt()
+    return masked_mean((parted(prediction, batch.y)[0] - batch.y) ** 2, batch.mask).sqrt()
 
 
 def r2(prediction: Tensor, batch: Batch) -> Tensor:
@@ -99,7 +99,7 @@ def coverage(prediction: Tensor, batch: Batch) -> Tensor:
     if log_variance is None:
         raise UsageError("a prediction without variances has no intervals: use a BayesianLinear head (alpaca)")
     inside = (mean - batch.y).abs() <= WIDTH * torch.exp(0.5 * log_variance)
-    return masked_mean(inside.to(batch.y.dtype), batch)
+    return masked_mean(inside.to(batch.y.dtype), batch.mask)
 
 
 def support_mean(support: Batch, query: Batch) -> Tensor:
