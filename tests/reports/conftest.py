@@ -46,8 +46,8 @@ def pictures(classes: int, channels: int = 1, each: int = 10) -> tuple[torch.Ten
 def tiny(path: Path, stop_after: int | None = None, **changes: Any) -> RunFolder:
     """Train a tiny run in ``path``."""
     small = {"filters": 4, "size": SIZE, "meta_steps": 6, "tasks": 2, "validate_every": 2, "validate_tasks": 4}
-    recipe = Recipe(**({"ways": 3, "queries": 2, "outer_lr": 0.02} | small | changes))
-    tasks = FewShot(pictures(24, recipe.channels), recipe.ways, recipe.shots, recipe.queries)
+    recipe = Recipe.of(**({"ways": 3, "queries": 2, "outer_lr": 0.02} | small | changes))
+    tasks = FewShot(pictures(24, recipe.inputs.channels), recipe.tasks.ways, recipe.tasks.shots, recipe.tasks.queries)
     run = RunFolder(path)
     run.create(recipe, {"train": "blobs of 24 kinds"}, None)
     taken = count(1)

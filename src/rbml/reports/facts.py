@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from rbml.data.setting import Setting
 from rbml.data.targets import Metric
 from rbml.learner import Learner
-from rbml.strategy.parsing import nested_away
 from rbml.strategy.serialize import in_words
 from rbml.training import RunFolder
 from rbml.training.evaluator import sizes_in_words
@@ -65,34 +64,36 @@ def facts(run: RunFolder) -> Facts:
         CheckpointError: if the folder is not that of a run.
     """
     recipe, setting = run.recipe(), run.setting()
-    shape = f" ({recipe.filters} filters, norm: {recipe.norm}, pooling: {recipe.pool})"
-    sizes = {"ways": recipe.ways, "shots": recipe.shots, "queries": recipe.queries}
+    options = ", ".join(f"{name}: {value}" for name, value in recipe.model.options.items())
+    sizes = {"ways": recipe.tasks.ways, "shots": recipe.tasks.shots, "queries": recipe.tasks.queries}
     if setting.target.kind != "classes":
         del sizes["ways"]
     return Facts(
         setting=setting,
-        algorithm=recipe.algorithm,
-        source=recipe.data,
+        algorithm=recipe.algorithm.name,
+        source=" and ".join(one.source for one in recipe.data),
         tasks=sizes_in_words(sizes),
-        model=recipe.model + shape * (recipe.model == "conv4"),
-        statistics=recipe.statistics,
-        meta_steps=recipe.meta_steps,
-        tasks_per_step=recipe.tasks,
-        outer_lr=recipe.outer_lr,
-        clip=recipe.clip,
-        seed=recipe.seed,
-        begins_with_learned=recipe.strategy_file is not None,
-        frozen=recipe.freeze_strategy,
+        model=recipe.model.name + f" ({options})" * bool(options),
+        statistics=recipe.algorithm.options.get("statistics", "transductive"),
+        meta_steps=recipe.outer.meta_steps,
+        tasks_per_step=recipe.outer.tasks,
+        outer_lr=recipe.outer.lr,
+        clip=recipe.outer.clip,
+        seed=recipe.outer.seed,
+        begins_with_learned=recipe.strategy.file is not None,
+        frozen=recipe.strategy.freeze,
     )
 
 
 def learner_at_start(run: RunFolder) -> Learner:
     """Return the learner of a run as it was before training."""
-    return run.recipe().build_learner()
+    return run.fresh()
 
 
 def entries(run: RunFolder) -> dict[str, str]:
     """Return the entries of a run's recipe that are set, in words, by name."""
-    values = nested_away(run.recipe().to_json())
-    written = {name: str(value) for name, value in values.items() if value not in ({}, None) and "_file" not in name}
+    recipe = run.recipe()
+    values = recipe.short() | {"data": " and ".join(one.source for one in recipe.data)}
+    values |= {f"{name}.{key}": value for name, table in recipe.tables().items() for key, value in table.items()}
+    written = {name: str(value) for name, value in values.items() if "_file" not in name}
     return written | {"strategy": in_words(learner_at_start(run).strategy)}
