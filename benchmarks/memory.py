@@ -19,7 +19,8 @@ from pathlib import Path
 
 import torch
 
-from rbml.training import Recipe, RunFolder, train
+from rbml.recipe import Recipe, build
+from rbml.training import RunFolder, train
 
 EARLY = 100
 WINDOW = 50
@@ -27,8 +28,8 @@ GROWTH = 0.02
 
 Span = tuple[float, float]
 MODELS = {
-    "mlp": Recipe(model="mlp", tasks=4, validate_every=50, validate_tasks=20, save_every=20),
-    "conv4, 8 filters": Recipe(filters=8, tasks=4, validate_every=50, validate_tasks=20, save_every=20),
+    "mlp": Recipe.of(model="mlp", tasks=4, validate_every=50, validate_tasks=20, save_every=20),
+    "conv4, 8 filters": Recipe.of(filters=8, tasks=4, validate_every=50, validate_tasks=20, save_every=20),
 }
 
 
@@ -42,7 +43,7 @@ def main() -> None:
     worst = 0.0
     for name, recipe in MODELS.items():
         began = time.perf_counter()
-        early, late = measure(Recipe(**(recipe.to_json() | {"meta_steps": chosen.meta_steps})))
+        early, late = measure(recipe.changed(meta_steps=chosen.meta_steps))
         growth = late[0] / early[0] - 1
         worst = max(worst, growth)
         cells = (f"{lowest:.1f} ({highest:.1f})" for lowest, highest in (early, late))
@@ -53,7 +54,7 @@ def main() -> None:
 
 def measure(recipe: Recipe) -> tuple[Span, Span]:
     """Return the lowest and the highest resident MiB before the 100th and before the last outer step."""
-    training, validation = recipe.build_tasks("train"), recipe.build_tasks("val")
+    training, validation = build.tasks(recipe, "train"), build.tasks(recipe, "val")
     seen = []
     with tempfile.TemporaryDirectory() as folder:
         run = RunFolder(Path(folder) / "run")

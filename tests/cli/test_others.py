@@ -8,7 +8,6 @@ import resource
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
@@ -148,7 +147,7 @@ def small_demo(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("sklearn")
     pytest.importorskip("matplotlib")
     monkeypatch.setattr(glyphs, "CLASSES", {"train": range(20), "val": range(20, 30), "test": range(30, 50)})
-    small = replace(demo_module.RECIPE, meta_steps=3, filters=4, tasks=2, validate_tasks=2)
+    small = demo_module.RECIPE.changed(meta_steps=3, filters=4, tasks=2, validate_tasks=2)
     monkeypatch.setattr(demo_module, "RECIPE", small)
 
 

@@ -12,9 +12,10 @@ from rbml import algorithms
 from rbml.data.targets import REAL
 from rbml.errors import UsageError
 from rbml.models import MLP
+from rbml.recipe import Recipe, build
 from rbml.reports import gallery, style
 from rbml.tasks import FewShot, Sinusoid, Supervised
-from rbml.training import Recipe, RunFolder
+from rbml.training import RunFolder
 
 Blobs = Callable[..., tuple[torch.Tensor, list[str]]]
 
@@ -67,7 +68,7 @@ def test_twenty_ways_are_capped_and_it_is_said(trained: RunFolder, blobs: Blobs)
 def test_colour_pictures_keep_their_colours(blobs: Blobs) -> None:
     x, names = blobs(8, channels=3)
     tasks = FewShot((x, names), ways=3, shots=1, queries=2)
-    learner = Recipe(filters=4, size=16, channels=3, ways=3).build_learner()
+    learner = build.learner(Recipe.of(filters=4, size=16, channels=3, ways=3))
     (axes,) = gallery(learner, tasks, seed=0).axes
     expected = tasks.draw([0]).support.x[0, 0].permute(1, 2, 0).numpy()
     assert np.array_equal(np.asarray(axes.images[0].get_array()), expected)
@@ -76,14 +77,14 @@ def test_colour_pictures_keep_their_colours(blobs: Blobs) -> None:
 def test_photographs_in_grey_are_not_inverted(blobs: Blobs) -> None:
     x, names = blobs(8)
     tasks = FewShot((255 - x, names), ways=3, shots=1, queries=2)
-    learner = Recipe(filters=4, size=16, ways=3).build_learner()
+    learner = build.learner(Recipe.of(filters=4, size=16, ways=3))
     assert gallery(learner, tasks, seed=0).axes[0].images[0].get_cmap().name == "gray"
 
 
 def test_values_outside_0_to_1_are_scaled_into_it(blobs: Blobs) -> None:
     x, names = blobs(8)
     tasks = FewShot((x.float() / 50 - 2, names), ways=3, shots=1, queries=2)
-    learner = Recipe(filters=4, size=16, ways=3).build_learner()
+    learner = build.learner(Recipe.of(filters=4, size=16, ways=3))
     both = np.stack([np.asarray(image.get_array()) for image in gallery(learner, tasks, seed=0).axes[0].images])
     assert both.min() == 0 and both.max() == 1
 

@@ -15,8 +15,9 @@ from rbml.data.targets.classes import ACCURACY
 from rbml.errors import UsageError
 from rbml.learner import Learner
 from rbml.models import MLP
+from rbml.recipe import Recipe, build
 from rbml.tasks import FewShot, Sinusoid, generator, task_seeds
-from rbml.training import Recipe, Score, evaluate
+from rbml.training import Score, evaluate
 from rbml.training.evaluator import draw, judge, leave_out, per_task, sizes_in_words, sizes_of
 
 
@@ -39,10 +40,10 @@ def test_accuracy_is_the_share_of_right_predictions_of_each_task() -> None:
 
 @pytest.fixture
 def learner(recipe: Callable[..., Recipe]) -> Callable[..., Learner]:
-    def build(**changes: object) -> Learner:
-        return recipe(steps=2, lr=0.3, **changes).build_learner()
+    def made(**changes: object) -> Learner:
+        return build.learner(recipe(steps=2, lr=0.3, **changes))
 
-    return build
+    return made
 
 
 def test_an_evaluation_is_the_mean_over_its_own_tasks(learner: Callable[..., Learner], tasks: FewShot) -> None:

@@ -13,9 +13,10 @@ import torch
 from torch import Tensor
 
 from rbml.errors import CheckpointError, DivergedError, RbmlError
+from rbml.recipe import Recipe, build
+from rbml.recipe.streams import TRAIN, VALIDATE
 from rbml.tasks import FewShot, generator, task_seeds
-from rbml.training import Recipe, RunFolder, files, train, trainer
-from rbml.training.recipe import TRAIN, VALIDATE
+from rbml.training import RunFolder, files, train, trainer
 
 Trained = Callable[..., RunFolder]
 Same = Callable[[RunFolder, RunFolder], bool]
@@ -31,7 +32,7 @@ def test_it_is_adam_on_clipped_meta_gradients_with_a_cosine(
     recipe: Callable[..., Recipe], trained: Trained, tasks: FewShot
 ) -> None:
     settings = recipe(meta_steps=5, clip=0.02, outer_lr=0.02, seed=4, norm="none")
-    learner = settings.build_learner()
+    learner = build.learner(settings)
     theta = dict(learner.named_parameters())
     first, second = ({name: torch.zeros_like(leaf) for name, leaf in theta.items()} for _ in range(2))
     norms = []
@@ -190,8 +191,8 @@ def test_a_loss_that_is_not_finite_names_step_and_tasks_and_keeps_the_checkpoint
 
 def hits(tasks: FewShot, settings: Recipe) -> Iterator[tuple[list[int], int]]:
     """Yield the seeds of the tasks that hold the bad picture, and their step."""
-    for step in range(settings.meta_steps):
-        seeds = task_seeds(settings.tasks, generator(settings.seed, TRAIN, step))
+    for step in range(settings.outer.meta_steps):
+        seeds = task_seeds(settings.outer.tasks, generator(settings.outer.seed, TRAIN, step))
         hit = [seed for seed in seeds if any(20 in rows for rows in tasks.indices([seed]))]
         if hit:
             yield hit, step

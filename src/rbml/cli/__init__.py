@@ -1,4 +1,4 @@
-"""The command line: one thin file a command. Nothing heavy is imported before a command runs."""
+"""The command line: one thin file per command. Nothing heavy is imported before a command runs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def main() -> None:
     try:
         from rbml.cli.main import cli
     except ImportError as error:
-        if error.name not in ("click", "rich"):
+        if error.name not in ("click", "rich", "pydantic"):
             raise
         sys.exit(f"rbml: the command line needs {error.name}: pip install 'rbml[cli]'")
     cli()

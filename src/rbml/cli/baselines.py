@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from itertools import islice
 
 import torch
 
 from rbml import algorithms
 from rbml.cli.show import bar
+from rbml.recipe import Recipe, build
+from rbml.recipe.streams import START, TEST
 from rbml.tasks import TaskSource, generator
 from rbml.tasks.base import count
-from rbml.training import Recipe, Score
+from rbml.training import Score
 from rbml.training.evaluator import draw, judge
-from rbml.training.recipe import START, TEST
 
 FEW = 50
 """Training from scratch is slow: it is measured on so many tasks."""
@@ -28,10 +28,10 @@ def baselines(recipe: Recipe, tasks: TaskSource, episodes: int, seed: int) -> di
     """Return the target's first metric of all baselines, by name, on the tasks of ``rbml evaluate`` with this seed."""
     metric = tasks.target.metrics[0]
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(generator(recipe.seed, START).initial_seed())
-        model = replace(recipe, ways=tasks.outputs).build_model()
-        learner = algorithms.scratch(model, chunk=recipe.chunk, loss=tasks.target.loss)
-    parts = list(draw(tasks, episodes, recipe.chunk, seed, TEST))
+        torch.manual_seed(generator(recipe.outer.seed, START).initial_seed())
+        model = build.model(recipe, build.setting(recipe, tasks))
+        learner = algorithms.scratch(model, chunk=recipe.execution.chunk, loss=tasks.target.loss)
+    parts = list(draw(tasks, episodes, recipe.execution.chunk, seed, TEST))
     fresh, few = [], min(episodes, FEW)
     with bar(few, what="training from scratch") as progress:
         for part in islice(draw(tasks, episodes, 10, seed, TEST), -(-few // 10)):

@@ -17,10 +17,11 @@ from rbml.data import PARTS
 from rbml.data.sources.folder import divided
 from rbml.errors import RbmlError
 from rbml.learner import Learner
+from rbml.recipe import build
+from rbml.recipe.streams import TEST
 from rbml.tasks import TaskSource
 from rbml.training import RunFolder, Score, evaluate, files
 from rbml.training.evaluator import sizes_in_words, sizes_of
-from rbml.training.recipe import TEST
 
 
 @click.command("evaluate")
@@ -81,7 +82,7 @@ def command(
     keep_memory()
     folder = RunFolder(run)
     root = changes.pop("data_root") or folder.read_config()["data_root"]
-    own, source = folder.recipe().data, absolute(source)
+    own, source = folder.recipe().data[0].source, absolute(source)
     part = changes.pop("part") or _part(source, own)
     if source is not None:
         changes |= {"data": source, "split": changes["split"] or ""}
@@ -116,7 +117,7 @@ def tasks_of(folder: RunFolder, part: str, root: str | None, **changes: Any) -> 
         UsageError: for a source, a part or sizes that cannot be.
         DataError: for data that is not there, or cannot be used.
     """
-    return folder.recipe().build_tasks(part, root, **changes)
+    return build.tasks(folder.recipe(), part, root, **changes)
 
 
 def measure(learner: Learner, tasks: TaskSource, episodes: int, seed: int, steps: int | None = None) -> dict[str, Any]:

@@ -46,7 +46,7 @@ def export(run: Path, out: Path, which: str) -> None:
     """Write what RUN has learned of its strategy to a small file."""
     folder = RunFolder(run)
     learner, recipe = folder.learner(which), folder.recipe()
-    setting = f"{recipe.algorithm} on {recipe.data}, {recipe.ways}-way {recipe.shots}-shot"
+    setting = f"{recipe.algorithm.name} on {recipe.data[0].source}, {recipe.tasks.ways}-way {recipe.tasks.shots}-shot"
     export_strategy(learner, out, {"run": str(run.resolve()), "learned": setting})
     if not dict(learner.phi.named_parameters()):
         console.print("Nothing of this strategy is learned: it is kept with its fixed numbers.")

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from rbml.data.setting import Setting
 from rbml.data.targets import Metric
-from rbml.learner import Learner
+from rbml.recipe.entries import short
 from rbml.strategy.parsing import nested_away
 from rbml.strategy.serialize import in_words
 from rbml.training import RunFolder
@@ -23,7 +23,6 @@ class Facts:
         source: where tasks come from, by name.
         tasks: the sizes of tasks, in words: ``"5-way 1-shot, 15 queries per class"``.
         model: the model, in words.
-        statistics: of batch norm while training.
         meta_steps: outer steps.
         tasks_per_step: tasks of an outer step.
         outer_lr: the learning rate of Adam at the start.
@@ -38,7 +37,6 @@ class Facts:
     source: str
     tasks: str
     model: str
-    statistics: str
     meta_steps: int
     tasks_per_step: int
     outer_lr: float
@@ -65,34 +63,31 @@ def facts(run: RunFolder) -> Facts:
         CheckpointError: if the folder is not that of a run.
     """
     recipe, setting = run.recipe(), run.setting()
-    shape = f" ({recipe.filters} filters, norm: {recipe.norm}, pooling: {recipe.pool})"
-    sizes = {"ways": recipe.ways, "shots": recipe.shots, "queries": recipe.queries}
+    options = ", ".join(f"{name}: {value}" for name, value in recipe.model.options.items())
+    sizes = {"ways": setting.outputs, "shots": recipe.tasks.shots, "queries": recipe.tasks.queries}
     if setting.target.kind != "classes":
         del sizes["ways"]
     return Facts(
         setting=setting,
-        algorithm=recipe.algorithm,
-        source=recipe.data,
+        algorithm=recipe.algorithm.name,
+        source=", ".join(one.source for one in recipe.data),
         tasks=sizes_in_words(sizes),
-        model=recipe.model + shape * (recipe.model == "conv4"),
-        statistics=recipe.statistics,
-        meta_steps=recipe.meta_steps,
-        tasks_per_step=recipe.tasks,
-        outer_lr=recipe.outer_lr,
-        clip=recipe.clip,
-        seed=recipe.seed,
-        begins_with_learned=recipe.strategy_file is not None,
-        frozen=recipe.freeze_strategy,
+        model=recipe.model.name + (f" ({options})" if options else ""),
+        meta_steps=recipe.outer.meta_steps,
+        tasks_per_step=recipe.outer.tasks,
+        outer_lr=recipe.outer.lr,
+        clip=recipe.outer.clip,
+        seed=recipe.outer.seed,
+        begins_with_learned=recipe.strategy.file is not None,
+        frozen=recipe.strategy.freeze,
     )
 
 
-def learner_at_start(run: RunFolder) -> Learner:
-    """Return the learner of a run as it was before training."""
-    return run.recipe().build_learner()
-
-
 def entries(run: RunFolder) -> dict[str, str]:
-    """Return the entries of a run's recipe that are set, in words, by name."""
-    values = nested_away(run.recipe().to_json())
-    written = {name: str(value) for name, value in values.items() if value not in ({}, None) and "_file" not in name}
-    return written | {"strategy": in_words(learner_at_start(run).strategy)}
+    """Return the entries of a run's recipe that are set, in words, by the names that the command line has for them."""
+    values = run.recipe().to_json()
+    found = {"data": ", ".join(one.source for one in run.recipe().data)}
+    for place, value in nested_away({name: value for name, value in values.items() if name != "data"}).items():
+        if value not in ({}, None) and not place.startswith("strategy."):
+            found[short(place.split("."))] = str(value)
+    return found | {"strategy": in_words(run.fresh().strategy)}

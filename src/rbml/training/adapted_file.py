@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from torch import nn
 
-from rbml.data import inputs, targets
 from rbml.data.setting import Setting
 from rbml.errors import CheckpointError, DivergedError
 from rbml.learner import Adapted
+from rbml.recipe import Recipe, StrategyChoice, build
 from rbml.training import files
-from rbml.training.recipe import Recipe
 
 
 class AdaptedFile(NamedTuple):
@@ -66,9 +64,9 @@ def load_adapted(path: Path) -> AdaptedFile:
     """
     content = files.load(path, "adapted")
     recipe = Recipe.from_json(content["recipe"])
-    setting = Setting.from_json(content["setting"]) if "setting" in content else of_pictures(recipe)
+    setting = Setting.from_json(content["setting"]) if "setting" in content else build.setting(recipe)
     state = content["model"]
-    model = _model(recipe)
+    model = _model(recipe, setting)
     own = model.state_dict()
     if own.keys() != state.keys():
         raise CheckpointError(f"{path} belongs to another model than it says: {sorted(own.keys() ^ state.keys())}")
@@ -77,12 +75,7 @@ def load_adapted(path: Path) -> AdaptedFile:
     return AdaptedFile(Adapted(model, parameters, statistics), recipe, setting, content["names"])
 
 
-def of_pictures(recipe: Recipe) -> Setting:
-    """Return the setting of a recipe of rbml 0.1.0."""
-    return Setting(inputs.Pictures(recipe.size, recipe.channels), targets.CLASSES, recipe.ways)
-
-
-def _model(recipe: Recipe) -> nn.Module:
+def _model(recipe: Recipe, setting: Setting) -> nn.Module:
     """Return the model as the algorithm has it: a preset may have put layers into it."""
-    preset = replace(recipe, strategy=None, settings={}, strategy_file=None, freeze_strategy=False, lr=None, steps=None)
-    return preset.build_learner().model
+    preset = recipe.model_copy(update={"strategy": StrategyChoice()}).changed(lr=None, steps=None)
+    return build.learner(preset, setting).model

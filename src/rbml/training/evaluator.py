@@ -12,9 +12,9 @@ from torch import Tensor, func
 from rbml.data.batch import Batch, rows
 from rbml.data.targets import Baseline, Metric, Target
 from rbml.learner import Learner, Statistics
+from rbml.recipe.streams import TEST
 from rbml.tasks import TaskSource, generator, task_seeds
 from rbml.tasks.base import count, one
-from rbml.training.recipe import TEST
 
 BOTH: tuple[Statistics, ...] = ("transductive", "inductive")
 SIZES = ("ways", "shots", "queries")

@@ -26,6 +26,12 @@ from rbml.errors import DataError
 
 SPLITS = ("vinyals", "vinyals-1200", "lake")
 
+PROTOCOL: list[tuple[dict[str, Any], dict[str, Any]]] = [
+    ({}, {"split": "vinyals"}),
+    ({"ways": [20], "algorithm": ["maml", "fomaml"]}, {"lr": 0.1, "steps": 5, "tasks": 16}),
+]
+"""What differs from a recipe's defaults, in which case: Finn et al. 2017 (arXiv:1703.03400, appendix A.1)."""
+
 _DRAWINGS, _SIZE = 20, 28
 _ROTATIONS = ("rot000", "rot090", "rot180", "rot270")  # counterclockwise, as in the published lists' own loader
 
