@@ -164,7 +164,7 @@ def test_supports_that_cannot_be_learned_from(
     support.mkdir()
     assert "has no class folders" in fail(1)
     drawn(support, 1, [2])
-    assert "one class folder (class 0): add another" in fail(2)
+    assert "has one class (class 0): add another" in fail(2)
     (support / "second").mkdir()
     assert "second' is empty" in fail(1)
     (support / "second" / "picture.png").write_text("no picture")

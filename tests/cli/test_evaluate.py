@@ -41,7 +41,7 @@ def test_the_table_has_a_row_a_step_and_both_kinds_side_by_side(run: RunFolder, 
     assert (result.code, result.err) == (0, "")
     lines = result.out.splitlines()
     assert "part test" in lines[0]
-    assert "3-way 1-shot, 2 queries a class, 9 tasks" in lines[1]
+    assert "3-way 1-shot, 2 queries per class, 9 tasks" in lines[1]
     rows = [line.replace("│", " ").split() for line in lines if line.startswith("│")]
     expected = [
         [str(step)]

@@ -24,7 +24,7 @@ from rbml.recipe import Choice, Data, Recipe
 from rbml.recipe.streams import START
 from rbml.strategy.parsing import fitted
 from rbml.strategy.settings import changed, frozen
-from rbml.tasks import Supervised, TaskSource, generator
+from rbml.tasks import Mixture, Supervised, TaskSource, generator
 from rbml.training.strategy_file import LearnedStrategy, load_strategy
 from rbml.tree import Tree
 
@@ -111,7 +111,7 @@ def examples(recipe: Recipe, part: str, root: str | None = None) -> Any:
 
 
 def tasks(recipe: Recipe, part: str, root: str | None = None, **changes: Any) -> TaskSource:
-    """Return the tasks of one part of the data.
+    """Return the tasks of one part of the data; of several sources, a mixture of their tasks.
 
     Args:
         recipe: the recipe.
@@ -124,6 +124,8 @@ def tasks(recipe: Recipe, part: str, root: str | None = None, **changes: Any) ->
         DataError: for data that is not there, or not enough of it.
     """
     recipe = recipe.changed(**changes)
+    if len(recipe.data) > 1:
+        return Mixture([tasks(recipe.model_copy(update={"data": (one,)}), part, root) for one in recipe.data])
     loaded = examples(recipe, part, root)
     name = recipe.tasks.name or ("few_shot" if isinstance(loaded, data.Labelled) else "per_group")
     maker: Any = kinds.ALL[name]
