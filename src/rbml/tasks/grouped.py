@@ -55,7 +55,7 @@ class PerGroup:
         self.modality: Modality = grouped.modality
         self.target: Target = TARGETS[grouped.kind]
         self.outputs = int(grouped.y.shape[1])
-        self.names, self.about = grouped.names, grouped.about
+        self.names, self.about, self.columns = grouped.names, grouped.about, tuple(grouped.columns)
         groups = grouped.groups.cpu()
         self._counts = torch.bincount(groups, minlength=len(self.names))
         _check_counts(self._counts, self.names, shots, queries)
