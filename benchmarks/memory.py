@@ -1,11 +1,11 @@
-"""Memory over many outer steps: it must stay flat.
+"""Memory over many outer steps: it must not grow.
 
     python benchmarks/memory.py      # a few minutes
 
-Trains an MLP and a small Conv4 for 1,000 outer steps, with validations, checkpoints and journal as in a real run, and
-prints the resident memory of the process after 100 and after 1,000 steps: the lowest of the 50 steps before, because a
-step's own buffers (tens of MiB) come and go with the mood of the allocator, and the highest for comparison. Exits with
-1 where the lowest grew by more than 2 %.
+Trains an MLP and a small Conv4 for 1,000 outer steps, with validation, checkpoints and journal as in a real run, and
+prints the resident memory of the process after 100 and after 1,000 steps: the lowest value of the 50 steps before,
+because the buffers of a step (tens of MiB) are freed irregularly by the allocator, and the highest for comparison.
+Exits with 1 if the lowest value grows by more than 2 %.
 """
 
 from __future__ import annotations

@@ -120,8 +120,8 @@ def test_weight_decay_each_learns_a_number_a_weight(run):
     assert numbers(lines[4])[0] < numbers(lines[1])[0]  # the few to validate are fitted better than at the start
     assert [line[5:39].strip() for line in lines[-5::2]] == [
         "no decay",
-        "one a weight",
-        "one a weight, trained on val too",
+        "one per weight",
+        "one per weight, trained on val too",
     ]
 
 

@@ -41,6 +41,8 @@ BESIDE: dict[str, set[str]] = {
     "rbml.inner": {"rbml.autodiff"},
     "rbml.strategy": {"rbml.data"},
     "rbml.autodiff": {"rbml.operators"},
+    "rbml.recipe": {"rbml.catalogue", "rbml.errors"},
+    "rbml.recipe.build": {"rbml.training"},  # learned strategies are read there
     "rbml.training": {"rbml.recipe.build"},
 }
 """On a floor each is blind to the others, but for these."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import sys
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -46,13 +47,20 @@ class Member(NamedTuple):
     options: tuple[Option, ...]
 
 
-@cache
 def names(family: str) -> tuple[str, ...]:
     """Return the names of a family, in the order of its table.
+
+    Where the package is loaded already, its table itself is asked: a program may have added members of its own.
 
     >>> names("models")
     ('mlp', 'conv4')
     """
+    loaded = getattr(sys.modules.get(TABLES[family]), "ALL", None)
+    return tuple(loaded) if loaded is not None else _written_names(family)
+
+
+@cache
+def _written_names(family: str) -> tuple[str, ...]:
     return tuple(name for name, _ in _table(_parsed(_home(TABLES[family])), "ALL"))
 
 

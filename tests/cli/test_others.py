@@ -86,7 +86,7 @@ def test_the_options_of_each_are_listed_with_their_defaults(kind: str, module: M
 
 def test_the_options_of_a_strategy_are_said_with_the_form_that_sets_them(rbml: Callable, fails: Callable) -> None:
     out = rbml("list", "strategies", "momentum").out
-    assert re.search(r"decay +0\.9 +how much of the sum", out) and re.search(r"nesterov +False +whether", out)
+    assert re.search(r"decay +0\.9 +the fraction of the sum", out) and re.search(r"nesterov +False +whether", out)
     assert "--set strategy.momentum.OPTION=VALUE" in out and "``" not in out and ":class:" not in out
     assert "did you mean 'momentum'" in fails(2, "list", "strategies", "momentm")
 
@@ -116,7 +116,18 @@ def shell(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["list"], ["list", "strategies", "-v"], ["--version"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--help"],
+        ["list"],
+        ["list", "strategies", "-v"],
+        ["--version"],
+        ["train", "--help"],
+        ["check", "--help"],
+        ["explain", "-h"],
+    ],
+)
 def test_help_and_list_answer_at_once_and_load_nothing_heavy(arguments: list[str]) -> None:
     seconds = []
     for _ in range(3):

@@ -237,8 +237,11 @@ REFUSED: dict[str, tuple[Strategy, str]] = {
     "nesterov": (chain(momentum(nesterov=True), sgd(0.1)), "a step of momentum cannot be undone"),
     "adam": (chain(adam(), sgd(0.1)), "a step of adam cannot be undone"),
     "adam and momentum": (chain(adam(), momentum(), sgd(0.1)), "a step of adam cannot be undone"),
-    "two": (chain(momentum(), momentum(name="again"), sgd(0.1)), "has two running sums"),
-    "decoupled": (chain(momentum(), sgd(0.1), weight_decay(0.1)), "weight_decay after momentum may look at theta"),
+    "two": (chain(momentum(), momentum(name="again"), sgd(0.1)), "momentum, again, sgd has 2"),
+    "decoupled": (
+        chain(momentum(), sgd(0.1), weight_decay(0.1)),
+        "weight_decay comes after momentum and may depend on",
+    ),
 }
 
 

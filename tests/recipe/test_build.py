@@ -101,10 +101,13 @@ def test_options_reach_the_preset_and_the_learner() -> None:
     ("changes", "said"),
     [
         ({"options": {"adpt": "x"}}, "no option of maml named 'adpt': did you mean 'adapt'"),
-        ({"options": {"adapt": 3}}, "adapt must be a text, not 3"),
+        ({"options": {"adapt": 3}}, "adapt must be text, not 3"),
         ({"options": {"hypergradient": "x"}}, "no option of maml named 'hypergradient'"),
         ({"settings": {"sdg.lr": 1}}, "did you mean 'sgd'"),
-        ({"settings": {"momentum.decay": 1}}, 'has no momentum: put it where it shall act .* strategy="momentum, sgd"'),
+        (
+            {"settings": {"momentum.decay": 1}},
+            'has no momentum: insert it at the right place in the chain.* strategy="momentum, sgd"',
+        ),
         ({"strategy": "momentm"}, "did you mean 'momentum'"),
         ({"strategy": "adagrad", "lr": 0.1}, r"lr=0.1 is that of sgd, which is not in strategy='adagrad'"),
         ({"strategy": "l2"}, "a strategy of terms alone"),

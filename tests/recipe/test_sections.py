@@ -19,7 +19,8 @@ from rbml.recipe.protocol import protocol, recipe_of
 def changed() -> Recipe:
     """A recipe in which every entry differs from its default."""
     return Recipe.of(
-        data="folder:/x", split="lake", task="per_group", ways=7, shots=2, queries=3, order="time", group="g", target="t",
+        data="folder:/x", split="lake", task="per_group", ways=7, shots=2, queries=3, order="time", group="g",
+        target="t",
         algorithm="anil", lr=0.25, steps=3, engine="unrolled", engine_options={"window": 2},
         model="conv4", filters=8, norm="group", pool="max", size=20, channels=3, context=3,
         shared_head=True, statistics="inductive", meta_steps=9, pretrain=4, tasks=3, outer_lr=0.5, clip=0.0, seed=11,
@@ -30,10 +31,10 @@ def changed() -> Recipe:
 
 
 def test_a_recipe_survives_json() -> None:
-    default = Recipe().short()
+    default = Recipe.of().short()
     assert set(changed().short()) == set(ENTRIES)
     assert [name for name, value in changed().short().items() if default.get(name) == value] == ["model"]
-    for recipe in (Recipe(), changed()):
+    for recipe in (Recipe.of(), changed()):
         assert Recipe.from_json(json.loads(json.dumps(recipe.to_json()))) == recipe
 
 
@@ -89,7 +90,7 @@ def test_json_of_something_else_is_a_checkpoint_error(values: dict[str, Any], sa
 )
 def test_trees_that_cannot_be_meant_are_refused_by_name(values: dict[str, Any], said: str) -> None:
     with pytest.raises(CheckpointError, match=said):
-        Recipe.from_json(Recipe().to_json() | values)
+        Recipe.from_json(Recipe.of().to_json() | values)
     with pytest.raises(UsageError, match=said):
         Recipe(**values)
 

@@ -20,7 +20,7 @@ from rbml.recipe import Recipe
 from rbml.recipe.entries import ENTRIES, TABLES, Entry
 from rbml.recipe.wording import kind_in_words
 
-FIRST = ("algorithm", "ways", "shots", "steps", "meta_steps")
+FIRST = ("ways", "shots", "algorithm", "steps", "meta_steps")
 """The options to begin with, which the help shows first."""
 
 _INTO = {"strategy": "settings", "learner": "options", "engine": "engine_options"}
@@ -85,6 +85,10 @@ def setting_options(function: Callable[..., None]) -> Callable[..., None]:
 class RecipeCommand(click.Command):
     """A command whose help shows the entries of a recipe by topic, the ones to begin with first."""
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Take ``--no-compile``, the other half of what was a switch, for ``--compile no``."""
+        return super().parse_args(ctx, ["--compile=no" if one == "--no-compile" else one for one in args])
+
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the sections."""
         first, own = "Options to begin with", "Options"
@@ -116,6 +120,8 @@ def gathered(
     if file and not Path(file).is_file():
         form = f"--set strategy={shlex.quote(file)}"
         raise UsageError(f"there is no file {file}: the parts of a strategy are named with {form}")
+    if source is None and isinstance(own, list):
+        return "+".join(own), chosen | {"data": own}
     return absolute(source or own), chosen
 
 
@@ -154,6 +160,8 @@ def from_file(path: Path) -> dict[str, Any]:
 
 def _as_kind(name: str, value: Any, path: Path) -> Any:
     kind = ENTRIES[name].kind if name in ENTRIES else str
+    if name == "data" and isinstance(value, list) and all(isinstance(one, str) for one in value):
+        return [absolute(one) for one in value]  # a mixture
     if name == "compile" and isinstance(value, bool):
         return value  # the switch of rbml 0.1.0
     if kind is float and isinstance(value, int) and not isinstance(value, bool):

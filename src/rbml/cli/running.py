@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import signal
 from contextlib import closing
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -40,6 +39,8 @@ def meta_train(folder: RunFolder, recipe: Recipe, data_root: str | None, threads
         data_root, threads = data_root or config["data_root"], threads or config["threads"]
     if threads:
         torch.set_num_threads(threads)
+    if not folder.config.is_file() and recipe.tasks.name in (None, "few_shot"):
+        build.learner(recipe)  # what is wrong with the options is said before data is fetched
     training = build.tasks(recipe, "train", data_root)
     validation = build.tasks(recipe, "val", data_root)
     classes = build.supervised(recipe, data_root) if recipe.outer.pretrain else None
@@ -50,7 +51,7 @@ def meta_train(folder: RunFolder, recipe: Recipe, data_root: str | None, threads
     console.print(f"{recipe.algorithm.name} on {training.about}")
     console.print(protocol_in_words(recipe, learner))
     if classes is not None:
-        console.print(f"first {recipe.outer.pretrain} steps of pretraining on {classes.about}")
+        console.print(f"first {recipe.outer.pretrain} steps of pretraining on all {classes.outputs} classes at once")
     file = folder.read_config()["recipe"]
     file = file.get("strategy_file") or (file["strategy"] or {}).get("file") if file.get("strategy") else None
     console.print(f"strategy: {in_words(learner.strategy)}{f', with what was learned in {file}' if file else ''}")
@@ -92,7 +93,8 @@ def _with_engine(recipe: Recipe, learner: Learner, training: TaskSource) -> Reci
     console.print(f"engine: {found.chosen.name}, {found.why} (rbml explain shows all)")
     engine: Any = found.chosen.engine
     name = next(name for name, kind in hypergrad.ALL.items() if isinstance(engine, kind))
-    plain = asdict(type(engine)())
+    kind: Any = hypergrad.ALL[name]
+    plain = vars(kind())
     options = {key: value for key, value in vars(engine).items() if plain.get(key) != value}
     return recipe.changed(engine=name, engine_options=options)
 
@@ -106,9 +108,9 @@ def _stopped(how: str, again: str, interrupt: Interrupt) -> NoReturn:
 def protocol_in_words(recipe: Recipe, learner: Learner) -> str:
     """Return what is done, in one line."""
     tasks, steps = recipe.tasks, learner.steps
-    ways = f"{tasks.ways}-way {tasks.shots}-shot, {tasks.queries} queries a class"
+    ways = f"{tasks.ways}-way {tasks.shots}-shot, {tasks.queries} queries per class"
     return (
         f"{ways if learner.ways else f'{tasks.shots}-shot, {tasks.queries} queries'}, "
-        f"{steps} inner step{'s'[: steps != 1]}, {recipe.outer.tasks} tasks an outer step, "
+        f"{steps} inner step{'s'[: steps != 1]}, {recipe.outer.tasks} tasks per outer step, "
         f"{recipe.outer.meta_steps} outer steps, batch norm {learner.statistics}"
     )

@@ -76,7 +76,7 @@ def command(
 def _same(folder: RunFolder, source: str | None, given: dict[str, Any]) -> Recipe:
     """Return the run's recipe, or refuse if something else is asked for now."""
     own = Recipe.from_json(folder.read_config()["recipe"])  # as it was written: with the strategy file's own name
-    entries = own.short() | {"data": own.data[0].source}
+    entries = own.short() | {"data": "+".join(one.source for one in own.data)}
     tables = {
         "settings": own.strategy.settings,
         "options": own.algorithm.options,

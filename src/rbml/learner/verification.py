@@ -9,6 +9,7 @@ the forward-over-reverse derivative of one task's first inner steps is compared 
 from __future__ import annotations
 
 import copy
+import math
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -101,7 +102,7 @@ def _compare(found: Tree, truth: Tree, tolerance: float, engine: Hypergradient) 
     size = float(norm(truth))
     far = {name: float((found[name] - leaf).norm()) for name, leaf in truth.items()}
     wrong = {name: error for name, error in far.items() if not error <= tolerance * size}
-    if not wrong or size == 0:
+    if not wrong or size == 0 or not math.isfinite(size):  # a loss that is not finite is said by who trains
         return
     worst = sorted(wrong, key=lambda name: -wrong[name])
     listed = ", ".join(

@@ -24,7 +24,7 @@ from rbml.recipe import Choice, Data, Recipe
 from rbml.recipe.streams import START
 from rbml.strategy.parsing import fitted
 from rbml.strategy.settings import changed, frozen
-from rbml.tasks import Mixture, Supervised, TaskSource, generator
+from rbml.tasks import Supervised, TaskSource, generator
 from rbml.training.strategy_file import LearnedStrategy, load_strategy
 from rbml.tree import Tree
 
@@ -38,8 +38,8 @@ _ELSEWHERE = ("model", "options", "loss", "strategy", "hypergradient", "curricul
 def setting(recipe: Recipe, source: TaskSource | None = None) -> Setting:
     """Return the setting of a source of tasks; without one, that of pictures with classes, as the recipe has them."""
     if source is None:
-        pictures = inputs.ALL["pictures"](size=recipe.inputs.size, channels=recipe.inputs.channels)
-        return Setting(pictures, targets.ALL["classes"], recipe.tasks.ways)
+        pictures = inputs.Pictures(recipe.inputs.size, recipe.inputs.channels)
+        return Setting(pictures, targets.CLASSES, recipe.tasks.ways)
     return Setting(source.modality, source.target, source.outputs)
 
 
@@ -85,11 +85,12 @@ def _known(facts: Mapping[str, Any], maker: Callable[..., Any]) -> dict[str, Any
 # ---------------------------------------------------------------------------------------------------- data and tasks
 
 
-def examples(recipe: Recipe, part: str, root: str | None = None) -> Any:
-    """Return the labelled examples of one part of the recipe's source.
+def examples(recipe: Recipe, choice: Data, part: str, root: str | None = None) -> Any:
+    """Return the labelled examples of one part of a source.
 
     Args:
-        recipe: the recipe.
+        recipe: the recipe, which says how pictures are read.
+        choice: the source.
         part: ``"train"``, ``"val"`` or ``"test"``; ``"all"`` for every class of a folder.
         root: where data is looked for.
 
@@ -97,9 +98,6 @@ def examples(recipe: Recipe, part: str, root: str | None = None) -> Any:
         UsageError: for a part, a split or an option that there is not.
         DataError: for data that is not there, or cannot be read.
     """
-    choice, *others = recipe.data
-    if others:
-        raise UsageError(f"one source of data was expected, not {len(recipe.data)}: name one")
     pictures = {"size": recipe.inputs.size, "channels": recipe.inputs.channels}
     if part == "all" and choice.name == "folder":
         return read_classes(str(choice.path or root), **pictures)
@@ -111,7 +109,7 @@ def examples(recipe: Recipe, part: str, root: str | None = None) -> Any:
 
 
 def tasks(recipe: Recipe, part: str, root: str | None = None, **changes: Any) -> TaskSource:
-    """Return the tasks of one part of the data; of several sources, a mixture of their tasks.
+    """Return the tasks of one part of the data; of several sources, a mixture.
 
     Args:
         recipe: the recipe.
@@ -124,15 +122,18 @@ def tasks(recipe: Recipe, part: str, root: str | None = None, **changes: Any) ->
         DataError: for data that is not there, or not enough of it.
     """
     recipe = recipe.changed(**changes)
-    if len(recipe.data) > 1:
-        return Mixture([tasks(recipe.model_copy(update={"data": (one,)}), part, root) for one in recipe.data])
-    loaded = examples(recipe, part, root)
+    sources = [_source(recipe, choice, part, root) for choice in recipe.data]
+    return sources[0] if len(sources) == 1 else kinds.Mixture(sources)
+
+
+def _source(recipe: Recipe, choice: Data, part: str, root: str | None) -> TaskSource:
+    loaded = examples(recipe, choice, part, root)
     name = recipe.tasks.name or ("few_shot" if isinstance(loaded, data.Labelled) else "per_group")
     maker: Any = kinds.ALL[name]
     numbers = {"ways": recipe.tasks.ways, "shots": recipe.tasks.shots, "queries": recipe.tasks.queries}
     chosen = Choice(name=name, options=recipe.tasks.options)
     source: TaskSource = maker(loaded, **_known(numbers, maker), **fitting(chosen, maker, "tasks"))
-    _check_pictures(recipe, source)
+    _check_pictures(recipe, choice, source)
     return source
 
 
@@ -143,23 +144,23 @@ def supervised(recipe: Recipe, root: str | None = None) -> Supervised:
         UsageError: if the examples have no classes.
         DataError: for data that is not there, or cannot be read.
     """
-    loaded = examples(recipe, "train", root)
+    choice, *others = recipe.data
+    if others:
+        raise UsageError(f"pretraining is for one source of data, not {len(recipe.data)}: leave out --pretrain")
+    loaded = examples(recipe, choice, "train", root)
     if not isinstance(loaded, data.Labelled):
-        raise UsageError(f"pretraining needs classes, which {recipe.data[0].source} has not: leave out --pretrain")
+        raise UsageError(f"pretraining needs classes, which {choice.source} does not have: leave out --pretrain")
     return Supervised(loaded)
 
 
-def _check_pictures(recipe: Recipe, source: TaskSource) -> None:
-    has = source.modality.facts()
-    if source.modality.kind == "pictures" and (has["channels"], has["size"]) != (
-        recipe.inputs.channels,
-        recipe.inputs.size,
-    ):
+def _check_pictures(recipe: Recipe, choice: Data, source: TaskSource) -> None:
+    has, own = source.modality.facts(), recipe.inputs
+    if source.modality.kind == "pictures" and (has["channels"], has["size"]) != (own.channels, own.size):
         found = f"{has['channels']} x {has['size']} x {has['size']}"
-        wanted = f"{recipe.inputs.channels} x {recipe.inputs.size} x {recipe.inputs.size}"
         raise UsageError(
-            f"{recipe.data[0].source} has pictures of {found} (channels, height, width), but the model is for {wanted}: "
-            f"a run of size {has['size']} and channels {has['channels']} fits them"
+            f"{choice.source} has pictures of {found} (channels, height, width), but the model is for "
+            f"{own.channels} x {own.size} x {own.size}: a run of size {has['size']} and channels {has['channels']} "
+            "fits them"
         )
 
 

@@ -11,8 +11,8 @@ from rbml.recipe import entries
 _SAME = (
     "split", "ways", "shots", "queries", "algorithm", "lr", "steps", "strategy", "settings", "options",
     "strategy_file", "freeze_strategy", "engine", "engine_options", "model", "size", "channels", "context",
-    "shared_head", "statistics", "meta_steps", "tasks", "outer_lr", "clip", "seed", "chunk", "compile", "validate_every",
-    "validate_tasks", "save_every",
+    "shared_head", "statistics", "meta_steps", "tasks", "outer_lr", "clip", "seed", "chunk", "compile",
+    "validate_every", "validate_tasks", "save_every",
 )  # fmt: skip
 _OF_CONV4 = ("filters", "norm", "pool")
 _HIDDEN = [256, 128, 64, 64]  # the one MLP that 0.1.0 made

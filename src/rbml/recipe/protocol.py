@@ -38,4 +38,4 @@ def recipe_of(source: str, given: Mapping[str, Any]) -> Recipe:
         UsageError: for a name that there is not, or a value that cannot be meant.
     """
     chosen = {name: value for name, value in given.items() if value is not None}
-    return Recipe.of(data=source, **(protocol(source, given) | chosen))
+    return Recipe.of(**({"data": source} | protocol(source, given) | chosen))

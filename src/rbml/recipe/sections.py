@@ -193,7 +193,8 @@ class Recipe(Section):
         tree = self.model_dump()
         tree["data"], *others = tree["data"]
         if changes.get("data") is not None:
-            tree["data"], others = Data.of(changes["data"]).model_dump(), []
+            sources = [changes["data"]] if isinstance(changes["data"], str) else changes["data"]
+            tree["data"], *others = (Data.of(source).model_dump() for source in sources)
         if changes.get("engine", "") is None:
             tree["engine"] = None
         # Names come first: another name empties the table of options, which may be filled by the same call.
@@ -217,6 +218,17 @@ class Recipe(Section):
         tree["data"] = tree["data"][0]
         found = {name: entries.value_at(tree, entry.path) for name, entry in entries.ENTRIES.items()}
         return {name: value for name, value in found.items() if value is not None}
+
+    def tables(self) -> dict[str, dict[str, Any]]:
+        """Return the options that have no short names, by the table that ``--set`` names."""
+        tree = self.model_dump()
+        tree["data"] = tree["data"][0]
+        short = {entry.path for entry in entries.ENTRIES.values()}
+        found = {table: entries.value_at(tree, path) or {} for table, path in entries.TABLES.items()}
+        return {
+            table: {name: value for name, value in own.items() if f"{entries.TABLES[table]}.{name}" not in short}
+            for table, own in found.items()
+        }
 
     def to_json(self) -> dict[str, Any]:
         """Return the recipe as plain values."""

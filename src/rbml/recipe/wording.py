@@ -7,12 +7,12 @@ from pydantic import ValidationError
 from rbml.errors import UsageError, unknown
 from rbml.recipe import entries
 
-_KINDS = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}
+_KINDS = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
 _BY_TYPE = {
     "int": "a whole number",
     "float": "a number",
     "finite": "a finite number",
-    "string": "a text",
+    "string": "text",
     "bool": "true or false",
     "dict": "a table of options",
     "tuple": "a list",

@@ -6,8 +6,6 @@ from dataclasses import dataclass
 
 from rbml.data.setting import Setting
 from rbml.data.targets import Metric
-from rbml.recipe.entries import short
-from rbml.strategy.parsing import nested_away
 from rbml.strategy.serialize import in_words
 from rbml.training import RunFolder
 from rbml.training.evaluator import sizes_in_words
@@ -70,7 +68,7 @@ def facts(run: RunFolder) -> Facts:
     return Facts(
         setting=setting,
         algorithm=recipe.algorithm.name,
-        source=", ".join(one.source for one in recipe.data),
+        source=" and ".join(one.source for one in recipe.data),
         tasks=sizes_in_words(sizes),
         model=recipe.model.name + (f" ({options})" if options else ""),
         meta_steps=recipe.outer.meta_steps,
@@ -85,9 +83,8 @@ def facts(run: RunFolder) -> Facts:
 
 def entries(run: RunFolder) -> dict[str, str]:
     """Return the entries of a run's recipe that are set, in words, by the names that the command line has for them."""
-    values = run.recipe().to_json()
-    found = {"data": ", ".join(one.source for one in run.recipe().data)}
-    for place, value in nested_away({name: value for name, value in values.items() if name != "data"}).items():
-        if value not in ({}, None) and not place.startswith("strategy."):
-            found[short(place.split("."))] = str(value)
-    return found | {"strategy": in_words(run.fresh().strategy)}
+    recipe = run.recipe()
+    values = recipe.short() | {"data": " and ".join(one.source for one in recipe.data)}
+    values |= {f"{name}.{key}": value for name, table in recipe.tables().items() for key, value in table.items()}
+    written = {name: str(value) for name, value in values.items() if "_file" not in name}
+    return written | {"strategy": in_words(run.fresh().strategy)}

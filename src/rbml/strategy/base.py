@@ -103,6 +103,16 @@ class TermInputs(NamedTuple):
         """Return the mean of ``(n, ...)`` over the examples that count."""
         return masked_mean(each, self.mask)
 
+    def over_classes(self, each: Tensor, dim: int = 1, mean: bool = False) -> Tensor:
+        """Return the sum, or the mean, along the dimension of the classes, over those that the task has."""
+        present = self.mask.get("class")
+        if present is None:
+            return each.mean(dim) if mean else each.sum(dim)
+        shape = [1] * each.dim()
+        shape[dim] = -1
+        total = torch.where(present.reshape(shape), each, 0).sum(dim)
+        return total / present.sum() if mean else total
+
     def objective(self) -> Tensor:
         """Return the support loss, a scalar."""
         return masked_loss(self.loss, self.prediction, self.y, self.mask)

@@ -14,6 +14,7 @@ from rbml.learner import Learner
 from rbml.recipe import Recipe
 from rbml.recipe.streams import PRETRAIN
 from rbml.tasks import Supervised, generator, task_seeds
+from rbml.training.evaluator import per_task
 from rbml.training.log import Log
 from rbml.training.progress import Outer, Progress
 from rbml.training.run_folder import PRETRAINING, RunFolder, restore
@@ -41,6 +42,9 @@ def pretrain(
         log: the journal.
         saved: the checkpoint to go on from; empty to begin.
         stop: asked after every step.
+
+    Yields:
+        What every step came to.
 
     Returns:
         Whether it was stopped before its end.
@@ -70,7 +74,7 @@ def pretrain(
             )
         if recipe.outer.clip:
             torch.nn.utils.clip_grad_norm_(learner.parameters(), recipe.outer.clip)
-        value = torch.vmap(metric.of)(result.aux["prediction"], batch.query).mean().item()
+        value = per_task(metric, result.aux["prediction"], batch.query).mean().item()
         rate = outer.schedule.get_last_lr()[0]
         outer.optimizer.step()
         outer.schedule.step()

@@ -17,6 +17,7 @@ from rbml.recipe import Recipe, build
 from rbml.recipe.streams import TRAIN, VALIDATE
 from rbml.tasks import Supervised, TaskSource, generator, task_seeds
 from rbml.training import files
+from rbml.training.evaluator import per_task
 from rbml.training.log import Log
 from rbml.training.pretraining import body_of, pretrain
 from rbml.training.progress import Outer, Progress
@@ -135,7 +136,7 @@ def _across_tasks(
 
 def _measured(metric: Metric, prediction: Tensor, tasks: Any) -> float:
     """Return the mean over the tasks."""
-    return torch.vmap(metric.of)(prediction, tasks.query).mean().item()
+    return per_task(metric, prediction, tasks.query).mean().item()
 
 
 def _validate(learner: Learner, tasks: Any, metric: Metric) -> float:
