@@ -149,6 +149,7 @@ class Evolution:
 
     def _keys(self, m: Tree, key: Tensor | None) -> list[Tensor]:
         """Return one key per pair, in chunks."""
+        # One key per pair, drawn for all pairs before they are divided: `chunk` does not change the result.
         keys = random.split(random.digest(m if key is None else {"key": key}, self.seed), self.pairs)
         size = self.chunk or self.pairs
         return [keys[start : start + size] for start in range(0, self.pairs, size)]
@@ -180,7 +181,7 @@ class Evolution:
 
 def _windows(steps: int, window: int | None) -> list[tuple[int, int]]:
     """Return for every window its first step and the step after its last."""
-    length = window or max(steps, 1)
+    length = window or max(steps, 1)  # a loop without steps has one window, which is empty
     return [(first, min(first + length, steps)) for first in range(0, max(steps, 1), length)]
 
 

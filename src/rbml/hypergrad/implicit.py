@@ -119,12 +119,14 @@ class Implicit:
             return product if not self.damping else lambda x: add(product(x), scale(x, self.damping))
 
         x, residual, iterations = solve(self.solver, damped(root.pull), damped(root.push), root.right, warm or None)
-        # zeros_like(m) gives every meta-parameter an entry, also one that neither term depends on.
+        # L depends on m directly (m_bar) and through the root, whose derivative is -(dF/dz)^-1 dF/dm. zeros_like(m)
+        # gives every meta-parameter an entry, also one that neither term depends on.
         grads = add(add(zeros_like(m), m_bar), scale(root.pull_m(x), -1))
         info = root.info | {"residual": residual, "iterations": iterations}
         return MetaGradient(loss, grads, aux, info if warm is None else info | prefixed(x, "solution."))
 
     def _refuse(self, inner: Inner, m: Tree) -> None:
+        # A number of a rule may or may not move the fixed point, and functions alone cannot tell: the caller names it.
         moving = matching(m, self.moves) if self.moves else []
         blind = blind_at_rest(inner, [name for name in m if name not in moving])
         why = "they enter only through the start or the rules and do not move the point of convergence"
@@ -152,6 +154,7 @@ class _Root(NamedTuple):
 
 def _at_stationary_point(inner: Inner, carry: Carry, m: Tree, bar: Carry, hvp: Mode) -> _Root:
     """Return the derivatives if F is the gradient of the objective; dF/dz is then the Hessian."""
+    # Only what enters the objective has a derivative here; differentiating by the rest of m would cost time for zeros.
     last, seen = inner.steps - 1, inner.entering(m, "objective")
 
     def product(x: Tree, meta: Tree) -> tuple[Tree, Tree]:

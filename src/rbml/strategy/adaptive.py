@@ -67,6 +67,7 @@ def rmsprop(
 
     def update(direction: Tree, state: Tree, theta: Tree, values: Values, at: StepInfo) -> tuple[Tree, Tree]:
         squares = tmap(_moving_mean_square, under(state, "square/"), direction, values["alpha"])
+        # `spread` is what the root is taken of: the mean square, or the variance if centred.
         after, spread = prefixed(squares, "square/"), squares
         if centered:
             means = tmap(_moving_mean, under(state, "mean/"), direction, values["alpha"])

@@ -117,7 +117,7 @@ def learned_lstm(
     check_widths("hidden and layers", hidden, layers)
 
     def start(theta: Tree, steps: int, generator: torch.Generator | None) -> Tree:
-        like, bound = first(theta), hidden**-0.5
+        like, bound = first(theta), hidden**-0.5  # initialised as in nn.LSTM
         net: Tree = {}
         for layer in range(layers):
             inputs = hidden if layer else 2
@@ -130,6 +130,7 @@ def learned_lstm(
         return net | {"out/weight": like.new_zeros(1, hidden), "out/bias": like.new_zeros(1)}
 
     def init(theta: Tree) -> Tree:
+        # h and c of every layer, (hidden, *shape): the units come first, so that a layer is one matrix product.
         names = [f"{kind}{layer}" for layer in range(layers) for kind in "hc"]
         return {
             f"{key}/{one}": torch.stack([torch.zeros_like(p)] * hidden) for key, p in theta.items() for one in names

@@ -47,7 +47,7 @@ def cosine(floor: float | Hyper = 0.0, name: str = "cosine") -> Rule:
     """
 
     def update(direction: Tree, state: Tree, theta: Tree, values: Values, at: StepInfo) -> tuple[Tree, Tree]:
-        share = math.pi * progress(at)
+        share = math.pi * progress(at)  # a tensor if one traced step serves all t
         height = 0.5 * (1 + (torch.cos(share) if isinstance(share, Tensor) else math.cos(share)))
         return tmap(lambda d, floor: d * (floor + (1 - floor) * height), direction, values["floor"]), state
 
@@ -191,6 +191,7 @@ def piecewise(
             return place.long() if isinstance(place, Tensor) else int(place)
         if isinstance(at.t, int):
             return bisect.bisect_right(boundaries, at.t)
+        # The same as bisect_right, without reading the value of t.
         return (at.t >= torch.tensor(boundaries, device=at.t.device)).sum()
 
     def update(direction: Tree, state: Tree, theta: Tree, numbers: Values, at: StepInfo) -> tuple[Tree, Tree]:
