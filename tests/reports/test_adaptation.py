@@ -67,3 +67,17 @@ def test_no_step_and_one_task_are_drawn_too(evaluation: Origin) -> None:
 def test_nothing_to_draw_says_what_to_do() -> None:
     with pytest.raises(UsageError, match="rbml evaluate RUN"):
         metric_by_step({})
+
+
+def test_other_metrics_have_their_own_axis_and_no_chance(evaluation: Origin) -> None:
+    real = evaluation("parkinsons")
+    del real["ways"]
+    real["MAE"] = real.pop("accuracy")
+    real["metrics"] = [{"name": "MAE", "better": "lower", "unit": "points"}]
+    (axes,) = metric_by_step({"a": real}).axes
+    assert axes.get_ylabel() == "query MAE (points)" and axes.get_title("left") == "parkinsons, 1-shot"
+    assert "0.5 ± 0.012 points" in [text.get_text() for text in axes.texts]
+    assert not [line for line in axes.lines if line.get_label() == "chance"]
+    figure = metric_by_step({"a": real, "b": evaluation()})
+    assert [axes.get_ylabel() for axes in figure.axes] == ["query MAE (points)", "query accuracy"]
+    assert png(figure)

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 from rbml.data.setting import Setting
 from rbml.data.targets import Metric
-from rbml.learner import Learner
 from rbml.strategy.serialize import in_words
 from rbml.training import RunFolder
 from rbml.training.evaluator import sizes_in_words
@@ -22,7 +21,6 @@ class Facts:
         source: where tasks come from, by name.
         tasks: the sizes of tasks, in words: ``"5-way 1-shot, 15 queries per class"``.
         model: the model, in words.
-        statistics: of batch norm while training.
         meta_steps: outer steps.
         tasks_per_step: tasks of an outer step.
         outer_lr: the learning rate of Adam at the start.
@@ -37,7 +35,6 @@ class Facts:
     source: str
     tasks: str
     model: str
-    statistics: str
     meta_steps: int
     tasks_per_step: int
     outer_lr: float
@@ -65,7 +62,7 @@ def facts(run: RunFolder) -> Facts:
     """
     recipe, setting = run.recipe(), run.setting()
     options = ", ".join(f"{name}: {value}" for name, value in recipe.model.options.items())
-    sizes = {"ways": recipe.tasks.ways, "shots": recipe.tasks.shots, "queries": recipe.tasks.queries}
+    sizes = {"ways": setting.outputs, "shots": recipe.tasks.shots, "queries": recipe.tasks.queries}
     if setting.target.kind != "classes":
         del sizes["ways"]
     return Facts(
@@ -73,8 +70,7 @@ def facts(run: RunFolder) -> Facts:
         algorithm=recipe.algorithm.name,
         source=" and ".join(one.source for one in recipe.data),
         tasks=sizes_in_words(sizes),
-        model=recipe.model.name + f" ({options})" * bool(options),
-        statistics=recipe.algorithm.options.get("statistics", "transductive"),
+        model=recipe.model.name + (f" ({options})" if options else ""),
         meta_steps=recipe.outer.meta_steps,
         tasks_per_step=recipe.outer.tasks,
         outer_lr=recipe.outer.lr,
@@ -85,15 +81,10 @@ def facts(run: RunFolder) -> Facts:
     )
 
 
-def learner_at_start(run: RunFolder) -> Learner:
-    """Return the learner of a run as it was before training."""
-    return run.fresh()
-
-
 def entries(run: RunFolder) -> dict[str, str]:
-    """Return the entries of a run's recipe that are set, in words, by name."""
+    """Return the entries of a run's recipe that are set, in words, by the names that the command line has for them."""
     recipe = run.recipe()
     values = recipe.short() | {"data": " and ".join(one.source for one in recipe.data)}
     values |= {f"{name}.{key}": value for name, table in recipe.tables().items() for key, value in table.items()}
     written = {name: str(value) for name, value in values.items() if "_file" not in name}
-    return written | {"strategy": in_words(learner_at_start(run).strategy)}
+    return written | {"strategy": in_words(run.fresh().strategy)}

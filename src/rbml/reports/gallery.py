@@ -56,7 +56,10 @@ def gallery(source: RunFolder | Learner, tasks: TaskSource, seed: int) -> Figure
         return _of_classes(tasks, seed, support, query, tasks.target.decode(prediction, _names(tasks, seed)))
     if task.query.y.is_floating_point() and task.query.y.dim() == 2:
         metric = tasks.target.metrics[0]
-        records = tasks.target.decode(prediction, [f"target {place + 1}" for place in range(task.query.y.shape[1])])
+        columns = getattr(tasks, "columns", ())
+        if len(columns) != task.query.y.shape[1]:
+            columns = [f"target {place + 1}" for place in range(task.query.y.shape[1])]
+        records = tasks.target.decode(prediction, columns)
         value = metric.of(prediction, task.query).item()
         return truth_figure(task.support, task.query, query, records, (metric, value))
     raise UsageError(f"a gallery shows few-shot classes and real values, not targets of the kind {tasks.target.kind}")

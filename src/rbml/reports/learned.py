@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from rbml.learner import Learner
-from rbml.reports.facts import learner_at_start
 from rbml.strategy import Hyper, Part, Scalar, Strategy
 from rbml.training import RunFolder
 from rbml.tree import Tree
@@ -86,7 +85,7 @@ def before_and_now(run: RunFolder) -> tuple[Learner, Learner]:
     Raises:
         CheckpointError: if there is no checkpoint yet, or it is damaged.
     """
-    return learner_at_start(run), run.learner()
+    return run.fresh(), run.learner()
 
 
 def quantities(run: RunFolder) -> list[LearnedNumber]:

@@ -47,8 +47,9 @@ def truth_figure(
     for place in range(panels):
         axes = figure.add_subplot(grid[0, place])
         _panel(axes, support.y[:, place], query.y[:, place], _columns(records, place, d))
-        title = _names(records, d)[place] if d > 1 else ""
+        title = _names(records, d)[place].removesuffix(" value") if d > 1 else ""
         style.dress(axes, title, "true value", "predicted value" if place == 0 else "")
+    style.legend(figure, axes.get_legend_handles_labels()[0])
     _list(figure.add_subplot(grid[1, :]), query.y, shown, records, listed)
     return figure
 
@@ -70,7 +71,7 @@ def _panel(axes: Axes, support: Tensor, truth: Tensor, found: dict[str, Tensor])
     room = 0.06 * ((high - low) or 1.0)
     ends = [low - room, high + room]
     axes.axvspan(support.min().item(), support.max().item(), color=style.GRID, zorder=0, label="support targets")
-    axes.plot(ends, ends, color=style.MUTED, linewidth=1, linestyle=(0, (1, 2)), label="right")
+    axes.plot(ends, ends, color=style.MUTED, linewidth=1, linestyle=(0, (1, 2)), label="prediction = truth")
     if "low" in found:
         axes.vlines(truth, found["low"], found["high"], color=style.BLUE, alpha=0.35, linewidth=1.4)
     axes.plot(truth, found["value"], "o", color=style.BLUE, markersize=4, markeredgecolor="white", markeredgewidth=0.5)

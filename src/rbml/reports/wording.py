@@ -10,7 +10,7 @@ from rbml.learner import Learner
 from rbml.reports import style
 from rbml.reports.curves import best_validation, journal
 from rbml.reports.evaluations import shown_metric
-from rbml.reports.facts import Facts, facts, learner_at_start
+from rbml.reports.facts import Facts, facts
 from rbml.reports.phi import PhiRow, Summary, TensorRow
 from rbml.reports.text import duration, sentence, table
 from rbml.strategy.serialize import in_words
@@ -24,7 +24,7 @@ def recipe_in_words(run: RunFolder) -> list[str]:
     Raises:
         CheckpointError: if the folder is not that of a run.
     """
-    config, told, learner = run.read_config(), facts(run), learner_at_start(run)
+    config, told, learner = run.read_config(), facts(run), run.fresh()
     sizes = {name: leaf.numel() for name, leaf in learner.named_parameters()}
     theta = sum(size for name, size in sizes.items() if name.startswith("model."))
     adapted = sum(sizes[f"model.{name}"] for name in learner.adapted)
@@ -36,7 +36,7 @@ def recipe_in_words(run: RunFolder) -> list[str]:
     lines = {
         "Tasks": f"{told.tasks}, from {told.source}" + (f" ({about})" if about else ""),
         "Learner": f"{told.algorithm}, {learner.steps} inner step{'s' * (learner.steps != 1)}, "
-        f"hypergradient: {engine}, batch-norm statistics while training: {told.statistics}",
+        f"hypergradient: {engine}, batch-norm statistics while training: {learner.statistics}",
         "Strategy": _strategy(told, learner),
         "Model": f"{told.model}, theta0 of {style.count(theta)} parameters{part}; phi of {style.count(phi)}",
         "Outer loop": f"Adam, rate {told.outer_lr:g} falling to zero along a cosine over "
