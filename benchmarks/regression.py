@@ -245,7 +245,7 @@ SIMPLE: dict[str, Callable[[Part, int], tuple[Predict, str]]] = {
     "pooled + offset": partial(pooled, offset=True),
 }
 LEARNED = {"ridge head": 1.0, "alpaca": 1.0, "maml": 1 / 3}
-"""The learned methods, and which share of the outer steps each takes: one of MAML's costs about three of the others'."""
+"""The learned methods, and which share of the outer steps each takes: one of MAML's costs about three of theirs."""
 
 
 # -------------------------------------------------------------------------------------------------------- measured

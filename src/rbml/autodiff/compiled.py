@@ -37,8 +37,8 @@ class Compiled:
         """Begin with nothing compiled."""
         self._graphs: dict[Any, Callable[..., Any]] = {}
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> Compiled:
-        return Compiled()
+    def __reduce__(self) -> tuple[type[Compiled], tuple[()]]:
+        return Compiled, ()  # copies and pickles compile anew
 
     def __call__(self, function: Callable[..., Any], *arguments: Any, variant: Any = None) -> Any:
         """Return ``function(*arguments)``.

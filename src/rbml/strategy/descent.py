@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import torch
 
-from rbml.strategy.base import Rule, RunningSum, StepInfo, Values, part
+from rbml.strategy.base import Rule, RunningSum, Values, part
 from rbml.strategy.hyper import Hyper, as_hyper
+from rbml.strategy.views import StepInfo
 from rbml.tree import Tree, tmap, zeros_like
 
 

@@ -13,8 +13,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from rbml.errors import UsageError
-from rbml.strategy.base import Term, TermInputs, Values, part
+from rbml.strategy.base import Term, Values, part
 from rbml.strategy.networks import check_hidden, check_widths, first, forward, perceptron
+from rbml.strategy.views import TermInputs
 from rbml.strategy.weights import Weights
 from rbml.tree import Tree
 

@@ -6,9 +6,10 @@ import torch
 from torch import Tensor
 
 from rbml.errors import UsageError
-from rbml.strategy.base import Gate, StepInfo, Values, part
+from rbml.strategy.base import Gate, Values, part
 from rbml.strategy.draws import uniform
 from rbml.strategy.hyper import Hyper, as_hyper
+from rbml.strategy.views import StepInfo
 
 _SMALL = 1e-6
 """Keeps the logarithms finite for rates of 0 and 1."""

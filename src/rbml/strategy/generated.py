@@ -7,9 +7,10 @@ import math
 import torch
 
 from rbml.errors import UsageError
-from rbml.strategy.base import Rule, StepInfo, Values, part
+from rbml.strategy.base import Rule, Values, part
 from rbml.strategy.hyper import Hyper, as_hyper
 from rbml.strategy.networks import first, forward, means, perceptron
+from rbml.strategy.views import StepInfo
 from rbml.strategy.weights import Weights
 from rbml.tree import Tree
 

@@ -14,9 +14,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from rbml.errors import UsageError
-from rbml.strategy.base import Term, TermInputs, Values, part
+from rbml.strategy.base import Term, Values, part
 from rbml.strategy.hyper import Scalar, as_scalar
 from rbml.strategy.networks import at_step, check_hidden, check_widths, each_step, first, forward, means, perceptron
+from rbml.strategy.views import TermInputs
 from rbml.strategy.weights import Weights
 from rbml.tree import Tree, prefixed, under
 

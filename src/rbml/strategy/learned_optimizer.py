@@ -14,9 +14,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from rbml.strategy.base import Parameterised, Rule, StepInfo, Values, part, stateless
+from rbml.strategy.base import Parameterised, Rule, Values, part, stateless
 from rbml.strategy.hyper import Hyper, as_hyper
 from rbml.strategy.networks import check_hidden, check_widths, drawn, first, forward, perceptron
+from rbml.strategy.views import StepInfo
 from rbml.strategy.weights import Weights
 from rbml.tree import Tree
 

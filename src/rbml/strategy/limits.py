@@ -6,9 +6,10 @@ import torch
 from torch import Tensor
 
 from rbml.strategy.adaptive import root
-from rbml.strategy.base import Rule, StepInfo, Values, part
+from rbml.strategy.base import Rule, Values, part
 from rbml.strategy.draws import normal
 from rbml.strategy.hyper import Hyper, as_hyper
+from rbml.strategy.views import StepInfo
 from rbml.tree import Tree, tmap
 
 

@@ -6,8 +6,9 @@ import torch
 from torch import Tensor
 
 from rbml.errors import UsageError
-from rbml.strategy.base import Term, TermInputs, Values, part
+from rbml.strategy.base import Term, Values, part
 from rbml.strategy.hyper import Hyper, Scalar, as_hyper, as_scalar
+from rbml.strategy.views import TermInputs
 from rbml.tree import Tree
 
 

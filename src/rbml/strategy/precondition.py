@@ -11,8 +11,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from rbml.strategy.base import Rule, StepInfo, Values, part
+from rbml.strategy.base import Rule, Values, part
 from rbml.strategy.networks import check_widths, drawn
+from rbml.strategy.views import StepInfo
 from rbml.strategy.weights import Weights
 from rbml.tree import Tree
 

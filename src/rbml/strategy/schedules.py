@@ -16,8 +16,9 @@ import torch
 from torch import Tensor
 
 from rbml.errors import UsageError
-from rbml.strategy.base import Rule, StepInfo, Values, part
+from rbml.strategy.base import Rule, Values, part
 from rbml.strategy.hyper import Hyper, as_hyper
+from rbml.strategy.views import StepInfo
 from rbml.strategy.weights import Weights
 from rbml.tree import Step, Tree, row, tmap
 

@@ -7,7 +7,8 @@ from typing import Any
 
 from rbml import strategy
 from rbml.errors import UsageError
-from rbml.strategy.base import Origin, Part, Strategy, chain
+from rbml.strategy.base import Origin, Part
+from rbml.strategy.chain import Strategy, chain
 from rbml.strategy.hyper import Hyper, Scalar
 from rbml.strategy.parsing import LEARNABLE
 from rbml.strategy.settings import Draft, defaults, keeping

@@ -15,7 +15,8 @@ from typing import Any, cast, get_type_hints
 
 from rbml import strategy
 from rbml.errors import UsageError, unknown
-from rbml.strategy.base import Part, Strategy, chain
+from rbml.strategy.base import Part
+from rbml.strategy.chain import Strategy, chain
 from rbml.strategy.parsing import LEARNABLE, alternatives, fitted, learnable, nested_away
 from rbml.strategy.weights import Weights
 

@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from rbml.errors import UsageError
-from rbml.strategy.base import Rule, RunningSum, StepInfo, Strategy, stateless
+from rbml.strategy.base import Rule, RunningSum, stateless
+from rbml.strategy.chain import Strategy
 from rbml.strategy.hyper import Bounds, Hyper
+from rbml.strategy.views import StepInfo
 from rbml.tree import Tree, prefixed, under
 
 _ELSE = "use Adjoint(store='segments') or Adjoint(store='all')"
