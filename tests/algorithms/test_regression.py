@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from rbml import Batch, Episodes, algorithms, models
+from rbml import Batch, Episodes, algorithms, data, models
 from rbml.data.targets import REAL
 from rbml.errors import UsageError
 from rbml.hypergrad import Adjoint, Unrolled
+from rbml.tasks import PerGroup, generator
 from rbml.tree import Tree, under
 
 Curves = Callable[..., Episodes]
@@ -73,6 +75,26 @@ def test_an_adapted_model_gives_an_interval(curves: Curves) -> None:
     assert set(record) == {"value", "low", "high"} and record["low"] < record["value"] < record["high"]
     near, far = (adapted(torch.full((1, 2), size, dtype=torch.float64)).detach()[0, 1] for size in (0.0, 50.0))
     assert near != far
+
+
+def test_from_files_of_rows_to_a_record_with_an_interval(tmp_path: Path) -> None:
+    """A table of groups is learned on; a file of one new group is adapted to, another one predicted."""
+    lines = ["who,dose,score", *(f"p{g},{0.1 * n},{10 * g + (g + 1) * 0.1 * n}" for g in range(8) for n in range(9))]
+    (tmp_path / "table.csv").write_text("\n".join(lines))
+    train = data.load(f"table:{tmp_path / 'table.csv'}", "train", group="who", target="score")
+    tasks = PerGroup(train, shots=3, queries=4)
+    learner = algorithms.alpaca(models.MLP(**train.modality.facts(), outputs=tasks.outputs), offset=40.0, noise=5.0)
+    assert set(learner.backward(tasks.sample(4, generator(0))).grads) <= {
+        name for name, _ in learner.named_parameters()
+    }
+    (tmp_path / "support.csv").write_text("score,dose\n21,0.1\n23,0.5\n")
+    (tmp_path / "new.csv").write_text("dose\n0.3\n0.9\n")
+    table = train.modality
+    known, new = (table.find([tmp_path / f"{name}.csv"], labelled=name == "support") for name in ("support", "new"))
+    y, names = REAL.read(known.labels, table.targets)
+    adapted = learner.adapt(table.ready(table.read(known.raw)), y)
+    records = REAL.decode(adapted(table.ready(table.read(new.raw))).detach(), names)
+    assert len(records) == 2 and all(record["low"] < record["value"] < record["high"] for record in records)
 
 
 def test_tasks_of_unequal_size_in_one_stack(curves: Curves) -> None:

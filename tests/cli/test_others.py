@@ -192,3 +192,10 @@ def test_a_demo_goes_on_but_not_with_something_else(
     Path("runs/demo/config.json").write_text(text.replace('"ways": 5', '"ways": 4'))
     assert "runs/demo holds another run" in fails(2, "demo")
     assert Path("runs/demo/last.pt").read_bytes() == before
+
+
+@pytest.mark.parametrize("name", ["pydantic", "click"])
+def test_what_the_command_line_needs_is_said(name: str) -> None:
+    code = f"import sys; sys.modules[{name!r}] = None; sys.argv[1:] = ['train', '-h']; import rbml.cli as c; c.main()"
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stderr) == (1, f"rbml: the command line needs {name}: pip install 'rbml[cli]'\n")

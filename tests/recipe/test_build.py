@@ -13,6 +13,7 @@ from rbml.errors import DataError, UsageError
 from rbml.models import MLP, Conv4
 from rbml.recipe import Recipe, build
 from rbml.strategy.serialize import from_plain, in_words, plain
+from rbml.tasks import Mixture
 
 
 def test_what_a_recipe_says_is_what_is_built() -> None:
@@ -152,3 +153,24 @@ def test_bounded_numbers_of_terms_keep_the_type_of_the_model() -> None:
     grads = learner.backward(Episodes(Batch(x, y), Batch(x, y))).grads
     assert all(grad.dtype == torch.float32 for grad in grads.values())
     assert all(abs(float(grads[f"phi.{name}"])) > 0 for name in ("l2.strength", "label_smoothing.rate"))
+
+
+def test_several_sources_are_a_mixture() -> None:
+    recipe = Recipe.of(data=["glyphs", "digits"], ways=3, queries=2)
+    assert [one.source for one in recipe.data] == ["glyphs", "digits"]
+    tasks = build.tasks(recipe, "test")
+    assert isinstance(tasks, Mixture) and build.setting(recipe, tasks).outputs == 3
+    assert tasks.draw([1, 2]).query.y.shape == (2, 6)
+    with pytest.raises(UsageError, match="pretraining is for one source"):
+        build.supervised(recipe.changed(pretrain=2))
+
+
+def test_an_option_of_a_model_is_one_of_its_maker() -> None:
+    model = build.learner(Recipe.of(model="mlp", model_options={"hidden": [5]}, ways=3)).model
+    assert [leaf.shape for name, leaf in model.named_parameters() if "weight" in name] == [(5, 784), (3, 5)]
+    for options, said in (
+        ({"hiden": [5]}, "did you mean 'hidden'"),
+        ({"outputs": 3}, "no option of mlp named 'outputs'"),
+    ):
+        with pytest.raises(UsageError, match=said):
+            build.learner(Recipe.of(model="mlp", model_options=options))

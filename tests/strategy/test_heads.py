@@ -32,6 +32,15 @@ def test_ridge_for_real_values_has_an_intercept_that_is_not_shrunk() -> None:
     assert np.allclose((x @ weight.T + bias).numpy(), expected, rtol=1e-12)
 
 
+@pytest.mark.parametrize("n", [3, 9])
+def test_ridge_is_the_same_from_the_side_of_examples_and_of_features(n: int) -> None:
+    x, y = noise(n, 5), torch.arange(n) % 3
+    plan = chain(ridge(strength=0.7), sgd(0.1))
+    weight, _ = plan.head({}, phi(plan, {"head.weight": x}), Features(x, y, 3))
+    truth = np.linalg.solve(x.T.numpy() @ x.numpy() + 0.7 * np.eye(5), x.T.numpy() @ np.eye(3)[y.numpy()])
+    assert np.allclose(weight.T.numpy(), truth, rtol=1e-10)
+
+
 def test_ridge_of_one_recording_and_ridge_in_other_units() -> None:
     plan = chain(ridge(strength=0.7), sgd(0.1))
     own = phi(plan, {"head.weight": noise(1, 3)})

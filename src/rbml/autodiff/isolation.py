@@ -7,7 +7,8 @@ Every layer keeps the mode in which the model was given, except
 - instance norm: always by the statistics of the instance, as in training;
 - attention and transformer layers: always by their ordinary path, never the fused one for inference.
 
-What cannot be a pure function is refused: power iteration of spectral norm, backward hooks, lazy parameters.
+What cannot be a pure function is refused: power iteration of spectral norm, backward hooks, lazy parameters,
+parameters that are kept in plain lists.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import warnings
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 import torch
@@ -86,6 +88,12 @@ def _check(module: nn.Module) -> None:
                 "a task must not depend on the passes before it: call .eval() on that layer to keep its estimate as it "
                 "is, or take it off (torch.nn.utils.remove_spectral_norm, parametrize.remove_parametrizations)"
             )
+        for key, value in layer.__dict__.items() if not _is_clean(type(layer).__module__) else ():
+            if key not in _OF_MODULES and any(isinstance(leaf, nn.Parameter) for leaf in tree_leaves(value)):
+                raise UsageError(
+                    f"{name or 'the model'} keeps parameters in its attribute {key!r}, where a task's own cannot take "
+                    "their place: use nn.ParameterList or nn.ParameterDict, or read them from their layers"
+                )
         if layer._backward_hooks or layer._backward_pre_hooks:
             raise UsageError(
                 f"{name or 'the model'} has a backward hook, which torch.func cannot run: remove it (handle.remove()), "
@@ -117,7 +125,7 @@ def unchanged(module: nn.Module) -> Iterator[None]:
     before = [
         (layer, dict(layer.__dict__), [(v, copy.copy(v)) for v in layer.__dict__.values() if type(v) in _CONTAINERS])
         for layer in module.modules()
-        if layer._forward_pre_hooks or layer._forward_hooks or not _is_clean(type(layer))
+        if layer._forward_pre_hooks or layer._forward_hooks or not _is_clean(type(layer).__module__)
     ]
     try:
         yield
@@ -130,11 +138,13 @@ def unchanged(module: nn.Module) -> Iterator[None]:
                 (container.extend if isinstance(container, list | deque) else container.update)(content)
 
 
+_OF_MODULES = set(nn.Module().__dict__)
 _CONTAINERS = {list, dict, set, deque}
 
 
-def _is_clean(kind: type) -> bool:
-    return kind.__module__.startswith(("torch.nn.modules.", "rbml."))
+@cache
+def _is_clean(home: str) -> bool:
+    return home.startswith(("torch.nn.modules.", "rbml."))
 
 
 def buffer_copies(module: nn.Module, example: Tensor) -> dict[str, Tensor]:
@@ -142,17 +152,19 @@ def buffer_copies(module: nn.Module, example: Tensor) -> dict[str, Tensor]:
 
     They are vectorised over tasks as ``example`` is, or nothing of a task could be written into them.
     """
-    zero = example.detach().flatten()[:0].sum()
-
-    def copied(leaf: Tensor) -> Tensor:
-        return leaf.logical_or(zero.bool()) if leaf.dtype == torch.bool else leaf + zero.to(leaf.dtype)
-
-    return {
-        f"{name}.{key}".lstrip("."): copied(leaf)
+    found = {
+        f"{name}.{key}".lstrip("."): leaf
         for name, layer in module.named_modules()
-        if not isinstance(layer, _BatchNorm | _InstanceNorm)
+        if layer._buffers and not isinstance(layer, _BatchNorm | _InstanceNorm)
         for key, leaf in layer._buffers.items()
         if leaf is not None
+    }
+    if not found:
+        return {}
+    zero = example.detach().flatten()[:0].sum()
+    return {
+        name: leaf.logical_or(zero.bool()) if leaf.dtype == torch.bool else leaf + zero.to(leaf.dtype)
+        for name, leaf in found.items()
     }
 
 

@@ -18,7 +18,7 @@ def main() -> None:
     try:
         from rbml.cli.main import cli
     except ImportError as error:
-        if error.name not in ("click", "rich", "pydantic"):
+        if error.name not in ("click", "rich"):
             raise
         sys.exit(f"rbml: the command line needs {error.name}: pip install 'rbml[cli]'")
     cli()

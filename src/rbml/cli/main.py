@@ -86,6 +86,8 @@ def _explain(error: BaseException) -> int:
         message, code = "interrupted", 130
     elif isinstance(error, RbmlError):
         message, code = str(error), 2 if isinstance(error, UsageError) else 1
+    elif isinstance(error, ModuleNotFoundError) and error.name in ("rich", "pydantic"):
+        message, code = f"the command line needs {error.name}: pip install 'rbml[cli]'", 1
     elif isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "allocate memory" in str(error)):
         message, code = "out of memory: a run with a smaller --chunk needs less", 1
     elif isinstance(error, OSError):

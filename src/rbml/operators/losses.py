@@ -98,6 +98,9 @@ def gaussian_nll_loss(
 
     As PyTorch's, it counts a variance below ``eps`` as ``eps`` without changing its derivative. A negative variance
     gives NaN rather than an error: to look at values is not possible under ``vmap``.
+
+    Raises:
+        UsageError: if the shapes do not fit together.
     """
     check_shapes("gaussian_nll_loss", input, target)
     variance = var if isinstance(var, Tensor) else torch.full_like(input, var)

@@ -26,10 +26,11 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_map_only
 
 from rbml.errors import UsageError
-from rbml.operators import attention, embedding, losses
+from rbml.operators import attention, embedding, linear, losses
 from rbml.operators.batch_norm import batch_norm, masked_batch_norm
 from rbml.operators.max_pool import max_pool2d
 from rbml.operators.randomness import RANDOM
+from rbml.operators.recurrent import RECURRENT
 
 
 def _batch_norm(
@@ -83,7 +84,7 @@ def _register_hook(tensor: Tensor, hook: Callable[[Tensor], Tensor | None]) -> A
             raise UsageError(
                 "a tensor hook in the model or the loss changes a gradient, which is then not the gradient of the "
                 "function that was evaluated, and engines disagree about its derivative: put what it does into the "
-                "strategy (such as rbml.strategy.clip), or into a torch.autograd.Function"
+                "strategy (such as rbml.strategy.clip_norm), or into a torch.autograd.Function"
             )
 
     return tensor.register_hook(look)  # type: ignore[no-untyped-call]
@@ -103,12 +104,15 @@ REPLACED: Mapping[Callable[..., Any], Callable[..., Any]] = {
     F.kl_div: losses.kl_div,
     F.embedding: embedding.embedding,
     F.embedding_bag: embedding.embedding_bag,
+    F.bilinear: linear.bilinear,
+    torch._weight_norm: linear.weight_norm,
     F.scaled_dot_product_attention: attention.scaled_dot_product_attention,
     F.multi_head_attention_forward: attention.multi_head_attention_forward,
     # Under torch.func .data is a constant of the innermost transform alone.
     Tensor.data.__get__: Tensor.detach,  # type: ignore[attr-defined]
     Tensor.register_hook: _register_hook,
     **RANDOM,
+    **RECURRENT,
 }
 """The operators that are replaced, and by what."""
 

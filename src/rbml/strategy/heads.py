@@ -55,7 +55,8 @@ def ridge(
     .. math:: W = X^\top (X X^\top + \mathrm{strength}\, I)^{-1} Y, \qquad
               \mathrm{logits} = \mathrm{scale}\,(f W) + \mathrm{shift}
 
-    Bertinetto et al. 2019 (R2-D2, arXiv:1805.08136). The system has the size of the support set, not of the features.
+    Bertinetto et al. 2019 (R2-D2, arXiv:1805.08136). The system has the size of the support set, or of the features
+    where these are fewer.
 
     For real targets X and Y are centred, so that the intercept is not shrunk: the stronger the ridge, the closer
     predictions are to the mean of the support targets, and the units of the targets do not matter to the strength.
@@ -123,9 +124,14 @@ def real_targets(seen: Features, name: str) -> Tensor:
 
 
 def _ridge(x: Tensor, y: Tensor, strength: Tensor) -> Tensor:
-    pull = strength * torch.eye(len(x), dtype=x.dtype, device=x.device)
-    solved: Tensor = torch.linalg.solve(x @ x.T + pull, y)
-    return x.T @ solved
+    """Return ``(d, k)`` for ``x`` ``(n, d)`` and ``y`` ``(n, k)``."""
+    # Two forms of one matrix. The smaller system is the cheaper one, and the larger is singular as strength goes to 0.
+    pull = strength * torch.eye(min(x.shape), dtype=x.dtype, device=x.device)
+    if x.shape[0] <= x.shape[1]:
+        of_examples: Tensor = torch.linalg.solve(x @ x.T + pull, y)
+        return x.T @ of_examples
+    of_features: Tensor = torch.linalg.solve(x.T @ x + pull, x.T @ y)
+    return of_features
 
 
 def _one_hot(seen: Features) -> Tensor:

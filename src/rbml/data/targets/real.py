@@ -128,9 +128,11 @@ def ridge(support: Batch, query: Batch, strengths: Sequence[float] = STRENGTHS) 
     with centred inputs X; the strength with the smallest :math:`\sum e_i^2` is taken, the weakest of them where several
     are as good. Inputs of one size (standardised) are expected. With one example it is its target.
     """
-    counts = _weights(support, flat(support.x))[:, :1]
+    # In double precision: the matrix of more examples than inputs is singular but for the strength.
+    known, asked = flat(support.x).double(), flat(query.x).double()
+    counts = _weights(support, known)[:, :1]
     n = counts.sum()
-    x, y = (torch.where(counts > 0, leaf, 0) for leaf in (flat(support.x), support.y))
+    x, y = (torch.where(counts > 0, leaf, 0) for leaf in (known, support.y.double()))
     centre_x, centre_y = x.sum(0) / n, y.sum(0) / n
     x, y = (x - centre_x) * counts, (y - centre_y) * counts
     products, sums = x @ x.T, torch.eye(len(x), dtype=x.dtype, device=x.device)
@@ -143,7 +145,7 @@ def ridge(support: Batch, query: Batch, strengths: Sequence[float] = STRENGTHS) 
         weights.append(x.T @ coefficients[:, : y.shape[1]])
     best = torch.stack(errors).argmin()
     weight = torch.stack(weights).index_select(0, best.reshape(1)).squeeze(0)
-    return (flat(query.x) - centre_x) @ weight + centre_y
+    return ((asked - centre_x) @ weight + centre_y).to(support.y.dtype)
 
 
 def flat(x: Inputs) -> Tensor:
