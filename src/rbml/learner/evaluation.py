@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from rbml.data.batch import Batch
 from rbml.data.targets import Metric
+from rbml.data.targets.classes import ACCURACY
 from rbml.inner import step
 from rbml.learner.binding import BoundTask
 from rbml.learner.frozen import FrozenBody
@@ -32,15 +32,6 @@ class Evaluation(NamedTuple):
     def accuracy(self) -> Tensor | None:
         """Share of right query predictions; ``None`` where it was not measured, as for real values."""
         return self.metrics.get("accuracy")
-
-
-def _accuracy(prediction: Tensor, batch: Batch) -> Tensor:
-    right = (prediction.argmax(1) == batch.y).to(prediction.dtype)
-    counts = batch.mask.get("example")
-    return right.mean() if counts is None else torch.where(counts, right, 0).sum() / counts.sum()
-
-
-ACCURACY = Metric("accuracy", _accuracy, "higher", "%")
 
 
 def usual_metrics(y: Tensor, prediction: Tensor) -> tuple[Metric, ...]:

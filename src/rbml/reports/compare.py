@@ -107,7 +107,7 @@ def _cell(quantity: LearnedNumber | None, layer: str) -> str:
 
 
 def phi_compared(run: RunFolder, other: RunFolder) -> Figure | None:
-    """Draw what two runs have learned of their strategies, a panel for every quantity: by step, or a row a layer.
+    """Draw what two runs have learned of their strategies, one panel per number: by step, or one row per layer.
 
     Returns:
         The figure, or ``None`` where neither has learned anything of it.
@@ -136,7 +136,7 @@ def phi_compared(run: RunFolder, other: RunFolder) -> Figure | None:
 
 
 def _steps(pair: tuple[LearnedNumber | None, LearnedNumber | None]) -> bool:
-    """Return whether both are one value a step, or one for all: then they are lines by step."""
+    """Return whether both are one value per step, or one for all: then they are lines by step."""
     there = [one for one in pair if one]
     one_row = all(one.hyper and len(one.layers) == 1 and one.hyper.per == "all" for one in there)
     return one_row and any(one.hyper and one.hyper.per_step for one in there)

@@ -15,16 +15,16 @@ from rbml.tree import Tree
 
 UNITS = {
     "lr": "step / gradient",
-    "decay": "share kept a step",
-    "beta1": "share kept a step",
-    "beta2": "share kept a step",
-    "alpha": "share kept a step",
+    "decay": "share kept per step",
+    "beta1": "share kept per step",
+    "beta2": "share kept per step",
+    "alpha": "share kept per step",
     "eps": "gradient",
     "dampening": "share left out",
     "rate": "pull / weight",
     "strength": "loss / weight²",
     "floor": "share of the rate",
-    "gamma": "factor a step",
+    "gamma": "factor per step",
     "limit": "norm of the step",
     "std": "gradient",
     "scale": "factor",
@@ -60,7 +60,7 @@ class LearnedNumber:
     Attributes:
         name: where it is filed: ``"sgd.lr"``.
         hyper: of a number, how finely it varies, and in which bounds; ``None`` for tensors.
-        layers: its values by layer (by tensor, where it has one value a tensor), or its tensors by name.
+        layers: its values by layer (by tensor, where it has one value per tensor), or its tensors by name.
         unit: of its values, where it is known.
         learned: whether it is a meta-parameter.
     """

@@ -124,7 +124,7 @@ def _norms(axes: Axes, quantity: LearnedNumber, label: str) -> None:
 
 
 def _by_step(axes: Axes, quantity: LearnedNumber, label: str) -> None:
-    """Draw one value an inner step as a line."""
+    """Draw one value per inner step as a line."""
     (pair,) = quantity.layers.values()
     steps = range(1, len(pair.learned) + 1)
     axes.plot(steps, pair.start.flatten(), color=style.START, linewidth=2)
@@ -134,7 +134,7 @@ def _by_step(axes: Axes, quantity: LearnedNumber, label: str) -> None:
 
 
 def heat_map(axes: Axes, quantity: LearnedNumber, label: str) -> None:
-    """Draw the start and every inner step of every layer as a coloured cell; the mean where there is one an element."""
+    """Draw the start and every inner step of every layer as a coloured cell; of values per element, the mean."""
     pairs = quantity.layers.values()
     start = np.array([[pair.start.mean().item()] for pair in pairs])
     learned = np.array([pair.learned.mean(1).tolist() for pair in pairs])

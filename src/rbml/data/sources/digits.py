@@ -26,7 +26,7 @@ def load(part: str, root: str | Path | None = None, *, split: str | None = None,
     in the middle of 28x28.
 
     Returns:
-        ``x`` ``(1797, 1, 28, 28)`` uint8, 174 to 183 pictures a class, in scikit-learn's order; names ``0`` to ``9``.
+        ``x`` ``(1797, 1, 28, 28)`` uint8, 174 to 183 pictures per class, in scikit-learn's order; names ``0`` to ``9``.
     """
     check_test_only(part, "digits", 10)
     check_split(split, "digits")

@@ -30,7 +30,7 @@ def load(part: str, root: str | Path | None = None, *, split: str | None = None,
     Found under the data root only (``mnist_t10k/``, gzipped or not), not downloaded.
 
     Returns:
-        ``x`` ``(10000, 1, 28, 28)`` uint8, 892 to 1135 pictures a class; names ``0`` to ``9``.
+        ``x`` ``(10000, 1, 28, 28)`` uint8, 892 to 1135 pictures per class; names ``0`` to ``9``.
     """
     check_test_only(part, "mnist", 10)
     check_split(split, "t10k")
