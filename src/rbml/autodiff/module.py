@@ -30,6 +30,7 @@ __all__ = [
     "call",
     "inputs_of",
     "isolated",
+    "nested",
     "put",
     "running_statistics",
     "statistics_of",
@@ -204,3 +205,21 @@ def running_statistics(module: nn.Module) -> Tree:
     buffers = dict(module.named_buffers())
     kinds = ("running_mean", "running_var")
     return {f"{name}.{kind}": buffers[f"{name}.{kind}"] for name, _ in batch_norms(module) for kind in kinds}
+
+
+def nested(learned: Tree, fixed: Tree) -> nn.Module:
+    """Return a module whose parameters and buffers have the given dotted names."""
+    root = nn.Module()
+    for tree, is_learned in ((learned, True), (fixed, False)):
+        for name, leaf in tree.items():
+            module = root
+            *path, last = name.split(".")
+            for part in path:
+                if part not in dict(module.named_children()):
+                    module.add_module(part, nn.Module())
+                module = module.get_submodule(part)
+            if is_learned:
+                module.register_parameter(last, nn.Parameter(leaf))
+            else:
+                module.register_buffer(last, leaf)
+    return root

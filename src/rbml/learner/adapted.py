@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 import copy
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor, nn
 
 from rbml.autodiff import module
+from rbml.data.batch import Batch
+from rbml.inner import roll
+from rbml.learner.binding import Statistics
+from rbml.learner.checks import check_batch, explained
+from rbml.learner.frozen import FrozenBody, frozen_body
+from rbml.tasks import Episode
 from rbml.tree import Tree
+
+if TYPE_CHECKING:
+    from rbml.learner.learner import Learner
 
 
 class Adapted(nn.Module):
@@ -32,3 +42,24 @@ class Adapted(nn.Module):
         """Return the prediction for ``x``, a tensor or a tree of them."""
         statistics = None if self.transductive else module.running_statistics(self.model)
         return module.call(self.model, {}, x, statistics)
+
+
+def adapt(learner: Learner, support: Batch, statistics: Statistics | None, ways: int | None) -> Adapted:
+    """Learn one task; arguments as of :meth:`rbml.Learner.adapt`."""
+    if statistics is None:
+        statistics = "running" if learner.statistics == "running" else "inductive"
+    y = support.y
+    if ways is None and learner.ways is not None and isinstance(y, Tensor) and y.numel() and y.dtype == torch.int64:
+        ways = max(learner.ways, int(y.max()) + 1)
+    predict = learner.predict(ways)
+    check_batch(support, ways, learner.dtype, predict)
+    key = torch.zeros((), dtype=torch.int64, device=y.device)
+    bound = learner.bind(Episode(support, support), statistics, ways, key=key)
+    with explained(predict, learner.loss, (support,)), torch.no_grad():
+        layer = frozen_body(bound)
+        body = None if layer is None else FrozenBody(bound, layer)
+        works = bound if body is None else body.on(body.features({}))
+        carry = roll(works.inner(), works.start({}), {})
+        whole = bound.whole(carry.theta, {}, learner.steps)
+        used = bound.fitted_statistics(whole)
+    return Adapted(learner.model, whole, used)

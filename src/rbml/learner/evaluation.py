@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -11,8 +11,14 @@ from torch import Tensor
 from rbml.data.targets import Metric
 from rbml.data.targets.classes import ACCURACY
 from rbml.inner import step
-from rbml.learner.binding import BoundTask
-from rbml.learner.frozen import FrozenBody
+from rbml.learner.binding import BoundTask, Statistics
+from rbml.learner.checks import check_tasks, explained
+from rbml.learner.frozen import FrozenBody, frozen_body
+from rbml.tasks import Task
+from rbml.tasks.base import count, one
+
+if TYPE_CHECKING:
+    from rbml.learner.learner import Learner
 
 
 class Evaluation(NamedTuple):
@@ -72,3 +78,29 @@ def measured(
             _, carry = step(inner, carry, {}, t)
     found = {name: torch.stack([row[name] for row in rows]) for name in rows[0]}
     return {"loss": torch.stack(losses), "prediction": prediction, "metrics": found}
+
+
+def evaluate(
+    learner: Learner,
+    tasks: Task,
+    statistics: Statistics | None,
+    steps: int | None,
+    ways: int | None,
+    each_step: bool,
+    metrics: Sequence[Metric] | None,
+) -> Evaluation:
+    """Learn every task of a stack and measure it; arguments as of :meth:`rbml.Learner.evaluate`."""
+    ways = learner.ways if ways is None else ways
+    steps = learner.steps if steps is None else steps
+    predict = learner.predict(ways)
+    check_tasks(tasks, ways, steps, learner.dtype, predict)
+    first = one(tasks, 0)
+    layer = frozen_body(learner.bind(first, statistics, ways))
+
+    def measure(given: tuple[Any, Tensor]) -> dict[str, Any]:
+        task, key = given
+        return measured(learner.bind(task, statistics, ways, key=key), layer, metrics, steps, each_step)
+
+    keys = torch.arange(count(tasks), device=tasks.query.y.device)
+    with torch.no_grad(), explained(predict, learner.loss, (first.support, first.query)):
+        return Evaluation(**learner.over_tasks.each(measure, (tasks, keys)))

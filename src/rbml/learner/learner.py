@@ -5,9 +5,7 @@ Shapes: B tasks, n examples of one task, C classes ("ways"), T inner steps.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
-from functools import partial
 from typing import Any
 
 import torch
@@ -19,20 +17,19 @@ from rbml.autodiff import module as modules
 from rbml.data.batch import Batch, Inputs
 from rbml.data.targets import Loss, Metric
 from rbml.errors import UsageError
-from rbml.hypergrad import Adjoint, Hypergradient, MetaGradient
-from rbml.inner import Inner, roll
-from rbml.learner.adapted import Adapted
+from rbml.hypergrad import Hypergradient, MetaGradient
+from rbml.inner import Inner
+from rbml.learner.adapted import Adapted, adapt
 from rbml.learner.binding import BoundTask, Plan, Statistics, check_statistics
-from rbml.learner.checks import Predict, check_batch, check_tasks, explained
-from rbml.learner.evaluation import Evaluation, measured
-from rbml.learner.frozen import FrozenBody, frozen_body
-from rbml.learner.initial import leave_head_to_support, prepare
-from rbml.learner.meta import meta_gradient
-from rbml.learner.options import Curriculum, Execution, Initial, Phase
+from rbml.learner.checks import Predict
+from rbml.learner.evaluation import Evaluation, evaluate
+from rbml.learner.initial import prepare
+from rbml.learner.meta import meta_gradient, step_weights
+from rbml.learner.options import Curriculum, Execution, Initial, Phase, curriculum_of
+from rbml.learner.phi import check_rules, start_of_phi, with_strategy
 from rbml.strategy import Part, Strategy, chain, sgd
 from rbml.tasks import Episode, Task
-from rbml.tasks.base import count, one
-from rbml.tree import Tree, pick, prefixed
+from rbml.tree import Tree, prefixed
 
 
 class Learner(nn.Module):
@@ -53,6 +50,12 @@ class Learner(nn.Module):
             papers), those of the adapted support batch (``"inductive"``) or the model's stored ones, in the inner loop
             too (``"running"``).
         execution: how the work is run.
+
+    Attributes:
+        adapted: the parameters that a task adapts, by name.
+        head: the parameters that have one row per class, by name; empty where there is no head.
+        ways: for how many classes the head is; ``None`` without one.
+        stepwise: the parameters that have a value for every step, by name.
 
     Raises:
         UsageError: if a pattern matches no parameter or an option is unknown.
@@ -77,34 +80,19 @@ class Learner(nn.Module):
             raise UsageError("the loss has parameters: learned by this loss itself they would only make it small")
         self.model = modules.isolated(model)
         self.strategy = chain(sgd(0.1) if strategy is None else strategy)
-        _check_rules(self.strategy, steps)
+        check_rules(self.strategy, steps)
         check_statistics(statistics, self.model)
         self.steps, self.loss, self.initial, self.statistics = steps, loss, initial, statistics
-        self.curriculum = _curriculum(hypergradient)
-        self.resolved = prepare(self.model, initial, steps, made=self.strategy.start is not None)
-        self.phi = self._start_of_phi(None)
+        self.curriculum = curriculum_of(hypergradient)
+        made = self.strategy.start is not None
+        self.adapted, self.head, self.ways, self.stepwise = prepare(self.model, initial, steps, made)
+        self.phi = start_of_phi(self, None)
         self.run(execution)
-
-    @property
-    def adapted(self) -> list[str]:
-        """The parameters that a task adapts, by name."""
-        return self.resolved.adapted
-
-    @property
-    def head(self) -> list[str]:
-        """The parameters that have one row per class, by name; empty where there is no head."""
-        return self.resolved.head
-
-    @property
-    def ways(self) -> int | None:
-        """For how many classes the head is; ``None`` without one."""
-        return self.resolved.ways
 
     @property
     def plan(self) -> Plan:
         """What is the same for every task."""
-        own = self.resolved
-        return Plan(self.model, self.strategy, self.steps, self.loss, own.adapted, own.head, own.stepwise)
+        return Plan(self.model, self.strategy, self.steps, self.loss, self.adapted, self.head, self.stepwise)
 
     @property
     def hypergradient(self) -> Hypergradient:
@@ -114,7 +102,7 @@ class Learner(nn.Module):
     @hypergradient.setter
     def hypergradient(self, engine: Hypergradient) -> None:
         """Put one engine in the place of any curriculum."""
-        self.curriculum = _curriculum(Phase(engine, self.phase(1.0).step_weights))
+        self.curriculum = curriculum_of(Phase(engine, self.phase(1.0).step_weights))
 
     def phase(self, progress: float) -> Phase:
         """Return the engine and the weights of the steps for a part of training, from 0 to 1."""
@@ -137,15 +125,7 @@ class Learner(nn.Module):
         Raises:
             UsageError: if the strategy has no rule to take steps with, or makes a head that is not adapted.
         """
-        other, start = copy.deepcopy(self), self.strategy.start
-        other.strategy = chain(strategy)
-        _check_rules(other.strategy, self.steps)
-        if other.strategy.start is not None:
-            leave_head_to_support(other.model, self.head, self.adapted, self.initial.adapt)
-        for name in self.head if start is not None and other.strategy.start is None else []:
-            other.model.get_parameter(name).requires_grad_(True)
-        other.phi = other._start_of_phi(generator)
-        return other
+        return with_strategy(self, strategy, generator)
 
     # ------------------------------------------------------------------------------------------------ across tasks
 
@@ -170,12 +150,7 @@ class Learner(nn.Module):
             BlindError: if the engine cannot see a parameter.
             UnsoundError: if the engine's derivative is wrong for this model (the first time for a shape of tasks).
         """
-        phase = self.phase(1.0) if phase is None else phase
-        ways = self.ways if ways is None else ways
-        check_tasks(tasks, ways, self.steps, self.dtype, self._predict(ways))
-        first = one(tasks, 0)
-        with explained(self._predict(ways), self.loss, (first.support, first.query)):
-            return meta_gradient(self, tasks, phase, ways, warm)
+        return meta_gradient(self, tasks, warm, phase, ways)
 
     def backward(self, tasks: Task, warm: Tree | None = None, phase: Phase | None = None) -> MetaGradient:
         """Add the meta-gradient to ``.grad`` of the parameters, as ``loss.backward()`` does, and return it."""
@@ -208,20 +183,7 @@ class Learner(nn.Module):
         Raises:
             UsageError: if the tasks do not fit the model.
         """
-        ways = self.ways if ways is None else ways
-        steps = self.steps if steps is None else steps
-        check_tasks(tasks, ways, steps, self.dtype, self._predict(ways))
-        first = one(tasks, 0)
-
-        layer = frozen_body(self.bind(first, statistics, ways))
-
-        def measure(given: tuple[Any, Tensor]) -> dict[str, Any]:
-            task, key = given
-            return measured(self.bind(task, statistics, ways, key=key), layer, metrics, steps, each_step)
-
-        keys = torch.arange(count(tasks), device=tasks.query.y.device)
-        with torch.no_grad(), explained(self._predict(ways), self.loss, (first.support, first.query)):
-            return Evaluation(**self.over_tasks.each(measure, (tasks, keys)))
+        return evaluate(self, tasks, statistics, steps, ways, each_step, metrics)
 
     # ------------------------------------------------------------------------------------------------ on one task
 
@@ -246,22 +208,7 @@ class Learner(nn.Module):
         Raises:
             UsageError: if the examples do not fit the model.
         """
-        if statistics is None:
-            statistics = "running" if self.statistics == "running" else "inductive"
-        support = Batch(x, y, mask or {})
-        if ways is None and self.ways is not None and isinstance(y, Tensor) and y.numel() and y.dtype == torch.int64:
-            ways = max(self.ways, int(y.max()) + 1)
-        check_batch(support, ways, self.dtype, self._predict(ways))
-        key = torch.zeros((), dtype=torch.int64, device=y.device)
-        bound = self.bind(Episode(support, support), statistics, ways, key=key)
-        with explained(self._predict(ways), self.loss, (support,)), torch.no_grad():
-            layer = frozen_body(bound)
-            body = None if layer is None else FrozenBody(bound, layer)
-            works = bound if body is None else body.on(body.features({}))
-            carry = roll(works.inner(), works.start({}), {})
-            whole = bound.whole(carry.theta, {}, self.steps)
-            used = bound.fitted_statistics(whole)
-        return Adapted(self.model, whole, used)
+        return adapt(self, Batch(x, y, mask or {}), statistics, ways)
 
     def inner(
         self, task: Task, statistics: Statistics | None = None, ways: int | None = None, key: Tensor | None = None
@@ -274,7 +221,7 @@ class Learner(nn.Module):
         Raises:
             UsageError: if the model has no such statistics, or no head for that many classes.
         """
-        weights = self.step_weights(self.phase(1.0), task.query.y.device)
+        weights = step_weights(self, self.phase(1.0), task.query.y.device)
         return self.bind(task, statistics, ways, weights, key).inner()
 
     def bind(
@@ -293,65 +240,16 @@ class Learner(nn.Module):
         own = self._own() | prefixed(dict(self.phi.named_buffers()), "phi.")
         return BoundTask(self.plan, own, task, statistics, ways or self.ways, step_weights, key)
 
-    def step_weights(self, phase: Phase, device: torch.device) -> Tensor | None:
-        """Return the weights of a phase as a tensor ``(T,)``, or nothing where the last step alone counts."""
-        if phase.step_weights is None:
-            return None
-        if len(phase.step_weights) != self.steps:
-            given = len(phase.step_weights)
-            raise UsageError(f"step_weights needs a number for each of the {self.steps} inner steps, not {given}")
-        return torch.tensor(list(phase.step_weights), dtype=self.dtype, device=device)
-
     @property
     def dtype(self) -> torch.dtype:
         """The type of the model's numbers."""
         return next(self.model.parameters()).dtype
 
-    def _start_of_phi(self, generator: torch.Generator | None) -> nn.Module:
-        theta = pick(dict(self.model.named_parameters()), self.adapted)
-        for gate in self.strategy.gates:
-            gate.among(theta)  # or it says what is wrong
-        return _nested(*self.strategy.initial({k: v.detach() for k, v in theta.items()}, self.steps, generator))
-
     def _own(self) -> Tree:
         return {name: leaf.detach() for name, leaf in self.named_parameters()}
 
-    def _predict(self, ways: int | None) -> Predict:
+    def predict(self, ways: int | None) -> Predict:
         """Return the unadapted model, for checks."""
         none = Batch(torch.empty(0), torch.empty(0))
         bound = BoundTask(self.plan, self._own(), Episode(none, none), "transductive", ways)
         return lambda x: modules.call(self.model, bound.whole({}, {}, 0), x)
-
-
-def _curriculum(given: Hypergradient | Phase | Curriculum | None) -> Curriculum:
-    if isinstance(given, Curriculum):
-        return given
-    phase = given if isinstance(given, Phase) else Phase(Adjoint() if given is None else given)
-    return Curriculum(partial(_constant, phase))
-
-
-def _constant(phase: Phase, progress: float) -> Phase:
-    return phase
-
-
-def _check_rules(strategy: Strategy, steps: int) -> None:
-    if steps and not strategy.rules:
-        raise UsageError("a strategy of terms alone sets no learning rate: add a rule, such as sgd(0.1)")
-
-
-def _nested(learned: Tree, fixed: Tree) -> nn.Module:
-    """Return a module whose parameters and buffers have the given dotted names."""
-    root = nn.Module()
-    for tree, is_learned in ((learned, True), (fixed, False)):
-        for name, leaf in tree.items():
-            module = root
-            *path, last = name.split(".")
-            for part in path:
-                if part not in dict(module.named_children()):
-                    module.add_module(part, nn.Module())
-                module = module.get_submodule(part)
-            if is_learned:
-                module.register_parameter(last, nn.Parameter(leaf))
-            else:
-                module.register_buffer(last, leaf)
-    return root

@@ -12,6 +12,7 @@ from torch.utils._pytree import tree_leaves
 from rbml.errors import UsageError
 from rbml.hypergrad import Hypergradient, Implicit, MetaGradient
 from rbml.learner.binding import BoundTask
+from rbml.learner.checks import check_tasks, explained
 from rbml.learner.frozen import FrozenBody, frozen_body
 from rbml.learner.options import Phase
 from rbml.learner.steps import stacked
@@ -24,17 +25,25 @@ if TYPE_CHECKING:
     from rbml.learner.learner import Learner
 
 
-def meta_gradient(learner: Learner, tasks: Task, phase: Phase, ways: int | None, warm: Tree | None) -> MetaGradient:
-    """Return the mean over a stack of tasks that was checked; arguments as of :meth:`Learner.meta_gradient`.
+def meta_gradient(
+    learner: Learner, tasks: Task, warm: Tree | None, phase: Phase | None, ways: int | None
+) -> MetaGradient:
+    """Return the mean over a stack of tasks; arguments as of :meth:`rbml.Learner.meta_gradient`."""
+    phase = learner.phase(1.0) if phase is None else phase
+    ways = learner.ways if ways is None else ways
+    predict = learner.predict(ways)
+    check_tasks(tasks, ways, learner.steps, learner.dtype, predict)
+    first = one(tasks, 0)
+    with explained(predict, learner.loss, (first.support, first.query)):
+        return _over_tasks(learner, tasks, phase, ways, warm)
 
-    Raises:
-        UsageError: if ``warm`` does not fit the engine.
-    """
+
+def _over_tasks(learner: Learner, tasks: Task, phase: Phase, ways: int | None, warm: Tree | None) -> MetaGradient:
     engine: Any = phase.hypergradient
     if warm is not None and not isinstance(engine, Implicit):
         raise UsageError(f"warm= is for the engine Implicit, and this is {engine}: leave it out")
     device = tasks.query.y.device
-    weights = learner.step_weights(phase, device)
+    weights = step_weights(learner, phase, device)
     keys = torch.randint(2**62, (count(tasks),), device=device) if learner.strategy.random else None
     _verify_once(learner, tasks, engine, keys)
     m = {name: leaf.detach() for name, leaf in learner.named_parameters() if leaf.requires_grad}
@@ -79,3 +88,17 @@ def _verify_once(learner: Learner, tasks: Task, engine: Hypergradient, keys: Ten
     if shapes not in learner.verified:
         verify(learner, one(tasks, 0), engine, None if keys is None else keys[0])
         learner.verified.add(shapes)
+
+
+def step_weights(learner: Learner, phase: Phase, device: torch.device) -> Tensor | None:
+    """Return the weights of a phase as a tensor ``(T,)``, or nothing where the last step alone counts.
+
+    Raises:
+        UsageError: if there is not one for each step.
+    """
+    if phase.step_weights is None:
+        return None
+    if len(phase.step_weights) != learner.steps:
+        given = len(phase.step_weights)
+        raise UsageError(f"step_weights needs a number for each of the {learner.steps} inner steps, not {given}")
+    return torch.tensor(list(phase.step_weights), dtype=learner.dtype, device=device)

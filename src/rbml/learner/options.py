@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Literal, NamedTuple, get_args
 
 from rbml.errors import UsageError, unknown
@@ -104,3 +105,15 @@ class Curriculum:
     """
 
     phase: Callable[[float], Phase]
+
+
+def curriculum_of(given: Hypergradient | Phase | Curriculum | None) -> Curriculum:
+    """Return an engine or one phase as a curriculum that never changes."""
+    if isinstance(given, Curriculum):
+        return given
+    phase = given if isinstance(given, Phase) else Phase(Adjoint() if given is None else given)
+    return Curriculum(partial(_constant, phase))
+
+
+def _constant(phase: Phase, progress: float) -> Phase:
+    return phase

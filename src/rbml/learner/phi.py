@@ -1,0 +1,51 @@
+"""Phi: what of a strategy a learner keeps as its parameters, and how another strategy takes its place."""
+
+from __future__ import annotations
+
+import copy
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+
+from rbml.autodiff import module as modules
+from rbml.errors import UsageError
+from rbml.learner.initial import leave_head_to_support
+from rbml.strategy import Part, Strategy, chain
+from rbml.tree import pick
+
+if TYPE_CHECKING:
+    from rbml.learner.learner import Learner
+
+
+def start_of_phi(learner: Learner, generator: torch.Generator | None) -> nn.Module:
+    """Return a module whose parameters are phi at its start, and whose buffers are the numbers that stay fixed."""
+    theta = {
+        name: leaf.detach() for name, leaf in pick(dict(learner.model.named_parameters()), learner.adapted).items()
+    }
+    for gate in learner.strategy.gates:
+        gate.among(theta)  # or it says what is wrong
+    return modules.nested(*learner.strategy.initial(theta, learner.steps, generator))
+
+
+def with_strategy(learner: Learner, strategy: Strategy | Part, generator: torch.Generator | None) -> Learner:
+    """Return a copy of the learner; arguments as of :meth:`rbml.Learner.with_strategy`."""
+    other, start = copy.deepcopy(learner), learner.strategy.start
+    other.strategy = chain(strategy)
+    check_rules(other.strategy, learner.steps)
+    if other.strategy.start is not None:
+        leave_head_to_support(other.model, learner.head, learner.adapted, learner.initial.adapt)
+    for name in learner.head if start is not None and other.strategy.start is None else []:
+        other.model.get_parameter(name).requires_grad_(True)
+    other.phi = start_of_phi(other, generator)
+    return other
+
+
+def check_rules(strategy: Strategy, steps: int) -> None:
+    """Refuse a strategy that takes no steps, where steps are asked for.
+
+    Raises:
+        UsageError: saying what is missing.
+    """
+    if steps and not strategy.rules:
+        raise UsageError("a strategy of terms alone sets no learning rate: add a rule, such as sgd(0.1)")
