@@ -1,12 +1,12 @@
-"""Omniglot, 20-way 1-shot: every algorithm and the baselines with the same training time, in one table.
+"""Omniglot, 20-way 1-shot: all algorithms and baselines with the same training time, in one table.
 
     python benchmarks/algorithms.py --minutes 3                    # all of them, an hour on one core
     python benchmarks/algorithms.py --minutes 30 --only maml protonet meta_sgd
 
-Time is the processor's (of this process), so that other jobs on the machine do not decide. Every learner: Conv4 with 64
-filters, strided; 4 tasks of one query a class an outer step; Adam, 4e-3 along a cosine to zero, whose length is chosen
-from the time that the first steps take; gradients clipped at 10. Split ``vinyals-1200``. Measured on the same test
-tasks, one query a class: accuracy in %, mean and 95 % interval, transductive and inductive.
+Time is the processor time of this process, so that other jobs on the machine matter less. Every learner uses Conv4 with
+64 filters, strided; 4 tasks with one query per class in each outer step; Adam with 4e-3 and a cosine to zero, whose
+length follows from the time of the first steps; gradients clipped at 10. Split ``vinyals-1200``. All are measured on
+the same test tasks with one query per class: accuracy in %, mean and 95 % interval, transductive and inductive.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from torch import nn
 
 from rbml import Episodes, Learner, algorithms, data
 from rbml.algorithms.options import assemble
+from rbml.data.targets.classes import ACCURACY
 from rbml.models import Conv4
 from rbml.strategy import Strategy, chain, kronecker, prototype, sgd
 from rbml.tasks import FewShot, Supervised, generator
-from rbml.training.evaluator import accuracy
 
 WAYS, TASKS, WARM = 20, 4, 4
 Tasks = FewShot | Supervised
@@ -49,11 +49,11 @@ PRESETS: dict[str, dict[str, Any]] = {
     "r2d2": {},
 }
 OWN: dict[str, Strategy] = {"protomaml, kronecker": chain(prototype(), kronecker(), sgd(0.4))}
-"""Strategies that are no preset, with one inner step."""
+"""Strategies that are not presets, with one inner step."""
 
 
 def fitted(learner: Learner, tasks: Tasks, minutes: float, batches: int = TASKS) -> int:
-    """Meta-train for so many minutes of processor time, and return how many outer steps that were."""
+    """Meta-train for some minutes of processor time and return the number of outer steps."""
     optimizer = torch.optim.Adam(learner.parameters(), lr=4e-3)
     began, total, step = time.process_time(), 10**9, 0
     while step < total:
@@ -66,17 +66,19 @@ def fitted(learner: Learner, tasks: Tasks, minutes: float, batches: int = TASKS)
         step += 1
         if step == WARM:
             began = time.process_time()
-        elif step == 3 * WARM:
+        elif step == 3 * WARM:  # the first steps are slower and were not counted: the rate of the next ones decides
             total = step + int((60 * minutes) / ((time.process_time() - began) / (2 * WARM)))
     return step
 
 
 def row(name: str, steps: int | str, learner: Learner, held_out: Sequence[Episodes]) -> None:
-    """Measure a learner on the test tasks, and print its line."""
+    """Measure a learner on the test tasks and print its row."""
     cells = []
     for statistics in ("transductive", "inductive"):
         found = [
-            accuracy(learner.evaluate(part, statistics, ways=WAYS, each_step=False).prediction, part.query.y)
+            learner.evaluate(part, statistics, ways=WAYS, each_step=False, metrics=(ACCURACY,)).metrics["accuracy"][
+                :, -1
+            ]
             for part in held_out
         ]
         cells.append(percent(torch.cat(found)))
@@ -122,7 +124,7 @@ def main() -> None:
 
 
 def pretrained(tasks: Supervised, minutes: float) -> tuple[nn.Module, int]:
-    """Return a network that tells all training classes apart, with a head of the task's size in its place."""
+    """Return a network pretrained to classify all training classes, with a new head of the task's size."""
     learner = algorithms.pretrain(Conv4(tasks.classes), chunk=1)
     steps = fitted(learner, tasks, minutes, batches=1)
     body = Conv4(WAYS)

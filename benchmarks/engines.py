@@ -6,19 +6,19 @@
     python benchmarks/engines.py time --net conv4
     python benchmarks/engines.py time --net mlp --compile
 
-``memory``: one task, 5-way 5-shot, float32, SGD with weight decay and momentum 0.9; the derivative of the query loss by
-theta0 and the learning rate (by the learning rate and the decay with ``Forward``). Each number comes from a process of
-its own: the peak of its resident memory above what it had after one run of two steps. A process that takes ``--limit``
-GiB more than it had then, or ``--patience`` seconds, is reported as such. The peers are run by the Python of
+``memory``: one task, 5-way 5-shot, float32, SGD with weight decay and momentum 0.9; the derivative of the query loss
+with respect to theta0 and the learning rate (with ``Forward``: the learning rate and the momentum). Each number comes
+from a separate process: its peak resident memory minus its memory after one run of two steps. A process that needs
+``--limit`` GiB more than that, or ``--patience`` seconds, is reported as such. The peers run in the Python given by
 ``--peers`` (``python -m venv``, then ``pip install torch higher torchopt``). ``--figure`` writes a PNG (needs
-matplotlib). What the engine has to say for itself (``info``) is printed below.
+matplotlib). The diagnostics of the engines (``info``) are printed below the table.
 
-``expected``: what ``rbml.explain`` expects of each engine for the same task, beside what is measured.
+``expected``: the prediction of ``rbml.explain`` for each engine on the same task, next to the measurement.
 
-``time``: several tasks through ``Learner.meta_gradient``, the engines in turns, medians and the best, on the wall's
-clock or (``--clock cpu``) in the processor's seconds, which other jobs on the machine disturb less.
+``time``: several tasks through ``Learner.meta_gradient``, the engines in turn, medians and minima, in wall-clock
+seconds or (``--clock cpu``) in processor seconds, which other jobs on the machine disturb less.
 """
-# ruff: noqa: PLC0415  the Python of the peers has no rbml, and ours has no peers
+# ruff: noqa: PLC0415  the Python of the peers has no rbml, and this one has no peers
 
 from __future__ import annotations
 
@@ -52,15 +52,15 @@ EXPECTED = {
     "exact": "Adjoint(store='reverse', exact=True)",
     "forward": "Forward()",
 }
-"""How ``rbml.explain`` names ours."""
+"""The names of rbml's engines in ``rbml.explain``."""
 
 Task = tuple[Tensor, Tensor, Tensor, Tensor]
 Found = tuple[float, dict[str, float]]
-"""The derivative by the learning rate, and what the engine reports."""
+"""The derivative with respect to the learning rate, and the engine's diagnostics."""
 
 
 def network(net: str) -> nn.Module:
-    """Return the same module for everyone: batch norm by the statistics of the batch, nothing kept."""
+    """Return the module that all libraries use: batch norm with batch statistics, without running ones."""
     torch.manual_seed(0)
     if net == "mlp":
         return nn.Sequential(nn.Linear(784, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 5))
@@ -78,7 +78,7 @@ def task(net: str) -> Task:
     return torch.randn(25, *shape), y, torch.randn(25, *shape), y
 
 
-# ------------------------------------------------------------------------------------------------ one run, by everyone
+# ----------------------------------------------------------------------------------------------- one run per library
 
 
 def engines() -> dict[str, Any]:
@@ -166,14 +166,14 @@ def runner(engine: str, net: str) -> Callable[[int], Found]:
 
 
 def worker(engine: str, net: str, steps: int, limit: float) -> None:
-    """Print the peak above the base in MiB, the seconds, the derivative by the learning rate, and the info."""
+    """Print the peak above the base in MiB, the seconds, the derivative by the learning rate and the diagnostics."""
     torch.set_num_threads(1)
     run = runner(engine, net)
-    run(2)  # both ways in which Adjoint differentiates a step
+    run(2)  # two steps, so that both ways in which Adjoint differentiates a step are loaded
     gc.collect()
     most = status("VmSize") * 1024 + int(limit * 2**30)
     resource.setrlimit(resource.RLIMIT_AS, (most, most))
-    Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far
+    Path("/proc/self/clear_refs").write_text("5")  # resets the peak (VmHWM)
     base, began = status("VmRSS"), time.perf_counter()
     found, info = run(steps)
     seconds = time.perf_counter() - began
@@ -187,9 +187,10 @@ def status(field: str) -> int:
 
 
 def measured(engine: str, net: str, steps: int, chosen: argparse.Namespace) -> dict[str, Any]:
-    """Return what a process of its own found, or why it found nothing."""
+    """Return the result of a separate process, or the reason why it has none."""
     python = chosen.peers if engine in PEERS else sys.executable
     command = [python, __file__, "worker", engine, net, str(steps), str(chosen.limit)]
+    # With fixed thresholds glibc returns freed memory at once, so that the peak is memory that was really in use.
     given_back = {"MALLOC_TRIM_THRESHOLD_": "65536", "MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_ARENA_MAX": "1"}
     environment = os.environ | given_back | {"OMP_NUM_THREADS": "1"}
     try:
@@ -212,7 +213,7 @@ def memory(chosen: argparse.Namespace) -> None:
         cells = []
         for steps in chosen.steps:
             failed = [found for found in table[name].values() if "why" in found]
-            found = failed[0] if failed else measured(name, chosen.net, steps, chosen)  # more steps will not do better
+            found = failed[0] if failed else measured(name, chosen.net, steps, chosen)  # more steps would fail too
             table[name][steps] = found
             cells.append(found.get("why") or f"{found['mib']:.1f} ({found['seconds']:.1f})")
         print(f"{name:10}" + "".join(f"{cell:>20}" for cell in cells), flush=True)
@@ -226,7 +227,7 @@ def memory(chosen: argparse.Namespace) -> None:
 
 
 def expected(chosen: argparse.Namespace) -> None:
-    """Print what ``rbml.explain`` expects, and what comes."""
+    """Print the prediction of ``rbml.explain`` next to the measurement."""
     from rbml import Batch, Episodes
     from rbml.diagnostics.explaining import explain
 
@@ -244,7 +245,7 @@ def expected(chosen: argparse.Namespace) -> None:
 
 
 def agree(table: dict[str, dict[int, dict[str, Any]]]) -> None:
-    """Print how far the derivatives by the learning rate are from the median, and which are no numbers."""
+    """Print how far the derivatives by the learning rate are from their median, and which are not finite."""
     for steps in next(iter(table.values())):
         found = {name: row[steps]["by_rate"] for name, row in table.items() if "by_rate" in row[steps]}
         numbers = {name: value for name, value in found.items() if math.isfinite(value)}
@@ -277,7 +278,7 @@ def figure(table: dict[str, dict[int, dict[str, Any]]], chosen: argparse.Namespa
 
 
 class Traced:
-    """Replays the simplified trace that ``compile=True`` would compile; nothing is compiled."""
+    """Replay the simplified trace that ``compile=True`` would compile, without compiling it."""
 
     def __init__(self) -> None:
         self.graphs: dict[Any, Any] = {}
@@ -329,13 +330,13 @@ def main() -> None:
     mem = commands.add_parser("memory")
     mem.set_defaults(run=memory)
     mem.add_argument("--engines", nargs="+", default=[*OURS, *PEERS], choices=[*OURS, *PEERS])
-    mem.add_argument("--peers", help="the Python that has higher and torchopt")
-    mem.add_argument("--figure", help="a PNG to write")
+    mem.add_argument("--peers", help="the Python in which higher and torchopt are installed")
+    mem.add_argument("--figure", help="PNG file to write")
     expect = commands.add_parser("expected")
     expect.set_defaults(run=expected)
     for command in (mem, expect):
-        command.add_argument("--limit", type=float, default=8.0, help="GiB that a process may take more")
-        command.add_argument("--patience", type=float, default=600.0, help="seconds a process may take")
+        command.add_argument("--limit", type=float, default=8.0, help="GiB of additional memory per process")
+        command.add_argument("--patience", type=float, default=600.0, help="time limit per process in seconds")
     clock = commands.add_parser("time")
     clock.set_defaults(run=timed)
     clock.add_argument("--tasks", type=int, default=4)

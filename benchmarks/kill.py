@@ -1,10 +1,10 @@
-"""Kill a training run with SIGKILL at random instants, go on each time, and compare its end with a run left alone.
+"""Kill a training run with SIGKILL at random moments, resume it each time, and compare it with an undisturbed run.
 
     python benchmarks/kill.py --kills 20      # about three minutes
 
-Every life is a real process: ``rbml train glyphs ... --resume FOLDER``. It is killed after a random time, from the
-first moments of its start to the middle of its steps; with a checkpoint after every step, many kills fall into saving.
-Prints a line a kill and the verdict; exits with 1 where a single bit differs.
+Every attempt is a real process: ``rbml train glyphs ... --resume FOLDER``. It is killed after a random time, anywhere
+from its first moments to the middle of its steps. Since a checkpoint is written after every step, many kills happen
+during saving. Prints one line per kill and the verdict; exits with 1 if a single bit differs.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def main() -> None:
 
 
 def time_of(run: RunFolder, command: list[str]) -> tuple[float, float]:
-    """Run to the end; return the seconds until the first outer step was saved, and all of them."""
+    """Run to the end; return the seconds until the first outer step was saved, and the total."""
     began = time.perf_counter()
     process = begin(command)
     await_step(run, process)
@@ -60,14 +60,14 @@ def time_of(run: RunFolder, command: list[str]) -> tuple[float, float]:
 
 
 def kill(run: RunFolder, command: list[str], kills: int, start: float, total: float, source: random.Random) -> int:
-    """Kill as often as asked, or until it ends; return how often it was killed while it ran."""
-    print("kill  after s  checkpoint  journal  what was going on")
+    """Kill the run as often as requested or until it ends; return how often it was killed while running."""
+    print("kill  after s  checkpoint  journal  what it was doing")
     for number in range(1, kills + 1):
         began = time.perf_counter()
         process = begin(command)
         if number % 3 == 1:
             time.sleep(source.uniform(0, start))
-        else:  # a while after its first step: no longer than a life may take if the run is to last for all kills
+        else:  # some time after its first step, short enough for the run to last for all kills
             await_step(run, process)
             time.sleep(source.uniform(0, (total - start) / kills))
         process.kill()
@@ -78,7 +78,7 @@ def kill(run: RunFolder, command: list[str], kills: int, start: float, total: fl
 
 
 def await_step(run: RunFolder, process: subprocess.Popen[bytes]) -> None:
-    """Wait until a checkpoint is written, or the process ends."""
+    """Wait until a checkpoint is written or the process ends."""
 
     def written() -> int:
         return run.last.stat().st_mtime_ns if run.last.exists() else 0
@@ -94,7 +94,7 @@ def begin(command: list[str]) -> subprocess.Popen[bytes]:
 
 
 def state(run: RunFolder) -> str:
-    """Return what a killed process left: the steps of its checkpoint and its journal, and what it was doing."""
+    """Return the state a killed process left: the steps in its checkpoint and journal, and what it was doing."""
     if not run.config.exists():
         return f"{'-':>10}  {'-':>7}  starting"
     partial = [path.name for path in run.path.glob(".*")]
@@ -105,7 +105,7 @@ def state(run: RunFolder) -> str:
 
 
 def compare(whole: RunFolder, cut: RunFolder) -> list[str]:
-    """Return what differs between the ends of two runs, to the bit."""
+    """Return the differences between the results of two runs, bit by bit."""
     different = []
     for kind, path in (("checkpoint", "last.pt"), ("best", "best.pt")):
         ours, theirs = (dict(leaves(files.load(run.path / path, kind))) for run in (whole, cut))

@@ -1,11 +1,11 @@
-"""Memory over many outer steps: it must stay flat.
+"""Memory over many outer steps: it must not grow.
 
     python benchmarks/memory.py      # a few minutes
 
-Trains an MLP and a small Conv4 for 1,000 outer steps, with validations, checkpoints and journal as in a real run, and
-prints the resident memory of the process after 100 and after 1,000 steps: the lowest of the 50 steps before, because a
-step's own buffers (tens of MiB) come and go with the mood of the allocator, and the highest for comparison. Exits with
-1 where the lowest grew by more than 2 %.
+Trains an MLP and a small Conv4 for 1,000 outer steps, with validation, checkpoints and journal as in a real run, and
+prints the resident memory of the process after 100 and after 1,000 steps: the lowest value of the 50 steps before,
+because the buffers of a step (tens of MiB) are freed irregularly by the allocator, and the highest for comparison.
+Exits with 1 if the lowest value grows by more than 2 %.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from pathlib import Path
 
 import torch
 
-from rbml.training import Recipe, RunFolder, train
+from rbml.recipe import Recipe, build
+from rbml.training import RunFolder, train
 
 EARLY = 100
 WINDOW = 50
@@ -27,8 +28,8 @@ GROWTH = 0.02
 
 Span = tuple[float, float]
 MODELS = {
-    "mlp": Recipe(model="mlp", tasks=4, validate_every=50, validate_tasks=20, save_every=20),
-    "conv4, 8 filters": Recipe(filters=8, tasks=4, validate_every=50, validate_tasks=20, save_every=20),
+    "mlp": Recipe.of(model="mlp", tasks=4, validate_every=50, validate_tasks=20, save_every=20),
+    "conv4, 8 filters": Recipe.of(filters=8, tasks=4, validate_every=50, validate_tasks=20, save_every=20),
 }
 
 
@@ -42,7 +43,7 @@ def main() -> None:
     worst = 0.0
     for name, recipe in MODELS.items():
         began = time.perf_counter()
-        early, late = measure(Recipe(**(recipe.to_json() | {"meta_steps": chosen.meta_steps})))
+        early, late = measure(recipe.changed(meta_steps=chosen.meta_steps))
         growth = late[0] / early[0] - 1
         worst = max(worst, growth)
         cells = (f"{lowest:.1f} ({highest:.1f})" for lowest, highest in (early, late))
@@ -53,7 +54,7 @@ def main() -> None:
 
 def measure(recipe: Recipe) -> tuple[Span, Span]:
     """Return the lowest and the highest resident MiB before the 100th and before the last outer step."""
-    training, validation = recipe.build_tasks("train"), recipe.build_tasks("val")
+    training, validation = build.tasks(recipe, "train"), build.tasks(recipe, "val")
     seen = []
     with tempfile.TemporaryDirectory() as folder:
         run = RunFolder(Path(folder) / "run")

@@ -1,12 +1,12 @@
-"""Train on Omniglot as the papers do, and measure on 1,000 test tasks.
+"""Train on Omniglot as in the papers and measure on 1,000 test tasks.
 
     python benchmarks/omniglot.py five      # 5-way 1-shot, about half an hour on 2 cores
     python benchmarks/omniglot.py twenty    # 20-way 1-shot, about two hours
 
-Five ways: Meta-SGD. Twenty ways: prototypical networks, the best of ``benchmarks/algorithms.py``, trained with sixty
-ways as their paper does. Needs Omniglot under $RBML_DATA (or the network). A run that was stopped goes on where it was.
-Prints the machine's speed, the training time from the journal, and the tables of ``rbml evaluate`` with the papers' one
-query a class and with five.
+Five ways: Meta-SGD. Twenty ways: prototypical networks, the best in ``benchmarks/algorithms.py``, trained with sixty
+ways as in their paper. Needs Omniglot under $RBML_DATA (or a network connection). A run that was stopped continues
+where it was. Prints the speed of the machine, the training time from the journal, and the tables of ``rbml evaluate``
+with one query per class, as in the papers, and with five.
 """
 
 from __future__ import annotations
@@ -42,11 +42,11 @@ SETTINGS = {
     "twenty": ["--algorithm", "protonet", "--ways", "60", "--tasks", "4", "--queries", "1", "--meta-steps", "12000"],
 }
 WAYS = {"five": "5", "twenty": "20"}
-"""Of the test tasks."""
+"""The number of classes in the test tasks."""
 
 
 def gflops() -> float:
-    """Return what a 1024 x 1024 float32 product runs at now, in GFLOP/s: the machine's speed at this hour."""
+    """Return the current speed of the machine in GFLOP/s, measured by 1024 x 1024 float32 matrix products."""
     a = torch.randn(1024, 1024)
     times = []
     for _ in range(10):
@@ -60,7 +60,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("setting", choices=SETTINGS)
     parser.add_argument("--run", type=Path)
-    parser.add_argument("--meta-steps", help="Another number of outer steps.")
+    parser.add_argument("--meta-steps", help="Number of outer steps, if not the default.")
     chosen = parser.parse_args()
     run = chosen.run or Path("runs") / f"omniglot-{chosen.setting}"
     machine = f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}"

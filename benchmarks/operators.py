@@ -1,12 +1,13 @@
-"""The operators that rbml has formulas of its own for, beside PyTorch's: the time of each derivative.
+"""The operators for which rbml has its own formulas, compared with PyTorch's: the time of each derivative.
 
     python benchmarks/operators.py
     python benchmarks/operators.py --tasks 1 --examples 5 --rounds 30
 
-Batch norm by the batch and max pooling (2 by 2), float32, on the maps of Conv4's first two blocks: ``--tasks`` tasks of
-``--examples`` pictures, 64 channels, vectorised over the tasks as a hypergradient is. ``forward`` is the value,
-``gradient`` that and the gradient, ``adjoint`` the forward derivative of the gradient (``Adjoint``), ``unrolled`` its
-derivative backwards (``Unrolled``). Processor milliseconds of one thread, the two in turns, medians.
+Batch norm with batch statistics and max pooling (2 by 2), float32, on the feature maps of the first two blocks of
+Conv4: ``--tasks`` tasks of ``--examples`` images, 64 channels, vectorised over tasks as in a hypergradient. ``forward``
+is the value, ``gradient`` the value and the gradient, ``adjoint`` the forward-mode derivative of the gradient
+(``Adjoint``), ``unrolled`` its reverse-mode derivative (``Unrolled``). Processor milliseconds of one thread, both
+implementations in turn, medians.
 """
 
 from __future__ import annotations
@@ -39,11 +40,11 @@ OPERATORS: dict[str, tuple[Operator, Operator, int]] = {
     "batch norm": (by_rbml, by_pytorch, 3),
     "max pool": (lambda x: max_pool2d(x, 2), lambda x: F.max_pool2d(x, 2), 1),
 }
-"""Ours, PyTorch's, and how many tensors it takes."""
+"""rbml's implementation, PyTorch's, and the number of tensors they take."""
 
 
 def works(operator: Operator, point: tuple[Tensor, ...], along: tuple[Tensor, ...]) -> dict[str, Callable[[], Any]]:
-    """Return what is timed."""
+    """Return the computations to time, by name."""
     gradient = func.grad(lambda *point: (operator(*point) ** 2).sum(), argnums=tuple(range(len(point))))
 
     def adjoint(*both: Tensor) -> Any:

@@ -1,13 +1,13 @@
-"""Sinusoid regression (Finn et al. 2017), one table of algorithms, 5 and 10 shots.
+"""Sinusoid regression (Finn et al. 2017): a table of algorithms with 5 and 10 shots.
 
     python benchmarks/sinusoids.py                      # all of them, an hour on one core
     python benchmarks/sinusoids.py --only maml cavia --shots 10 --outer-steps 5000
 
-Protocol of CAVIA (Zintgraf et al. 2019, arXiv:1810.03642, section 5.1, and its code): a network of 1-40-40-1 with
-ReLU and five additional inputs (learned and adapted like the rest; by cavia from zero, and nothing else), 25 tasks an
-outer step, one inner step, as many query as support points while training, 50,000 outer steps of Adam from 1e-3; here
-with a cosine to zero (``CLIPPED`` has an exception). Each is measured on 1,000 new tasks with 100 query points: mean
-squared error, 95 % interval.
+The protocol of CAVIA (Zintgraf et al. 2019, arXiv:1810.03642, section 5.1, and its code): a 1-40-40-1 network with ReLU
+and five additional inputs (learned and adapted like all parameters; cavia adapts only these, from zero), 25 tasks per
+outer step, one inner step, as many query points as support points in training, 50,000 outer steps of Adam from 1e-3,
+here with a cosine to zero (``CLIPPED`` has one exception). Each is measured on 1,000 new tasks with 100 query points:
+mean squared error with a 95 % interval.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ Build = Callable[[], Learner]
 
 
 def net(context: int = 5) -> MLP:
-    """Return the network of CAVIA's code: additional inputs, and a start that depends on a layer's outputs."""
+    """Return the network of CAVIA's code: additional inputs, and initial weights scaled by a layer's outputs."""
     model = MLP(1, 1, hidden=(40, 40), context=context)
     for layer in (layer for layer in model.modules() if isinstance(layer, torch.nn.Linear)):
         bound = layer.out_features**-0.5
@@ -42,7 +42,7 @@ def net(context: int = 5) -> MLP:
 COMMON: dict[str, Any] = {"loss": mse_loss, "compile": True}
 ALGORITHMS: dict[str, Build] = {
     "maml": lambda: algorithms.maml(net(), lr=0.1, **COMMON),
-    "maml, a learned rate a layer": lambda: algorithms.maml(net(), lr=Hyper(0.1, per="layer"), **COMMON),
+    "maml, a learned rate per layer": lambda: algorithms.maml(net(), lr=Hyper(0.1, per="layer"), **COMMON),
     "meta_sgd": lambda: algorithms.meta_sgd(net(), lr=0.1, **COMMON),
     "maml++ (5 steps)": lambda: algorithms.maml_plus_plus(net(), lr=0.05, steps=5, stepwise_norm=False, **COMMON),
     "meta_curvature": lambda: algorithms.ALL["meta_curvature"](net(), lr=0.1, steps=1, **COMMON),
@@ -52,12 +52,13 @@ ALGORITHMS: dict[str, Build] = {
 
 
 CLIPPED = {"maml++ (5 steps)": 10.0}
-"""The greatest norm of the meta-gradient: now and then five learned steps run away on a batch (its norm was seen to go
-from 5 to 90, and to infinity within 50,000 outer steps). The others take one step and are not clipped, as in CAVIA."""
+"""The largest norm of the meta-gradient: occasionally five learned steps diverge on a batch (the norm was observed to
+jump from 5 to 90, and to infinity within 50,000 outer steps). The others take one step and are not clipped, as in
+CAVIA."""
 
 
 def train(name: str, shots: int, outer_steps: int) -> Learner:
-    """Return a learner of one algorithm after meta-training."""
+    """Meta-train one algorithm and return its learner."""
     torch.manual_seed(0)
     learner = ALGORITHMS[name]()
     pool = Sinusoid(shots=shots, queries=shots).sample(

@@ -1,11 +1,11 @@
-"""Learn the rate and the momentum of every tensor and step of one whole training run, on real digits.
+"""Learn a learning rate and a momentum for every tensor and every step of a whole training run, on real digits.
 
     python examples/learned_schedule.py [--out schedule.png]
 
 The experiment of Maclaurin, Duvenaud, Adams 2015 (arXiv:1502.03492, section 3.1). A training run of 100 steps is one
-task: its support set is the training set, its query set the validation set. No carry of the run is stored: the sweep
-walks it back, bit for bit. Held against the best constant rate and the best cosine of a grid, chosen by the same
-validation loss; the test set is looked at once, in the end.
+task: its support set is the training set, its query set the validation set. The run is not stored; its steps are undone
+bit for bit on the way back. The learned schedule is compared with the best constant rate and the best cosine of a grid,
+chosen by the same validation loss. The test set is used once, at the end.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from rbml.tasks import generator
 
 RATES = (0.1, 0.3, 0.5, 0.7, 1.0, 1.5)
 DECAYS = (0.5, 0.8, 0.9)
-START = (0.3, 0.8)  # rate and decay: at the best constant one the run is close to chaos, and derivatives point anywhere
-BOUNDS = (0.3, 0.99)  # of the decay: the lower one says how many bits a step of the walk back must keep
+START = (0.3, 0.8)  # rate and decay; at the best constant rate the run is nearly chaotic and derivatives are useless
+BOUNDS = (0.3, 0.99)  # of the decay; the lower bound determines how many bits per step undoing must keep
 
 
 def split(seed: int) -> list[Batch]:
-    """Return a third of the 1,797 digits each to train on, to validate and to test, as 14x14 pictures."""
+    """Return three sets of 14x14 images for training, validation and testing, a third of the 1,797 digits each."""
     data = rbml.data.load("digits", "test")
     order = torch.randperm(len(data.y), generator=generator(seed))
     x = avg_pool2d(data.x / 255, 2)
@@ -43,7 +43,7 @@ def one_task(train: Batch, judge: Batch) -> Episodes:
 
 
 def run_of(strategy: Strategy | Part, steps: int, seed: int) -> Learner:
-    """Return a training run of an MLP whose start is fixed: only the strategy is learned."""
+    """Return a training run of an MLP with fixed initial weights: only the strategy is learned."""
     torch.manual_seed(seed)
     model = MLP(196, 10, hidden=(50, 50), activation=nn.Tanh)
     engine = rbml.hypergrad.Adjoint(store="reverse", exact=True)
@@ -51,14 +51,14 @@ def run_of(strategy: Strategy | Part, steps: int, seed: int) -> Learner:
 
 
 def measured(learner: Learner, train: Batch, judge: Batch) -> tuple[float, float]:
-    """Train, and return loss and error in % on the other examples."""
+    """Train, and return loss and error in % on the other set."""
     found = learner.evaluate(one_task(train, judge), each_step=False)
     assert found.accuracy is not None
     return found.loss.item(), 100 - 100 * found.accuracy.item()
 
 
 def best_of_grid(parts: list[Part], steps: int, seed: int, train: Batch, val: Batch) -> tuple[Learner, float, float]:
-    """Return the run with the rate and the decay that validate best, and these two numbers."""
+    """Return the run with the rate and decay of the lowest validation loss, and these two numbers."""
     tried = []
     for lr in RATES:
         for decay in DECAYS:
@@ -69,7 +69,7 @@ def best_of_grid(parts: list[Part], steps: int, seed: int, train: Batch, val: Ba
 
 
 def learn(learner: Learner, train: Batch, val: Batch, outer_steps: int, lr: float) -> Learner:
-    """Learn the schedule on the validation loss, and leave the learner at the best one that was met."""
+    """Learn the schedule by the validation loss; the learner ends with the best schedule seen."""
     optimizer = torch.optim.Adam(learner.parameters(), lr=lr)
     best, kept = float("inf"), learner.state_dict()
     for _ in range(outer_steps):
@@ -84,18 +84,18 @@ def learn(learner: Learner, train: Batch, val: Batch, outer_steps: int, lr: floa
 
 
 def ways_back(learner: Learner, task: Episodes) -> str:
-    """Say how far two ways to walk the run back are from the derivative along stored carries."""
+    """Return a line on how far two ways to undo the run are from the derivative with stored carries."""
     adjoint, found = rbml.hypergrad.Adjoint, []
     for engine in (adjoint(), adjoint(store="reverse"), adjoint(store="reverse", exact=True)):
         result = learner.meta_gradient(task, phase=Phase(engine))
         found.append(torch.cat([grad.flatten() for grad in result.grads.values()]))
     plain, exact = (float((grad - found[0]).norm() / found[0].norm()) for grad in found[1:])
     bits = result.info["bits"].item()
-    return f"hypergradient: undone in plain float32 {plain:.0e}, bit for bit {exact:.0e} with {bits:.1f} bits a value"
+    return f"hypergradient: undone in plain float32 {plain:.0e}, bit for bit {exact:.0e} with {bits:.1f} bits per value"
 
 
 def schedules(learner: Learner) -> dict[str, dict[str, Tensor]]:
-    """Return rate and decay of every tensor, each ``(T,)``."""
+    """Return the learning rate and the decay of every tensor, each ``(T,)``."""
     rate, decay = Hyper(0.1, bounds=(0, None)), Hyper(0.5, bounds=BOUNDS)
     numbers = {name.removeprefix("phi."): leaf for name, leaf in learner.state_dict().items()}
     return {
@@ -105,8 +105,8 @@ def schedules(learner: Learner) -> dict[str, dict[str, Tensor]]:
 
 
 def draw(learner: Learner, out: Path) -> None:
-    """Save the learned schedules, a line a tensor."""
-    import matplotlib.pyplot as plt  # noqa: PLC0415  only where a figure is asked for
+    """Save a plot of the learned schedules, one line per tensor."""
+    import matplotlib.pyplot as plt  # noqa: PLC0415  needed only for a figure
 
     figure, axes = plt.subplots(1, 2, figsize=(9, 3.5), layout="constrained")
     for axis, (what, lines) in zip(axes, schedules(learner).items(), strict=True):
@@ -120,7 +120,7 @@ def draw(learner: Learner, out: Path) -> None:
 def main(arguments: list[str] | None = None) -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=100, help="of the training run")
+    parser.add_argument("--steps", type=int, default=100, help="inner steps: the length of the training run")
     parser.add_argument("--outer-steps", type=int, default=40)
     parser.add_argument("--outer-lr", type=float, default=0.04)
     parser.add_argument("--seeds", type=int, default=2)

@@ -1,10 +1,10 @@
-"""Compose an algorithm that nobody has as a preset, and hold it against its parents.
+"""Compose an algorithm that is not a preset, and compare it with the algorithms that it combines.
 
     python examples/own_algorithm.py [--data glyphs] [--outer-steps 300] [--out algorithm.png]
 
-It begins from the head that prototypes make, as Proto-MAML does, steps with a learned rate for every tensor and step,
-as MAML++ does, and is pulled back to where it began with a learned strength a layer, as in iMAML. Learned on invented
-glyphs, measured on glyphs of new classes and on real handwritten digits, which it has never seen.
+Its head starts from prototypes, as in Proto-MAML. It has one learned rate per tensor and step, similar to MAML++, and a
+pull towards the start with one learned strength per layer, as in iMAML. It is trained on synthetic glyphs and measured
+on glyphs of new classes and on real handwritten digits, which it has never seen.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from rbml.tasks import FewShot, generator
 
 
 def mine(model: nn.Module, lr: float = 0.1, pull: float = 0.1, steps: int = 3, **options: Any) -> Learner:
-    """Adapt from prototypes, with a learned rate a tensor and step and a learned pull a layer."""
+    """Adapt from prototypes, with one learned rate per tensor and step and one learned pull per layer."""
     strategy = chain(
         prototype(Scalar(0.1, bounds=(0, None))),
         proximal(Hyper(pull, per="layer", bounds=(0, None))),
@@ -44,7 +44,7 @@ ALGORITHMS: dict[str, Callable[[nn.Module], Learner]] = {
 
 
 def train(build: Callable[[nn.Module], Learner], tasks: FewShot, filters: int, outer_steps: int, seed: int) -> Learner:
-    """Meta-train with four tasks an outer step and a cosine rate."""
+    """Meta-train with four tasks per outer step and a cosine learning rate."""
     torch.manual_seed(seed)
     learner = build(Conv4(tasks.ways, filters=filters))
     optimizer = torch.optim.Adam(learner.parameters(), lr=3e-3)
@@ -58,7 +58,7 @@ def train(build: Callable[[nn.Module], Learner], tasks: FewShot, filters: int, o
 
 
 def accuracy(learner: Learner, tasks: FewShot, count: int) -> tuple[float, float]:
-    """Return the share of right answers on new tasks, in %, and half of its 95 % interval; each query by itself."""
+    """Return the mean accuracy on new tasks in % and the half-width of its 95 % interval (inductive batch norm)."""
     found = learner.evaluate(tasks.sample(count, generator(1000)), statistics="inductive", each_step=False)
     assert found.accuracy is not None
     right = 100 * found.accuracy[:, -1]
@@ -66,8 +66,8 @@ def accuracy(learner: Learner, tasks: FewShot, count: int) -> tuple[float, float
 
 
 def draw(rows: dict[str, list[tuple[float, float]]], places: list[str], out: Path) -> None:
-    """Save the accuracies as bars."""
-    import matplotlib.pyplot as plt  # noqa: PLC0415  only where a figure is asked for
+    """Save a bar plot of the accuracies."""
+    import matplotlib.pyplot as plt  # noqa: PLC0415  needed only for a figure
 
     figure, axes = plt.subplots(figsize=(5, 3.5), layout="constrained")
     for at, (name, cells) in enumerate(rows.items()):
@@ -80,12 +80,12 @@ def draw(rows: dict[str, list[tuple[float, float]]], places: list[str], out: Pat
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Train each and print the table."""
+    """Train every algorithm and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", default="glyphs", help="what to learn on: glyphs or omniglot")
+    parser.add_argument("--data", default="glyphs", help="training data: glyphs or omniglot")
     parser.add_argument("--outer-steps", type=int, default=300)
     parser.add_argument("--filters", type=int, default=16)
-    parser.add_argument("--tasks", type=int, default=200, help="how many tasks each is measured on")
+    parser.add_argument("--tasks", type=int, default=200, help="number of test tasks")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, help="where to save a figure")
     options = parser.parse_args(arguments)

@@ -1,9 +1,10 @@
-"""Write a rule of your own, prove its hypergradient, and learn with it.
+"""Write your own rule, check its hypergradient, and learn with it.
 
     python examples/own_rule.py [--outer-steps 1000] [--out rule.png]
 
-The rule steps by the softened sign of a running mean. Between the sign (width 0) and the gradient (a wide one) lies a
-choice that nobody can make by hand, so it is learned, a layer at a time, with the decay of the mean and the rate.
+The rule takes the softened sign of a running mean as its step. The width interpolates between the sign (width 0) and
+the plain gradient (a large width). It is hard to choose by hand, so it is learned for every layer, together with the
+decay of the mean and the learning rate.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from rbml.tree import Tree, tmap, zeros_like
 
 @part
 def soft_sign(decay: Hyper, width: Hyper, name: str = "soft_sign") -> Rule:
-    r"""Keep a running mean b of the direction d, and give its softened sign.
+    r"""Keep a running mean b of the direction d and return its softened sign.
 
     .. math:: b \leftarrow \mathrm{decay} \cdot b + (1 - \mathrm{decay})\, d, \qquad
               d \leftarrow b / \sqrt{b^2 + \mathrm{width}^2}
@@ -39,18 +40,18 @@ def soft_sign(decay: Hyper, width: Hyper, name: str = "soft_sign") -> Rule:
 
 
 def rate(start: float) -> Part:
-    """Return a rate a layer and step, above zero."""
+    """Return a positive learning rate per layer and step."""
     return sgd(Hyper(start, per="layer", per_step=True, bounds=(0, None)))
 
 
 def mine() -> Strategy:
-    """Return the rule with everything learned a layer; the width begins far out, near to plain gradients."""
+    """Return the rule with all numbers learned per layer; the width starts large, close to plain gradients."""
     decay, width = Hyper(0.3, per="layer", bounds=(0, 1)), Hyper(1.0, per="layer", bounds=(0, None))
     return chain(soft_sign(decay, width), rate(0.05))
 
 
 def train(strategy: Strategy | Part, outer_steps: int, seed: int) -> tuple[Learner, torch.Tensor]:
-    """Meta-train on sine waves and return the learner and the error on 600 new ones before and after each step."""
+    """Meta-train on sine waves; return the learner and its error on 600 new waves before and after each inner step."""
     torch.manual_seed(seed)
     tasks = Sinusoid(shots=10, queries=10)
     learner = Learner(MLP(1, 1, activation=nn.Tanh), strategy, steps=3, loss=mse_loss)
@@ -63,8 +64,8 @@ def train(strategy: Strategy | Part, outer_steps: int, seed: int) -> tuple[Learn
 
 
 def draw(errors: dict[str, torch.Tensor], out: Path) -> None:
-    """Save the error after each inner step."""
-    import matplotlib.pyplot as plt  # noqa: PLC0415  only where a figure is asked for
+    """Save a plot of the error after each inner step."""
+    import matplotlib.pyplot as plt  # noqa: PLC0415  needed only for a figure
 
     figure, axes = plt.subplots(figsize=(5, 3.5), layout="constrained")
     for name, error in errors.items():
@@ -75,7 +76,7 @@ def draw(errors: dict[str, torch.Tensor], out: Path) -> None:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Prove, learn, print the table."""
+    """Check the hypergradient, meta-train, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--outer-steps", type=int, default=1000)
     parser.add_argument("--seeds", type=int, default=2)

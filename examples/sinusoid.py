@@ -1,8 +1,8 @@
-"""Learn to fit a sine wave from ten points: Finn's regression tasks, with MAML and with one learned rate a weight.
+"""Learn to fit a sine wave from ten points (the regression tasks of Finn et al. 2017), with MAML and with Meta-SGD.
 
     python examples/sinusoid.py [outer steps]
 
-The model is any ``nn.Module``, the loss any function; the loop is yours.
+The model can be any ``nn.Module`` and the loss any function; you write the outer loop yourself.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from rbml.tasks import Sinusoid, generator
 
 
 def train(preset: Callable[..., Learner], lr: float, outer_steps: int) -> float:
-    """Meta-train on sine waves, 25 tasks an outer step, and return the error on 600 new ones after one inner step."""
+    """Meta-train on sine waves, 25 tasks per outer step; return the error on 600 new waves after one inner step."""
     torch.manual_seed(0)
     tasks = Sinusoid(shots=10, queries=10)
     learner = preset(MLP(1, 1, hidden=(40, 40)), lr=lr, steps=1, loss=mse_loss)

@@ -2,6 +2,7 @@
 
 import importlib.util
 import re
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -13,6 +14,7 @@ from matplotlib import pyplot
 from torch import nn
 
 import rbml
+from rbml.data import inputs, targets
 from rbml.data.sources import glyphs
 from rbml.models import MLP
 
@@ -34,6 +36,7 @@ def example(name: str) -> ModuleType:
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses look their module up
     spec.loader.exec_module(module)
     return module
 
@@ -117,6 +120,21 @@ def test_weight_decay_each_learns_a_number_a_weight(run):
     assert numbers(lines[4])[0] < numbers(lines[1])[0]  # the few to validate are fitted better than at the start
     assert [line[5:39].strip() for line in lines[-5::2]] == [
         "no decay",
-        "one a weight",
-        "one a weight, trained on val too",
+        "one per weight",
+        "one per weight, trained on val too",
     ]
+
+
+def test_own_modality_and_target_go_end_to_end(capsys):
+    kinds = [dict(inputs.ALL), dict(targets.ALL)]
+    try:
+        example("own_modality_and_target").main(["--outer-steps", "30"])
+    finally:
+        for table, own in zip((inputs.ALL, targets.ALL), kinds, strict=True):
+            table.clear()
+            table.update(own)
+    measured, predicted, left_out = capsys.readouterr().out.splitlines()
+    before, *_, after, baseline = (float(word) for word in re.findall(r"([\d.]+) degrees", measured))
+    assert after < before and 0 < baseline < 180
+    assert re.fullmatch(r"b: \d+ degrees, ddd: \d+ degrees", predicted)
+    assert re.fullmatch(r"leaving out one word at a time: [\d.]+ degrees", left_out)

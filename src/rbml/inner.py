@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from torch import Tensor, func
 
 from rbml.errors import UsageError
-from rbml.tree import Tree
+from rbml.tree import Step, Tree
 
 
 class Carry(NamedTuple):
@@ -55,6 +55,23 @@ def _no_way_back() -> Undo:
     raise UsageError("this inner loop does not say how its steps are undone: use Adjoint(store='segments')")
 
 
+Function = Callable[..., Any]
+"""``(inner, m, t, *trees, **options) -> trees``: one piece of work on one task; it knows no other tensors."""
+
+
+class Runner(Protocol):
+    """How an engine's pieces of work are carried out: on one task, or compiled once for a stack of tasks."""
+
+    def __call__(self, function: Function, inner: Inner, m: Tree, t: Step, *trees: Any, **options: Any) -> Any:
+        """Return ``function(inner, m, t, *trees, **options)``."""
+        ...
+
+
+def directly(function: Function, inner: Inner, m: Tree, t: Step, *trees: Any, **options: Any) -> Any:
+    """Carry out a piece of work as it stands."""
+    return function(inner, m, t, *trees, **options)
+
+
 @dataclass(frozen=True)
 class Inner:
     """One task's learning process, ready to be rolled forward or differentiated.
@@ -69,25 +86,42 @@ class Inner:
             engine differentiates only what can matter, and knows what it is blind to. A name that is absent may enter
             by any of them.
         undo: how a step is walked back; calling it raises a ``UsageError`` where the rules cannot be.
+        run: how the pieces of work of an engine are carried out.
     """
 
     start: Callable[[Tree], Carry]
-    objective: Callable[[Tree, Tree, int], Tensor]
-    update: Callable[[Tree, Carry, Tree, int], Carry]
+    objective: Callable[[Tree, Tree, Step], Tensor]
+    update: Callable[[Tree, Carry, Tree, Step], Carry]
     outer: Callable[[Carry, Tree], tuple[Tensor, Tree]]
     steps: int
     enters: Mapping[str, frozenset[str]] = field(default_factory=dict)
     undo: Callable[[], Undo] = _no_way_back
+    run: Runner = directly
 
     def entering(self, m: Tree, where: str) -> Tree:
         """Return the part of ``m`` that enters by the function named ``where``."""
         return {name: leaf for name, leaf in m.items() if where in self.enters.get(name, (where,))}
 
 
-def step(inner: Inner, carry: Carry, m: Tree, t: int) -> tuple[Tree, Carry]:
+def step(inner: Inner, carry: Carry, m: Tree, t: Step) -> tuple[Tree, Carry]:
     """Take inner step ``t`` and return its gradient and the next carry."""
+    taken: tuple[Tree, Carry] = inner.run(_step, inner, m, t, carry)
+    return taken
+
+
+def _step(inner: Inner, m: Tree, t: Step, carry: Carry) -> tuple[Tree, Carry]:
     grads = func.grad(inner.objective)(carry.theta, m, t)
     return grads, inner.update(grads, carry, m, t)
+
+
+def begin(inner: Inner, m: Tree) -> Carry:
+    """Return the carry before the first step."""
+    carry: Carry = inner.run(_begin, inner, m, 0)
+    return carry
+
+
+def _begin(inner: Inner, m: Tree, t: Step) -> Carry:
+    return inner.start(m)
 
 
 def roll(inner: Inner, carry: Carry, m: Tree, start: int = 0, stop: int | None = None) -> Carry:

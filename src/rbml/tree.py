@@ -27,7 +27,8 @@ def row(leaf: Tensor, t: Step) -> Tensor:
     if isinstance(t, int):
         return leaf[min(t, len(leaf) - 1)]
     # Indexing with a tensor would ask for its value, which neither vmap nor a trace knows.
-    return leaf.index_select(0, t.clamp(max=len(leaf) - 1).reshape(1)).squeeze(0)
+    place = t.clamp(max=len(leaf) - 1).reshape(1, *[1] * (leaf.dim() - 1))
+    return leaf.gather(0, place.expand(1, *leaf.shape[1:])).squeeze(0)
 
 
 def tmap(function: Callable[..., Tensor], tree: Tree, *others: Tree) -> Tree:

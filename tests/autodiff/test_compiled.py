@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor, fx, nn
+from torch import Tensor, func, fx, nn
 
 from rbml import Episodes, hypergrad, models
 from rbml.algorithms.options import assemble
@@ -99,3 +99,17 @@ def test_a_sweep_takes_hardly_more_products_than_backpropagation(norm: str, pict
     assert counts[1] <= 1.3 * counts[0]
     for name, grad in grads[0].items():
         assert torch.allclose(grad, grads[1][name], rtol=1e-3, atol=1e-5), name
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_rows_of_several_tasks_are_written_apart() -> None:
+    """Compiled as it is traced, the gradients of two tasks by a selected row come out as their sum, each."""
+
+    def gradient(m: Tensor, t: Tensor, x: Tensor) -> Tensor:
+        def single(x: Tensor) -> Tensor:
+            return func.grad(lambda rows: (rows.index_select(0, t.reshape(1)) * x).sum())(m)
+
+        return func.vmap(single)(x)
+
+    given = torch.randn(5), torch.tensor(3), torch.randn(2)
+    assert torch.allclose(compiled.Compiled()(gradient, *given), gradient(*given))

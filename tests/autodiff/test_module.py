@@ -113,7 +113,7 @@ def test_a_layer_that_is_used_twice_has_no_one_statistic() -> None:
             output: Tensor = self.norm(self.norm(x) ** 2)
             return output
 
-    with pytest.raises(UsageError, match="norm is used more than once a pass"):
+    with pytest.raises(UsageError, match="norm is used more than once per pass"):
         functional.statistics_of(functional.isolated(Twice()), {}, torch.randn(5, 3))
 
 

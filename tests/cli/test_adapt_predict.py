@@ -58,7 +58,7 @@ def test_it_is_what_the_learner_learns_and_predicts(
     rbml("adapt", trained, "--support", support, "--out", "mine")
     found = predicted(rbml, "mine", *sorted(support.glob("*/*.*")))
     run = RunFolder(trained)
-    arrays = read_classes(support, run.recipe().size, 1)
+    arrays = read_classes(support, run.recipe().inputs.size, 1)
     x = arrays.x.float() / 255
     adapted = run.learner().adapt(x, arrays.y, ways=4)
     truth = torch.softmax(adapted(x).double(), 1).detach()

@@ -131,7 +131,7 @@ def test_damaged_checkpoints(run: RunFolder, fails: Fails, pictures: Path) -> No
 
 def test_a_checkpoint_of_another_model(run: RunFolder, fails: Fails) -> None:
     config = json.loads(run.config.read_text())
-    config["recipe"]["filters"] = 5
+    config["recipe"]["model"]["options"]["filters"] = 5
     files.write_json(run.config, config)
     for arguments in (["evaluate", run.path], ["train", "--resume", run.path]):
         assert "belongs to another model than the run's configuration" in fails(1, *arguments)
@@ -164,7 +164,7 @@ def test_supports_that_cannot_be_learned_from(
     support.mkdir()
     assert "has no class folders" in fail(1)
     drawn(support, 1, [2])
-    assert "one class folder (class 0): add another" in fail(2)
+    assert "one class (class 0): add another" in fail(2)
     (support / "second").mkdir()
     assert "second' is empty" in fail(1)
     (support / "second" / "picture.png").write_text("no picture")

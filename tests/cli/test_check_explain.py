@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from rbml.hypergrad import GMRES, Adjoint, Implicit
-from rbml.training import Recipe, RunFolder
+from rbml.recipe import Recipe, build
+from rbml.training import RunFolder
 
 SMALL = ["--filters", "2", "--tasks", "2", "--queries", "1"]
 
@@ -37,17 +38,19 @@ def test_auto_is_decided_once_and_written_down(rbml: Callable[..., Any], tmp_pat
     done = rbml("train", "glyphs", *SMALL, "--meta-steps", "1", "--engine", "auto", "--run", str(run))
     assert done.code == 0 and "engine: " in done.out
     recipe = RunFolder(run).recipe()
-    assert recipe.engine in ("unrolled", "adjoint")
+    assert recipe.engine is not None and recipe.engine.name in ("unrolled", "adjoint")
     assert rbml("explain", str(run)).code == 0
     again = rbml("explain", str(run), "--ways", "3")
     assert again.code == 2 and "leave the other options out" in again.err
 
 
 def test_options_of_an_engine(rbml: Callable[..., Any]) -> None:
-    recipe = Recipe(engine="adjoint", engine_options={"store": "segments", "window": 2}, filters=2)
-    assert recipe.build_learner().hypergradient == Adjoint(store="segments", window=2)
-    solver = Recipe(algorithm="imaml", engine="implicit", engine_options={"solver": "gmres", "damping": 0.5}, filters=2)
-    assert solver.build_learner().hypergradient == Implicit(GMRES(), damping=0.5)
+    recipe = Recipe.of(engine="adjoint", engine_options={"store": "segments", "window": 2}, filters=2)
+    assert build.learner(recipe).hypergradient == Adjoint(store="segments", window=2)
+    solver = Recipe.of(
+        algorithm="imaml", engine="implicit", engine_options={"solver": "gmres", "damping": 0.5}, filters=2
+    )
+    assert build.learner(solver).hypergradient == Implicit(GMRES(), damping=0.5)
 
 
 @pytest.mark.parametrize(

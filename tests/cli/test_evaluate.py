@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from rbml import algorithms
+from rbml.recipe import build
 from rbml.tasks import generator, task_seeds
 from rbml.training import RunFolder
 
@@ -18,7 +19,7 @@ def test_json_holds_the_accuracy_after_every_step(run: RunFolder, rbml: Callable
     result = rbml("evaluate", run.path, "--episodes", "5", "--steps", "2", "--seed", "3", "--json")
     assert (result.code, result.err) == (0, "")
     found = json.loads(result.out, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
-    learner, tasks = run.learner(), run.recipe().build_tasks("test")
+    learner, tasks = run.learner(), build.tasks(run.recipe(), "test")
     for which in ("transductive", "inductive"):
         truth = learner.evaluate(tasks.draw(task_seeds(5, generator(3, 2))), which, 2).accuracy
         assert truth is not None
@@ -40,7 +41,7 @@ def test_the_table_has_a_row_a_step_and_both_kinds_side_by_side(run: RunFolder, 
     assert (result.code, result.err) == (0, "")
     lines = result.out.splitlines()
     assert "part test" in lines[0]
-    assert "3-way 1-shot, 2 queries a class, 9 tasks" in lines[1]
+    assert "3-way 1-shot, 2 queries per class, 9 tasks" in lines[1]
     rows = [line.replace("│", " ").split() for line in lines if line.startswith("│")]
     expected = [
         [str(step)]
@@ -94,7 +95,7 @@ def test_of_a_divided_folder_the_test_part_is_used(
 
 
 def test_a_run_on_its_own_folder_is_judged_on_classes_it_never_saw(run: RunFolder, rbml: Callable) -> None:
-    source = run.recipe().data
+    source = run.recipe().data[0].source
     found = json.loads(rbml("evaluate", run.path, "--episodes", "2", "--tasks", source, "--json").out)
     assert found["part"] == "test"
 
@@ -129,7 +130,7 @@ def test_real_sources(
 def test_baselines_are_measured_on_the_same_tasks(run: RunFolder, rbml: Callable) -> None:
     options = ("evaluate", run.path, "--episodes", "4", "--ways", "4", "--shots", "2", "--seed", "3")
     found = json.loads(rbml(*options, "--baselines", "--json").out)["baselines"]
-    tasks = run.recipe().build_tasks("test", ways=4, shots=2)
+    tasks = build.tasks(run.recipe(), "test", ways=4, shots=2)
     episodes = tasks.draw(task_seeds(4, generator(3, 2)))
     assert found["nearest centroid"]["mean"] == pytest.approx(float(algorithms.nearest_centroid(episodes).mean()))
     assert found["nearest neighbour"]["mean"] == pytest.approx(float(algorithms.nearest_neighbour(episodes).mean()))

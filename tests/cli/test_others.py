@@ -8,7 +8,6 @@ import resource
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
@@ -87,7 +86,7 @@ def test_the_options_of_each_are_listed_with_their_defaults(kind: str, module: M
 
 def test_the_options_of_a_strategy_are_said_with_the_form_that_sets_them(rbml: Callable, fails: Callable) -> None:
     out = rbml("list", "strategies", "momentum").out
-    assert re.search(r"decay +0\.9 +how much of the sum", out) and re.search(r"nesterov +False +whether", out)
+    assert re.search(r"decay +0\.9 +the fraction of the sum", out) and re.search(r"nesterov +False +whether", out)
     assert "--set strategy.momentum.OPTION=VALUE" in out and "``" not in out and ":class:" not in out
     assert "did you mean 'momentum'" in fails(2, "list", "strategies", "momentm")
 
@@ -117,7 +116,18 @@ def shell(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["list"], ["list", "strategies", "-v"], ["--version"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--help"],
+        ["list"],
+        ["list", "strategies", "-v"],
+        ["--version"],
+        ["train", "--help"],
+        ["check", "--help"],
+        ["explain", "-h"],
+    ],
+)
 def test_help_and_list_answer_at_once_and_load_nothing_heavy(arguments: list[str]) -> None:
     seconds = []
     for _ in range(3):
@@ -148,7 +158,7 @@ def small_demo(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("sklearn")
     pytest.importorskip("matplotlib")
     monkeypatch.setattr(glyphs, "CLASSES", {"train": range(20), "val": range(20, 30), "test": range(30, 50)})
-    small = replace(demo_module.RECIPE, meta_steps=3, filters=4, tasks=2, validate_tasks=2)
+    small = demo_module.RECIPE.changed(meta_steps=3, filters=4, tasks=2, validate_tasks=2)
     monkeypatch.setattr(demo_module, "RECIPE", small)
 
 
@@ -182,3 +192,10 @@ def test_a_demo_goes_on_but_not_with_something_else(
     Path("runs/demo/config.json").write_text(text.replace('"ways": 5', '"ways": 4'))
     assert "runs/demo holds another run" in fails(2, "demo")
     assert Path("runs/demo/last.pt").read_bytes() == before
+
+
+@pytest.mark.parametrize("name", ["pydantic", "click"])
+def test_what_the_command_line_needs_is_said(name: str) -> None:
+    code = f"import sys; sys.modules[{name!r}] = None; sys.argv[1:] = ['train', '-h']; import rbml.cli as c; c.main()"
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stderr) == (1, f"rbml: the command line needs {name}: pip install 'rbml[cli]'\n")

@@ -34,11 +34,11 @@ def test_every_option_can_be_set_and_is_kept_in_the_folder(train: Callable, rbml
     out = train("r", *chain, *PER_LAYER, *more)
     assert f"strategy: {expected}\n" in out
     config = json.loads(Path("r/config.json").read_text())
-    assert config["recipe"]["strategy"] == "weight_decay, momentum, sgd"
-    assert config["recipe"]["settings"] == {
+    assert config["recipe"]["strategy"]["chain"] == "weight_decay, momentum, sgd"
+    assert config["recipe"]["strategy"]["settings"] == {
         "momentum.nesterov": True, "sgd.lr.per": "layer", "sgd.lr.per_step": True, "sgd.lr.bounds": [0, None],
     }  # fmt: skip
-    assert config["recipe"]["options"] == {"adapt": "head.*"}
+    assert config["recipe"]["algorithm"]["options"] == {"steps": 2, "adapt": "head.*"}
     assert [part["by"] for part in config["strategy"]] == ["weight_decay", "momentum", "sgd"]
     assert config["strategy"][2]["settings"]["lr"]["bounds"] == [0.0, None]
     learner = RunFolder("r").learner()
@@ -60,8 +60,8 @@ def test_a_file_sets_what_the_command_line_does_not(
     given = [*tiny[2:], "--meta-steps", "1", "--run", "r", "--set", "strategy.sgd.lr.per=all"]  # ways is the file's
     assert rbml("train", "--config", "c.toml", *given).code == 0
     recipe = RunFolder("r").recipe()
-    assert (recipe.data, recipe.ways, recipe.outer_lr) == (f"folder:{pictures}", 2, 1.0)
-    assert recipe.settings["sgd.lr.bounds"] == [0, None]
+    assert (recipe.data[0].source, recipe.tasks.ways, recipe.outer.lr) == (f"folder:{pictures}", 2, 1.0)
+    assert recipe.strategy.settings["sgd.lr.bounds"] == [0, None]
     words = "momentum(decay 0.9, nesterov), sgd(lr 0.3 learned)"
     learner = RunFolder("r").learner()
     assert in_words(learner.strategy) == words and learner.adapted == ["head.weight", "head.bias"]

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import fields
 from pathlib import Path
 
 import pytest
 
 from rbml import algorithms
-from rbml.cli import train as module
-from rbml.training import Progress, Recipe, RunFolder, files
+from rbml.cli import running as module
+from rbml.data.targets import CLASSES
+from rbml.recipe import Recipe
+from rbml.recipe.entries import ENTRIES
+from rbml.training import Progress, RunFolder, files
 
 
 def test_a_run_says_what_it_does_and_leaves_a_folder(
@@ -20,37 +22,42 @@ def test_a_run_says_what_it_does_and_leaves_a_folder(
     result = rbml("train", f"folder:{pictures}", *tiny, "--run", "again")
     assert result.code == 0
     assert "part train" in result.out
-    assert "3-way 1-shot, 2 queries a class, 1 inner step, 2 tasks an outer step, 4 outer steps" in result.out
+    assert "3-way 1-shot, 2 queries per class, 1 inner step, 2 tasks per outer step, 4 outer steps" in result.out
     assert "Next: rbml evaluate again" in result.out
     assert "step 4/4" in result.err
     names = {path.name for path in RunFolder("again").path.iterdir()}
     assert {"config.json", "journal.jsonl", "last.pt", "best.pt"} <= names
     config = json.loads(Path("again/config.json").read_text())
     assert config["recipe"] == RunFolder(trained).recipe().to_json()
-    assert config["recipe"]["data"] == f"folder:{pictures}"
+    assert Recipe.from_json(config["recipe"]).data[0].source == f"folder:{pictures}"
+    setting = {"inputs": {"kind": "pictures", "spec": {"size": 12, "channels": 1}}, "target": "classes", "outputs": 3}
+    assert config["setting"] == setting
     assert "part train" in config["about"]["training"]
     assert "part val" in config["about"]["validation"]
 
 
 def test_every_entry_of_a_recipe_is_an_option_with_its_default(rbml: Callable) -> None:
     text = " ".join(rbml("train", "--help").out.split())
-    for field in fields(Recipe):
-        if field.name not in ("data", "strategy", "settings", "options", "engine_options"):
-            assert f"--{field.name.removesuffix('_file').replace('_', '-')} " in text
+    for name in ENTRIES:
+        if name != "strategy":
+            assert f"--{name.removesuffix('_file').replace('_', '-')} " in text
     for words in ("--set NAME=VALUE", "strategy.PART.ARGUMENT", "--config FILE", "--strategy FILE"):
         assert words in text
-    for words in ("[default: 2000]", "[default: the preset's]", ", ".join(algorithms.ALL), "[default: no]"):
+    for words in ("[default: 2000]", "[default: the algorithm's]", ", ".join(algorithms.ALL), "[default: no]"):
         assert words in text
     assert "None" not in text
-    assert text.index("Options:") < text.index("--help") < text.index("Tasks:") < text.index("--ways N")
+    text = text[text.index("Options to begin with:") :]
+    first = [text.index(f" {option} ") for option in ("--ways", "--shots", "--algorithm", "--steps", "--meta-steps")]
+    assert first == sorted(first)
+    assert first[-1] < text.index(" Options:") < text.index("--help") < text.index("Tasks:") < text.index("--size N")
 
 
 def test_options_come_into_the_recipe(pictures: Path, rbml: Callable, tiny: list[str]) -> None:
     options = "--lr 0.2 --steps 2 --no-shared-head --seed 3 --norm group --algorithm anil --clip 0 --meta-steps 1"
     assert rbml("train", f"folder:{pictures}", *tiny, *options.split(), "--run", "r").code == 0
     recipe = RunFolder("r").recipe()
-    assert (recipe.lr, recipe.steps, recipe.seed, recipe.norm) == (0.2, 2, 3, "group")
-    assert (recipe.algorithm, recipe.clip, recipe.shared_head, recipe.ways) == ("anil", 0.0, False, 3)
+    chosen = {"lr": 0.2, "steps": 2, "seed": 3, "norm": "group", "algorithm": "anil", "clip": 0.0, "shared_head": False}
+    assert {name: recipe.short()[name] for name in chosen} == chosen and recipe.tasks.ways == 3
 
 
 def test_a_folder_is_found_again_from_elsewhere(
@@ -151,8 +158,44 @@ def test_what_goes_on_keeps_the_threads_of_the_run(
 
 
 def test_progress_is_shown_in_a_log_with_what_is_left(capsys: pytest.CaptureFixture[str]) -> None:
-    steps = [Progress(5, 1.25, 0.5, None), Progress(6, 1.0, 0.625, 0.75)]
+    accuracy = CLASSES.metrics[0]
+    steps = [Progress(5, 1.25, 0.5, None, accuracy), Progress(6, 1.0, 0.625, 0.75, accuracy)]
     assert module.follow(iter(steps), 10, 4) == steps[-1]
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 1
     assert lines[0].startswith("step 6/10  loss 1.000 acc 62.5% val 75.0%  ")
+
+
+def test_compile_may_stand_alone_as_it_did_when_it_was_a_switch() -> None:
+    import click
+
+    from rbml.cli.options import RecipeCommand, recipe_options
+
+    @click.command(cls=RecipeCommand)
+    @click.argument("source", required=False)
+    @recipe_options
+    def command(source: str | None, **given: object) -> None:
+        click.echo(repr((source, given["compile"], given["verify"], given["vectorise"])))
+
+    from click.testing import CliRunner
+
+    for words, expected in (
+        (["glyphs", "--compile", "--ways", "3"], ("glyphs", "whole", None, None)),
+        (["glyphs", "--compile", "step", "--no-verify"], ("glyphs", "step", False, None)),
+        (["glyphs", "--no-compile", "--vectorise", "no"], ("glyphs", "no", None, "no")),
+        (["glyphs"], ("glyphs", None, None, None)),
+    ):
+        assert CliRunner().invoke(command, words).output.strip() == repr(expected)
+
+
+def test_pretraining_is_part_of_the_run(pictures: Path, rbml: Callable, tiny: list[str]) -> None:
+    result = rbml("train", f"folder:{pictures}", *tiny, "--pretrain", "3", "--run", "r")
+    assert result.code == 0, result.err
+    assert "first 3 steps of pretraining on all 11 classes at once" in result.out
+    run = RunFolder("r")
+    assert [line["step"] for line in run.lines(pretraining=True)] == [-2, -1, 0, 1, 2, 3, 4]
+    assert [line["step"] for line in run.lines()] == [1, 2, 3, 4]
+    assert rbml("evaluate", "r", "--episodes", "2").code == 0
+    result = rbml("train", f"folder:{pictures}", *tiny, "--pretrain", "3", "--meta-steps", "0", "--run", "only")
+    assert result.code == 0, result.err
+    assert rbml("evaluate", "only", "--episodes", "2").code == 0

@@ -176,7 +176,7 @@ def test_maml_with_learned_momentum_and_weight_decay(
 
 def episodes_of(pictures: Pictures) -> Sequence[Tensor]:
     support, query = pictures()
-    return (*support, *query)
+    return (*support[:2], *query[:2])
 
 
 def test_meta_sgd_with_its_rates(

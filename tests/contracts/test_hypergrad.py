@@ -169,9 +169,8 @@ def task(make: Make, pictures: Pictures) -> Callable[[Problem], tuple[Inner, Tre
         learner, episodes = make(problem), episodes_for(problem, pictures)
         support, query = (Batch(batch.x[0], batch.y[0]) for batch in episodes)
         weights = problem.options.get("step_weights")
-        bound = learner._bound(
-            support,
-            query,
+        bound = learner.bind(
+            Episode(support, query),
             step_weights=None if weights is None else torch.tensor(weights, dtype=torch.float64),
             key=torch.tensor(11),
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from rbml.algorithms.options import assemble
 from rbml.hypergrad import Adjoint, FirstOrder, MetaGradient, Unrolled
 from rbml.inner import Inner
 from rbml.strategy import Hyper, Strategy, chain, l2, noise, sgd
+from rbml.tasks.base import Stream
 from rbml.tree import Tree, scale
 
 Pictures = Callable[..., Episodes]
@@ -28,7 +30,7 @@ def strategy() -> Strategy:
     return chain(l2(Hyper(0.1)), noise(0.1), sgd(Hyper(0.2, per="layer")))
 
 
-def kinds(learner: Learner, episodes: Episodes) -> dict[str, str]:
+def kinds(learner: Learner, episodes: Any) -> dict[str, str]:
     verdict = rbml.check(learner, episodes)
     assert {one.parameter for one in verdict.findings} == {n for n, p in learner.named_parameters() if p.requires_grad}
     return {one.parameter: one.verdict for one in verdict.findings}
@@ -118,21 +120,51 @@ def test_what_has_no_effect(pictures: Pictures) -> None:
     assert kinds(learner, pictures())["model.idle"] == "no effect"
 
 
-@pytest.mark.filterwarnings("ignore:There is a performance drop")
-def test_an_operator_without_forward_derivative_is_named(pictures: Pictures) -> None:
-    class Bags(nn.Module):
+def test_an_operator_without_second_derivative_is_named(pictures: Pictures) -> None:
+    class Distances(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.body = nn.EmbeddingBag(7, 4)
-            self.head = nn.Linear(4, 3)
+            self.body = nn.Linear(144, 4)
+            self.head = nn.Linear(3, 3)
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
-            output: torch.Tensor = self.head(self.body(x.flatten(1)[:, :5].abs().long() % 7))
+            h = self.body(x.flatten(1))
+            output: torch.Tensor = self.head(torch.cdist(h, torch.eye(3, 4, dtype=h.dtype)))
             return output
 
-    verdict = rbml.check(assemble(Bags(), sgd(0.2), steps=1, hypergradient=Adjoint()), pictures())
+    verdict = rbml.check(assemble(Distances(), sgd(0.2), steps=1, hypergradient=Adjoint()), pictures())
     assert {one.verdict for one in verdict.findings} == {"not differentiable"} and not verdict.passed
-    assert "embedding_bag" in str(verdict)
+    assert "PyTorch has no second derivative of _cdist_backward" in str(verdict)
+
+
+class Attention(nn.Module):
+    """Attention whose key has a bias of its own: softmax takes it away, so that its derivative is zero."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.query, self.key, self.head = nn.Linear(12, 4), nn.Linear(12, 4), nn.Linear(12, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        rows = x.squeeze(1)
+        weights = torch.softmax(self.query(rows) @ self.key(rows).mT, -1)
+        output: torch.Tensor = self.head((weights @ rows).mean(1))
+        return output
+
+
+def test_a_zero_up_to_rounding_is_no_effect(pictures: Pictures) -> None:
+    learner = assemble(Attention(), sgd(0.3), steps=2)
+    grads = learner.double().meta_gradient(pictures()).grads
+    assert 0 < float(grads["model.key.bias"].norm()) < 1e-15
+    found = kinds(learner, pictures())
+    assert found.pop("model.key.bias") == "no effect"
+    assert set(found.values()) == {"agrees"}
+
+
+def test_tasks_of_every_kind(pictures: Pictures) -> None:
+    """A stream, whose steps see one batch each."""
+    support, query = pictures(shots=4)
+    steps = rbml.Batch(support.x.unflatten(1, (3, 4)), support.y.unflatten(1, (3, 4)))
+    assert set(kinds(assemble(net(), sgd(Hyper(0.2)), steps=3), Stream(steps, query)).values()) == {"agrees"}
 
 
 @dataclass(frozen=True)

@@ -177,7 +177,7 @@ def test_it_is_the_loop_of_the_paper_even_while_m_changes(chunk: int | None, err
         assert error(result.grads, truth) < 1e-11
         assert torch.allclose(result.loss, inner.outer(middle, now)[0], rtol=1e-13)
         assert particles.t == 2 * number + 2 and particles.carry.theta["w"].shape == (5, 2, 3)
-    with pytest.raises(UsageError, match="all 6 steps are taken"):
+    with pytest.raises(UsageError, match="all 6 steps have been taken"):
         engine.advance(inner, m, particles)
 
 
@@ -236,7 +236,7 @@ def test_the_noise_is_fresh_when_m_has_changed_and_only_then(error: Errors) -> N
     ("options", "said"),
     [
         ({"sigma": 0.0}, "sigma must be a number above 0, not 0.0"),
-        ({"pairs": 1}, "pairs must be at least 2, for a standard error, not 1"),
+        ({"pairs": 1}, "pairs must be at least 2 .a standard error needs two estimates., not 1"),
         ({"window": 0}, "window must be at least 1, not 0"),
         ({"chunk": 0}, "chunk must be at least 1, not 0"),
     ],

@@ -291,10 +291,10 @@ def test_options_that_mean_nothing_are_refused() -> None:
         Implicit(damping=-1)
     with pytest.raises(UsageError, match=r'it needs at="step"'):
         Implicit(moves="phi.*")
-    with pytest.raises(UsageError, match=r'is for at="objective"'):
+    with pytest.raises(UsageError, match=r'applies only to at="objective"'):
         Implicit(at="step", hvp="reverse")
     ridge = Ridge(steps=0)
-    with pytest.raises(UsageError, match="this one takes no step"):
+    with pytest.raises(UsageError, match="this one has no steps"):
         Implicit()(ridge.inner, ridge.m)
 
 

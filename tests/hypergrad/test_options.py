@@ -10,7 +10,7 @@ from rbml.inner import Carry, Inner
 
 @pytest.mark.parametrize("engine", [Unrolled, Adjoint])
 def test_a_negative_window_is_refused(engine: type) -> None:
-    with pytest.raises(UsageError, match=r"0 or more, not -1"):
+    with pytest.raises(UsageError, match=r"at least 0, not -1"):
         engine(window=-1)
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, func, nn
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from rbml import Batch, Episodes, models
+from rbml import Batch, Episode, Episodes, models
 from rbml.algorithms.options import assemble
 from rbml.errors import UsageError
 from rbml.hypergrad import Adjoint, Unrolled
@@ -72,7 +72,7 @@ def task(roughened: Callable[[nn.Module], nn.Module], pictures: Pictures) -> Cal
         learner = assemble(net, strategy, steps, generator=torch.Generator().manual_seed(3))
         support, query = (Batch(batch.x[0], batch.y[0]) for batch in pictures(shape=(4,), dtype=dtype))
         learned = {name: leaf.detach() for name, leaf in learner.named_parameters() if leaf.requires_grad}
-        return learner._bound(support, query, step_weights=weights, key=torch.tensor(5)).inner(), learned
+        return learner.bind(Episode(support, query), step_weights=weights, key=torch.tensor(5)).inner(), learned
 
     return build
 
@@ -237,8 +237,11 @@ REFUSED: dict[str, tuple[Strategy, str]] = {
     "nesterov": (chain(momentum(nesterov=True), sgd(0.1)), "a step of momentum cannot be undone"),
     "adam": (chain(adam(), sgd(0.1)), "a step of adam cannot be undone"),
     "adam and momentum": (chain(adam(), momentum(), sgd(0.1)), "a step of adam cannot be undone"),
-    "two": (chain(momentum(), momentum(name="again"), sgd(0.1)), "has two running sums"),
-    "decoupled": (chain(momentum(), sgd(0.1), weight_decay(0.1)), "weight_decay after momentum may look at theta"),
+    "two": (chain(momentum(), momentum(name="again"), sgd(0.1)), "momentum, again, sgd has 2"),
+    "decoupled": (
+        chain(momentum(), sgd(0.1), weight_decay(0.1)),
+        "weight_decay comes after momentum and may depend on",
+    ),
 }
 
 

@@ -110,5 +110,5 @@ def test_options_that_mean_nothing_are_refused(pictures: Callable[..., Episodes]
     with pytest.raises(UsageError, match="alpha must be a number above 0, not 0"):
         Sama(alpha=0)
     learner = assemble(models.MLP(4, 3, (5,)).double(), chain(proximal(0.1), sgd(0.1)), 0, hypergradient=Sama())
-    with pytest.raises(UsageError, match="this one takes no step"):
+    with pytest.raises(UsageError, match="this one has no steps"):
         learner.meta_gradient(pictures(shape=(4,)))

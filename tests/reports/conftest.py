@@ -10,27 +10,24 @@ from typing import Any
 
 import pytest
 import torch
-from torch import nn
 
-from rbml import algorithms
-from rbml.algorithms.options import assemble
-from rbml.learner import Learner
-from rbml.strategy import Hyper, chain, l2, momentum, sgd, weight_decay
 from rbml.tasks import FewShot
 from rbml.training import Recipe, RunFolder, train
 
 SIZE = 16
 
 
-def everything(model: nn.Module, steps: int = 2, **options: Any) -> Learner:
-    """Learn a number of every granularity."""
-    rules = (
-        l2(Hyper(1e-3, per="tensor", bounds=(0, None))),
-        momentum(Hyper(0.5, bounds=(0, 1), per_step=True)),
-        sgd(Hyper((0.005, 0.1), per="element")),
-        weight_decay(Hyper(0.1, per="layer", per_step=True)),
-    )
-    return assemble(model, chain(*rules), steps, **options)
+EVERYTHING: dict[str, Any] = {
+    "steps": 2,
+    "strategy": "l2, momentum, sgd, weight_decay",
+    "settings": {
+        "l2.strength.value": 1e-3, "l2.strength.per": "tensor", "l2.strength.bounds": [0, None],
+        "momentum.decay.value": 0.5, "momentum.decay.bounds": [0, 1], "momentum.decay.per_step": True,
+        "sgd.lr.value": [0.005, 0.1], "sgd.lr.per": "element",
+        "weight_decay.rate.value": 0.1, "weight_decay.rate.per": "layer", "weight_decay.rate.per_step": True,
+    },
+}  # fmt: skip
+"""A strategy that learns a number of every granularity."""
 
 
 def pictures(classes: int, channels: int = 1, each: int = 10) -> tuple[torch.Tensor, list[str]]:
@@ -46,19 +43,13 @@ def pictures(classes: int, channels: int = 1, each: int = 10) -> tuple[torch.Ten
 def tiny(path: Path, stop_after: int | None = None, **changes: Any) -> RunFolder:
     """Train a tiny run in ``path``."""
     small = {"filters": 4, "size": SIZE, "meta_steps": 6, "tasks": 2, "validate_every": 2, "validate_tasks": 4}
-    recipe = Recipe(**({"ways": 3, "queries": 2, "outer_lr": 0.02} | small | changes))
-    tasks = FewShot(pictures(24, recipe.channels), recipe.ways, recipe.shots, recipe.queries)
+    recipe = Recipe.of(**({"ways": 3, "queries": 2, "outer_lr": 0.02} | small | changes))
+    tasks = FewShot(pictures(24, recipe.inputs.channels), recipe.tasks.ways, recipe.tasks.shots, recipe.tasks.queries)
     run = RunFolder(path)
     run.create(recipe, {"train": "blobs of 24 kinds"}, None)
     taken = count(1)
     list(train(run, recipe, tasks, tasks, lambda: next(taken) == stop_after))
     return run
-
-
-@pytest.fixture(autouse=True)
-def one_more_algorithm(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Make ``everything`` a preset while one of these tests runs."""
-    monkeypatch.setitem(algorithms.ALL, "everything", everything)
 
 
 @pytest.fixture(scope="session")
@@ -72,9 +63,7 @@ def with_tensors(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     """A finished run whose strategy was learned; read only."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(algorithms.ALL, "everything", everything)
-        return tiny(tmp_path_factory.mktemp("runs") / "everything", algorithm="everything")
+    return tiny(tmp_path_factory.mktemp("runs") / "everything", **EVERYTHING)
 
 
 @pytest.fixture(scope="session")

@@ -5,6 +5,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from rbml.data.targets import REAL
+from rbml.data.targets.classes import ACCURACY
 from rbml.errors import CheckpointError
 from rbml.reports import learning_curve
 from rbml.reports.curves import best_validation, smooth
@@ -34,12 +36,13 @@ def test_the_best_validation_is_the_first_of_equals() -> None:
         {"step": 3, "validation": 0.7},
         {"step": 4, "validation": 0.7},
     ]
-    assert best_validation(entries) == entries[2]
-    assert best_validation(entries[:1]) is None
+    assert best_validation(entries, ACCURACY) == entries[2]
+    assert best_validation(entries[:1], ACCURACY) is None
+    assert best_validation([*entries, {"step": 5, "validation": float("nan")}], REAL.metrics[0]) == entries[1]
 
 
 def test_the_best_validation_is_marked(trained: RunFolder) -> None:
-    best = best_validation(list(trained.lines()))
+    best = best_validation(list(trained.lines()), ACCURACY)
     assert best is not None
     label = f"best: {100 * best['validation']:.1f} % at step {best['step']}"
     assert line(learning_curve(trained).axes[0], label) == ([best["step"]], [best["validation"]])

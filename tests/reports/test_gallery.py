@@ -8,10 +8,14 @@ import pytest
 import torch
 from matplotlib.colors import same_color
 
+from rbml import algorithms
+from rbml.data.targets import REAL
 from rbml.errors import UsageError
+from rbml.models import MLP
+from rbml.recipe import Recipe, build
 from rbml.reports import gallery, style
-from rbml.tasks import FewShot
-from rbml.training import Recipe, RunFolder
+from rbml.tasks import FewShot, Sinusoid, Supervised
+from rbml.training import RunFolder
 
 Blobs = Callable[..., tuple[torch.Tensor, list[str]]]
 
@@ -56,7 +60,7 @@ def test_twenty_ways_are_capped_and_it_is_said(trained: RunFolder, blobs: Blobs)
     assert len(axes.images) == 10 * (5 + 6)
     (words,) = [artist.get_text() for artist in figure.artists]
     assert words.endswith(
-        "of 180 queries right; shown are 10 of 20 classes, 5 of 7 shots a class, 6 of 9 queries a class"
+        "of 180 queries right; shown are 10 of 20 classes, 5 of 7 shots per class, 6 of 9 queries per class"
     )
     assert style.png(figure)
 
@@ -64,7 +68,7 @@ def test_twenty_ways_are_capped_and_it_is_said(trained: RunFolder, blobs: Blobs)
 def test_colour_pictures_keep_their_colours(blobs: Blobs) -> None:
     x, names = blobs(8, channels=3)
     tasks = FewShot((x, names), ways=3, shots=1, queries=2)
-    learner = Recipe(filters=4, size=16, channels=3, ways=3).build_learner()
+    learner = build.learner(Recipe.of(filters=4, size=16, channels=3, ways=3))
     (axes,) = gallery(learner, tasks, seed=0).axes
     expected = tasks.draw([0]).support.x[0, 0].permute(1, 2, 0).numpy()
     assert np.array_equal(np.asarray(axes.images[0].get_array()), expected)
@@ -73,14 +77,14 @@ def test_colour_pictures_keep_their_colours(blobs: Blobs) -> None:
 def test_photographs_in_grey_are_not_inverted(blobs: Blobs) -> None:
     x, names = blobs(8)
     tasks = FewShot((255 - x, names), ways=3, shots=1, queries=2)
-    learner = Recipe(filters=4, size=16, ways=3).build_learner()
+    learner = build.learner(Recipe.of(filters=4, size=16, ways=3))
     assert gallery(learner, tasks, seed=0).axes[0].images[0].get_cmap().name == "gray"
 
 
 def test_values_outside_0_to_1_are_scaled_into_it(blobs: Blobs) -> None:
     x, names = blobs(8)
     tasks = FewShot((x.float() / 50 - 2, names), ways=3, shots=1, queries=2)
-    learner = Recipe(filters=4, size=16, ways=3).build_learner()
+    learner = build.learner(Recipe.of(filters=4, size=16, ways=3))
     both = np.stack([np.asarray(image.get_array()) for image in gallery(learner, tasks, seed=0).axes[0].images])
     assert both.min() == 0 and both.max() == 1
 
@@ -96,8 +100,33 @@ def test_long_names_stand_at_the_row_and_numbers_below_the_pictures(trained: Run
     assert sum(text.startswith("class") and "%" in text for text in texts) == 6
 
 
-def test_what_is_no_picture_is_refused() -> None:
-    tasks = FewShot((torch.randn(40, 256), torch.arange(40) // 10), ways=3, shots=1, queries=2)
-    learner = Recipe(model="mlp", size=16, ways=3).build_learner()
-    with pytest.raises(UsageError, match=r"needs pictures \(1 or 3, h, w\), not examples of shape \(256,\)"):
-        gallery(learner, tasks, seed=0)
+def test_what_is_no_picture_stands_as_text() -> None:
+    x = torch.arange(80.0).reshape(40, 2)
+    tasks = FewShot((x, torch.arange(40) // 10), ways=3, shots=1, queries=2)
+    (axes,) = gallery(algorithms.maml(MLP(2, 3)), tasks, seed=0).axes
+    texts = [text.get_text() for text in axes.texts]
+    assert not axes.images and len(axes.patches) == 9
+    for row in tasks.draw([0]).query.x[0].tolist():
+        assert f"0 {row[0]:.4g}\n1 {row[1]:.4g}" in texts
+
+
+def test_real_values_are_drawn_against_the_truth() -> None:
+    tasks, learner = Sinusoid(shots=4, queries=6), algorithms.maml(MLP(1, 1), loss=REAL.loss)
+    figure = gallery(learner, tasks, seed=3)
+    panel, listed = figure.axes
+    task = tasks.draw([3])
+    with torch.no_grad():
+        prediction = learner.adapt(task.support.x[0], task.support.y[0])(task.query.x[0])
+    _, points = panel.lines
+    assert np.allclose(points.get_xdata(), task.query.y[0, :, 0]) and np.allclose(points.get_ydata(), prediction[:, 0])
+    error = float((prediction - task.query.y[0]).abs().mean())
+    assert any(f"MAE {error:.3g} over 6 queries" in artist.get_text() for artist in figure.artists)
+    texts = [text.get_text() for text in listed.texts]
+    assert texts[:3] == ["query", "true", "predicted"] and f"{prediction[0, 0]:.4g}" in texts
+    assert style.png(figure)
+
+
+def test_a_target_that_no_gallery_can_show_is_said() -> None:
+    tasks = Supervised((torch.randn(40, 2), torch.arange(40) // 10), batch=5)
+    with pytest.raises(UsageError, match="a gallery shows few-shot classes and real values"):
+        gallery(algorithms.maml(MLP(2, 4)), tasks, seed=0)

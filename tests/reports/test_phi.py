@@ -107,7 +107,7 @@ def test_units_follow_the_rules_before(with_tensors: RunFolder) -> None:
 
     assert units(momentum(), sgd())["sgd.lr"] == "step / gradient"
     adaptive = units(adam(), sgd(), weight_decay())
-    assert adaptive["sgd.lr"] == "step" and adaptive["adam.beta1"] == "share kept a step"
+    assert adaptive["sgd.lr"] == "step" and adaptive["adam.beta1"] == "share kept per step"
     assert units(l1(), sgd(name="other"))["l1.strength"] == "loss / |weight|"
     assert units(sgd(name="other"))["other.lr"] == "step / gradient"
 

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 import torch
 
+from rbml.recipe import build
 from rbml.reports import theta as theta_module
 from rbml.reports import theta_figure
 from rbml.reports.learned import moves
@@ -14,7 +15,7 @@ from rbml.training import RunFolder, files
 
 def test_the_way_of_a_layer_is_what_a_hand_computes(trained: RunFolder) -> None:
     now = files.load(trained.best, "best")["learner"]
-    start = trained.recipe().build_learner().state_dict()
+    start = build.learner(trained.recipe()).state_dict()
     names = ["model.head.weight", "model.head.bias"]
     was = torch.cat([start[name].flatten() for name in names]).double()
     is_now = torch.cat([now[name].flatten() for name in names]).double()

@@ -308,4 +308,6 @@ def test_the_type_of_theta_is_kept(name: str, dtype: torch.dtype) -> None:
     plan, theta = learned(name), {"w": torch.ones(3, dtype=dtype)}
     phi, _ = plan.initial(theta, 1, None)
     after, state = plan.update(theta, plan.init(theta), theta, phi, StepInfo(1, 2))
-    assert {leaf.dtype for leaf in (*after.values(), *state.values())} == {dtype}
+    assert {leaf.dtype for leaf in after.values()} == {dtype}
+    # A running mean in half precision does not move: 1 - 0.999 is below its resolution.
+    assert {leaf.dtype for leaf in state.values()} == {torch.promote_types(dtype, torch.float32)}

@@ -70,9 +70,9 @@ def test_the_hypergradient_of_one_step_is_that_of_learning_to_reweight(pictures:
 
         return func.grad(loss)(theta)
 
-    grads = gradient(theta, *support)
+    grads = gradient(theta, support.x, support.y)
     after = {name: leaf - 0.4 * grads[name] for name, leaf in theta.items()}
-    towards = gradient(after, *query)
+    towards = gradient(after, query.x, query.y)
     deserved = torch.zeros(6, dtype=torch.float64)
     for i in range(6):
         own = gradient(theta, support.x[i : i + 1], support.y[i : i + 1])

@@ -101,7 +101,7 @@ def test_attenuation_starts_where_it_is_told_whatever_the_gradient() -> None:
 
 @pytest.mark.parametrize("keep", [0.0, 1.0, 1.5])
 def test_a_factor_that_keeps_all_or_nothing_is_refused(keep: float) -> None:
-    with pytest.raises(UsageError, match="keep is a factor strictly between 0 and 1, not"):
+    with pytest.raises(UsageError, match="keep must lie strictly between 0 and 1, not"):
         attenuate(keep)
 
 

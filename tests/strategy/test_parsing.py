@@ -50,7 +50,7 @@ def test_a_value_fits_its_type(value: Any, hint: Any, result: Any) -> None:
     [
         (True, float, "x must be a number, not True"), (1.5, int, "x must be a whole number"),
         ("1", float, "x must be a number"),
-        (True, int, "a whole number"), (1, bool, "x must be true or false"), (3, str, "x must be a text"),
+        (True, int, "a whole number"), (1, bool, "x must be true or false"), (3, str, "x must be text"),
         ([1], tuple[float, float], "x must be a list of 2"), (["a"], Sequence[int], "x must be a list of numbers"),
         ("c", Literal["abc", "b"], "no choice of x named 'c'"),
         (1, Callable[[], None], "which only a program can give"),

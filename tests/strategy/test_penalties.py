@@ -163,5 +163,5 @@ def test_confidence_is_the_negative_entropy() -> None:
 @pytest.mark.parametrize("term", [label_smoothing(), confidence()])
 @pytest.mark.parametrize("shape", [(6,), (6, 1)])
 def test_predictions_that_are_no_classes_are_refused(term: Term, shape: tuple[int, ...]) -> None:
-    with pytest.raises(UsageError, match=rf"{term.name} needs scores of classes \(n, C\), and the model predicts"):
+    with pytest.raises(UsageError, match=rf"{term.name} needs class scores \(n, C, ...\), but the model predicts"):
         value(term, scene(theta(), torch.zeros(shape), torch.zeros(shape)))

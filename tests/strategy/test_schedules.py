@@ -136,9 +136,9 @@ def test_the_type_of_theta_is_kept(name: str, dtype: torch.dtype) -> None:
     ("make", "text"),
     [
         (lambda: piecewise(()), "needs at least one value"),
-        (lambda: piecewise((1, 2), (3, 4)), r"2 values need 1 rising boundaries between them, not \(3, 4\)"),
-        (lambda: piecewise((1, 2, 3), (4, 4)), "rising"),
-        (lambda: piecewise((1, 2, 3), (4, 3)), "rising"),
+        (lambda: piecewise((1, 2), (3, 4)), r"2 values need 1 increasing boundaries between them, not \(3, 4\)"),
+        (lambda: piecewise((1, 2, 3), (4, 4)), "increasing"),
+        (lambda: piecewise((1, 2, 3), (4, 3)), "increasing"),
         (lambda: warmup(0), "at least 1 step, not 0"),
         (lambda: exponential(0.5, every=0), "at least 1, not 0"),
     ],

@@ -153,12 +153,12 @@ def test_frozen_is_learned_nowhere_and_starts_alike() -> None:
         ({"sgd.lr.value": [1, 2, 3]}, None, r"sgd.lr.value must be a number or a list of 2, not \[1, 2, 3\]"),
         ({"sgd.lr.per_step": "yes"}, None, "sgd.lr.per_step must be true or false, not 'yes'"),
         ({"sgd.lr.bounds": [0.05, None]}, None, r"sgd.lr: the start \(0.005, 0.1\) must lie strictly inside"),
-        ({"sgd": 0.1}, None, "sgd is a part: set one of its options, lr"),
+        ({"sgd": 0.1}, None, "sgd is a whole part and takes no value: set one of its options: lr"),
         ({"momentum.nesterov": 1}, None, "momentum.nesterov must be true or false, not 1"),
         (
             {"momentum.nesterov.per": "layer"},
             None,
-            "momentum.nesterov is no number that could be learned: it has no per",
+            "momentum.nesterov is not a number that can be learned and has no per",
         ),
         (
             {"l2.strength": 1},

@@ -16,8 +16,15 @@ GROUPED = Grouped(
     "noise",
     Table(["a", "b", "c"], [0, 0, 0], [1, 1, 1]),
 )
+
+
+def few_shot(ways: int, shots: int, queries: int) -> tasks.FewShot:
+    return tasks.FewShot((torch.randn(60, 3, generator=generator(0)), torch.arange(60) % 6), ways, shots, queries)
+
+
 MEMBERS: dict[str, TaskDistribution] = {
     "few_shot": tasks.FewShot((torch.randn(60, 3, generator=generator(0)), torch.arange(60) % 6), queries=4),
+    "mixture": tasks.Mixture([few_shot(3, 1, 2), few_shot(4, 2, 3)]),
     "per_group": tasks.PerGroup(GROUPED, shots=2, queries=4),
     "sinusoid": tasks.Sinusoid(),
     "supervised": tasks.Supervised((torch.randn(60, 3, generator=generator(0)), torch.arange(60) % 6), batch=5),

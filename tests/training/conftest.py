@@ -21,7 +21,7 @@ def tiny(**changes: Any) -> Recipe:
     """A recipe of twelve outer steps that takes half a second."""
     own: dict[str, Any] = {"ways": 3, "queries": 2, "filters": 8, "size": SIZE, "tasks": 2, "meta_steps": 12}
     own |= {"validate_every": 4, "validate_tasks": 4, "save_every": 3, "outer_lr": 0.01}
-    return Recipe(**(own | changes))
+    return Recipe.of(**(own | changes))
 
 
 def tiny_tasks(shots: int = 1, ways: int = 3) -> FewShot:

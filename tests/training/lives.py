@@ -92,10 +92,10 @@ if __name__ == "__main__":
         importlib.import_module("tensorboard.summary.writer.record_writer")
     import rbml.cli.train  # noqa: F401
     from rbml.cli.main import cli
+    from rbml.recipe import Recipe, build
     from rbml.tasks import Batch, Episodes
-    from rbml.training import Recipe
 
     torch.set_num_threads(1)
     pictures = Batch(torch.zeros(1, 2, 1, 28, 28), torch.arange(2)[None])
-    Recipe(ways=2, filters=2).build_learner().backward(Episodes(pictures, pictures))
+    build.learner(Recipe.of(ways=2, filters=2)).backward(Episodes(pictures, pictures))
     print(json.dumps(main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), sys.argv[4:])))  # noqa: T201

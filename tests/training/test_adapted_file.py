@@ -8,10 +8,17 @@ from pathlib import Path
 import pytest
 import torch
 
+from rbml.data.inputs import Pictures
+from rbml.data.setting import Setting
+from rbml.data.targets import CLASSES
 from rbml.errors import CheckpointError, DivergedError
+from rbml.predictor import Predictor
+from rbml.recipe import Recipe, build
 from rbml.tasks import FewShot
-from rbml.training import Recipe, RunFolder, files
+from rbml.training import RunFolder, files
 from rbml.training.adapted_file import load_adapted, save_adapted
+
+SETTING = Setting(Pictures(8), CLASSES, 3)
 
 
 @pytest.mark.parametrize("ways", [2, 3, 7])
@@ -21,20 +28,42 @@ def test_it_predicts_what_the_adapted_model_did(
 ) -> None:
     settings = recipe(algorithm=algorithm)
     x, y = tasks.x[: 6 * ways].float() / 255, torch.arange(6 * ways) // 6
-    adapted = settings.build_learner().adapt(x, y, ways=ways)
+    adapted = build.learner(settings).adapt(x, y, ways=ways)
     names = [f"class {index}" for index in range(ways)]
-    save_adapted(tmp_path / "mine", adapted, settings, names)
-    found, its_recipe, its_names = load_adapted(tmp_path / "mine")
-    assert (its_recipe, its_names) == (settings, names)
-    assert found(x).shape == (6 * ways, ways)
-    assert torch.equal(found(x), adapted(x))
+    save_adapted(tmp_path / "mine", adapted, settings, SETTING, names)
+    found = load_adapted(tmp_path / "mine")
+    assert (found.recipe, found.setting, found.names) == (settings, SETTING, names)
+    assert found.adapted(x).shape == (6 * ways, ways)
+    assert torch.equal(found.adapted(x), adapted(x))
+
+
+def test_a_file_of_the_first_version_is_of_pictures_and_classes(
+    recipe: Callable[..., Recipe], tasks: FewShot, tmp_path: Path
+) -> None:
+    adapted = build.learner(recipe()).adapt(tasks.x[:12].float() / 255, torch.arange(12) // 6, ways=2)
+    content = {"recipe": recipe().to_json(), "names": ["a", "b"], "model": adapted.model.state_dict()}
+    files.save(tmp_path / "old", "adapted", content)
+    assert load_adapted(tmp_path / "old").setting == SETTING
+    predictor = Predictor.load(tmp_path / "old")
+    assert (predictor.modality, predictor.target, predictor.names) == (Pictures(8), CLASSES, ["a", "b"])
+
+
+def test_a_setting_that_is_not_known_here_is_said(
+    recipe: Callable[..., Recipe], tasks: FewShot, tmp_path: Path
+) -> None:
+    adapted = build.learner(recipe()).adapt(tasks.x[:12].float() / 255, torch.arange(12) // 6, ways=2)
+    setting = {"inputs": {"kind": "smells", "spec": {}}, "target": "classes", "outputs": 2}
+    content = {"recipe": recipe().to_json(), "setting": setting, "names": ["a"], "model": adapted.model.state_dict()}
+    files.save(tmp_path / "mine", "adapted", content)
+    with pytest.raises(CheckpointError, match=r"smells.*this rbml knows inputs pictures, .*rbml\.data\.inputs\.ALL"):
+        load_adapted(tmp_path / "mine")
 
 
 def test_a_model_that_is_not_finite_is_not_kept(recipe: Callable[..., Recipe], tasks: FewShot, tmp_path: Path) -> None:
     settings = recipe(lr=1e30, steps=3, norm="none")
-    adapted = settings.build_learner().adapt(tasks.x[:12].float(), torch.arange(12) // 6)
+    adapted = build.learner(settings).adapt(tasks.x[:12].float(), torch.arange(12) // 6)
     with pytest.raises(DivergedError, match=r"not finite: .*mine is not written.*smaller lr"):
-        save_adapted(tmp_path / "mine", adapted, settings, ["a", "b"])
+        save_adapted(tmp_path / "mine", adapted, settings, SETTING, ["a", "b"])
     assert not list(tmp_path.iterdir())
 
 

@@ -8,10 +8,17 @@ from collections.abc import Callable
 import pytest
 import torch
 
+from rbml import algorithms
+from rbml.data.batch import Batch
+from rbml.data.targets import CLASSES, REAL
+from rbml.data.targets.classes import ACCURACY
+from rbml.errors import UsageError
 from rbml.learner import Learner
-from rbml.tasks import FewShot, generator, task_seeds
-from rbml.training import Recipe, Score, evaluate
-from rbml.training.evaluator import accuracy, draw, leave_out
+from rbml.models import MLP
+from rbml.recipe import Recipe, build
+from rbml.tasks import FewShot, Sinusoid, generator, task_seeds
+from rbml.training import Score, evaluate
+from rbml.training.evaluator import draw, judge, leave_out, per_task, sizes_in_words, sizes_of
 
 
 def test_a_score_has_the_interval_of_the_mean() -> None:
@@ -27,22 +34,23 @@ def test_a_score_has_the_interval_of_the_mean() -> None:
 
 def test_accuracy_is_the_share_of_right_predictions_of_each_task() -> None:
     prediction = torch.tensor([[[0.1, 0.9], [0.8, 0.2]], [[0.3, 0.2], [0.1, 0.0]]])
-    assert accuracy(prediction, torch.tensor([[1, 1], [0, 0]])).tolist() == [0.5, 1.0]
+    y = torch.tensor([[1, 1], [0, 0]])
+    assert per_task(ACCURACY, prediction, Batch(y, y)).tolist() == [0.5, 1.0]
 
 
 @pytest.fixture
 def learner(recipe: Callable[..., Recipe]) -> Callable[..., Learner]:
-    def build(**changes: object) -> Learner:
-        return recipe(steps=2, lr=0.3, **changes).build_learner()
+    def made(**changes: object) -> Learner:
+        return build.learner(recipe(steps=2, lr=0.3, **changes))
 
-    return build
+    return made
 
 
 def test_an_evaluation_is_the_mean_over_its_own_tasks(learner: Callable[..., Learner], tasks: FewShot) -> None:
     ours = learner()
     found = evaluate(ours, tasks, 7, 5, stream=2)
     assert list(found) == ["transductive", "inductive"]
-    for which, scores in found.items():
+    for which, scores in ((which, metrics["accuracy"]) for which, metrics in found.items()):
         single = [ours.evaluate(tasks.draw([seed]), which).accuracy for seed in task_seeds(7, generator(5, 2))]
         rows = torch.cat([row for row in single if row is not None])
         assert [score.mean for score in scores] == pytest.approx(rows.mean(0).tolist())
@@ -56,7 +64,8 @@ def test_an_evaluation_does_not_depend_on_the_chunk(learner: Callable[..., Learn
     whole, pieces = (evaluate(learner(chunk=chunk), tasks, 10, 0, steps=1, advance=done.append) for chunk in (32, 3))
     assert done == [10, 3, 3, 3, 1]
     for which, scores in whole.items():
-        assert [score.mean for score in scores] == pytest.approx([score.mean for score in pieces[which]], abs=1e-6)
+        theirs = pytest.approx([score.mean for score in pieces[which]["accuracy"]], abs=1e-6)
+        assert [score.mean for score in scores["accuracy"]] == theirs
 
 
 def test_tasks_are_drawn_a_chunk_at_a_time(tasks: FewShot) -> None:
@@ -81,13 +90,13 @@ def test_leaving_one_out_is_a_plain_loop(learner: Callable[..., Learner], tasks:
     for index in range(len(y)):
         if (y == y[index]).sum() > 1:
             others = [other for other in range(len(y)) if other != index]
-            adapted = ours.adapt(x[others], y[others], "inductive", ways=5)
+            adapted = ours.adapt(x[others], y[others], statistics="inductive", ways=5)
             right.append(float(adapted(x[index : index + 1]).argmax() == y[index]))
     assert 0 < sum(right) < len(right)  # else order would not matter
     done: list[int] = []
-    assert leave_out(ours, x, y, 5, advance=done.append) == Score.of(torch.tensor(right))
+    assert leave_out(ours, Batch(x, y), CLASSES, 5, advance=done.append) == Score.of(torch.tensor(right))
     assert done == [1] * len(right)
-    assert leave_out(ours, x[[0, 4, 5]], torch.tensor([0, 1, 2]), 3) is None
+    assert leave_out(ours, Batch(x[[0, 4, 5]], torch.tensor([0, 1, 2])), CLASSES, 3) is None
 
 
 def test_leaving_out_groups_keeps_one_of_each_class(
@@ -97,13 +106,13 @@ def test_leaving_out_groups_keeps_one_of_each_class(
     x, y = tasks.x[:30].float() / 255, torch.tensor([2] * 9 + [0] * 2 + [1] + [3] * 18)[torch.randperm(30)]
     adapt, learned, done = ours.adapt, [], []
 
-    def spy(some: torch.Tensor, labels: torch.Tensor, **options: int) -> torch.nn.Module:
+    def spy(some: torch.Tensor, labels: torch.Tensor, mask: dict, **options: int) -> torch.nn.Module:
         learned.append([int(torch.nonzero((x == one).flatten(1).all(1))[0]) for one in some])
         assert set(labels.tolist()) == {0, 1, 2, 3}
         return adapt(some, labels, **options)
 
     monkeypatch.setattr(ours, "adapt", spy)
-    score = leave_out(ours, x, y, 4, 5, done.append)
+    score = leave_out(ours, Batch(x, y), CLASSES, 4, 5, done.append)
     left_out = [index for rows in learned for index in range(30) if index not in rows]
     assert sorted(left_out) == [index for index in range(30) if y[index] != 1]  # each once, but the only one of class 1
     assert (len(learned), sum(done), max(done)) == (5, 29, 6)
@@ -112,3 +121,44 @@ def test_leaving_out_groups_keeps_one_of_each_class(
         others = [index for index in range(30) if index not in rows]
         right.append((adapt(x[rows], y[rows], ways=4)(x[others]).argmax(1) == y[others]).float())
     assert score == Score.of(torch.cat(right))
+
+
+def test_real_values_are_measured_by_every_metric_of_theirs() -> None:
+    tasks = Sinusoid(shots=4, queries=6)
+    learner = algorithms.maml(MLP(1, 1), steps=2, loss=REAL.loss)
+    found = evaluate(learner, tasks, 5, 0, stream=2)["inductive"]
+    assert list(found) == ["MAE", "RMSE", "R2"] and all(len(scores) == 3 for scores in found.values())
+    episodes = tasks.draw(task_seeds(5, generator(0, 2)))
+    last = learner.evaluate(episodes, "inductive").prediction
+    assert found["MAE"][-1].mean == pytest.approx(float((last - episodes.query.y).abs().mean()), rel=1e-5)
+    assert found["RMSE"][-1].mean == pytest.approx(
+        float(((last - episodes.query.y) ** 2).mean((1, 2)).sqrt().mean()), rel=1e-5
+    )
+    wrong = algorithms.maml(MLP(1, 3), loss=lambda prediction, y: ((prediction[:, :1] - y) ** 2).mean())
+    with pytest.raises(UsageError, match="real targets"):
+        evaluate(wrong, tasks, 2, 0)
+
+
+def test_leaving_out_real_values_is_the_mean_of_their_errors() -> None:
+    task = Sinusoid(shots=4, queries=1).draw([0]).support
+    learner = algorithms.maml(MLP(1, 1), loss=REAL.loss)
+    x, y = task.x[0], task.y[0]
+    errors = []
+    for index in range(4):
+        others = [other for other in range(4) if other != index]
+        errors.append((learner.adapt(x[others], y[others])(x[index : index + 1]) - y[index]).detach().abs().item())
+    score = leave_out(learner, Batch(x, y), REAL)
+    assert score is not None and score.mean == pytest.approx(sum(errors) / 4, rel=1e-5)
+    assert leave_out(learner, Batch(x[:1], y[:1]), REAL) is None
+
+
+def test_baselines_are_judged_task_by_task(tasks: FewShot) -> None:
+    episodes = tasks.sample(4, generator(0))
+    found = judge(CLASSES.baselines["nearest neighbour"], ACCURACY, episodes)
+    assert torch.equal(found, algorithms.nearest_neighbour(episodes)) and found.shape == (4,)
+
+
+def test_the_sizes_of_tasks(tasks: FewShot) -> None:
+    assert sizes_of(tasks) == {"ways": 3, "shots": 1, "queries": 2}
+    assert sizes_in_words(sizes_of(Sinusoid(5, 7))) == "5-shot, 7 queries"
+    assert sizes_in_words({}) == ""

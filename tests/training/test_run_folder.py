@@ -66,11 +66,11 @@ def test_the_last_checkpoint_stands_in_for_the_best_before_the_first_validation(
 def test_a_checkpoint_of_another_model_is_named(trained: Trained, recipe: Callable[..., Recipe]) -> None:
     run = trained("run", recipe(meta_steps=1))
     config = json.loads(run.config.read_text())
-    config["recipe"]["filters"] = 3
+    config["recipe"]["model"]["options"]["filters"] = 3
     files.write_json(run.config, config)
     with pytest.raises(CheckpointError, match=r"best\.pt belongs to another model .*: size mismatch for model"):
         run.learner()
-    config["recipe"]["norm"] = "none"
+    config["recipe"]["model"]["options"]["norm"] = "none"
     files.write_json(run.config, config)
     with pytest.raises(CheckpointError, match=r"belongs to another model .*: Missing key"):
         run.learner()

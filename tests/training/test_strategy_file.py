@@ -12,6 +12,7 @@ from torch import nn
 from rbml import Episodes, Learner, models
 from rbml.algorithms.options import assemble
 from rbml.errors import CheckpointError, DivergedError, UsageError
+from rbml.recipe import build
 from rbml.strategy import Hyper, Rule, Strategy, chain, kronecker, momentum, ridge, sgd
 from rbml.strategy.serialize import in_words
 from rbml.strategy.settings import changed
@@ -190,16 +191,16 @@ def test_files_that_cannot_be(tmp_path: Path) -> None:
 
 def test_a_run_keeps_a_copy_of_the_file(tmp_path: Path) -> None:
     small = {"filters": 2, "size": 16, "ways": 2}
-    donor = Recipe(algorithm="meta_sgd", steps=2, **small).build_learner()  # type: ignore[arg-type]
+    donor = build.learner(Recipe.of(algorithm="meta_sgd", steps=2, **small))  # type: ignore[arg-type]
     path = tmp_path / "s"
     export_strategy(donor, path)
-    recipe = Recipe(strategy_file=str(path), freeze_strategy=True, seed=5, **small)  # type: ignore[arg-type]
+    recipe = Recipe.of(strategy_file=str(path), freeze_strategy=True, seed=5, **small)  # type: ignore[arg-type]
     folder = RunFolder(tmp_path / "run")
     folder.create(recipe, {}, None)
     path.unlink()
     with pytest.raises(CheckpointError, match="there is no file"):
-        recipe.build_learner()
-    learner = folder.recipe().build_learner()
+        build.learner(recipe)
+    learner = build.learner(folder.recipe())
     assert learner.steps == 2 and folder.read_config()["strategy"][0]["learned"] == []
     assert not dict(learner.phi.named_parameters())
     there = donor.phi.state_dict()

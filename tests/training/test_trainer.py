@@ -13,9 +13,10 @@ import torch
 from torch import Tensor
 
 from rbml.errors import CheckpointError, DivergedError, RbmlError
+from rbml.recipe import Recipe, build
+from rbml.recipe.streams import TRAIN, VALIDATE
 from rbml.tasks import FewShot, generator, task_seeds
-from rbml.training import Recipe, RunFolder, files, train, trainer
-from rbml.training.recipe import TRAIN, VALIDATE
+from rbml.training import RunFolder, files, train, trainer
 
 Trained = Callable[..., RunFolder]
 Same = Callable[[RunFolder, RunFolder], bool]
@@ -31,7 +32,7 @@ def test_it_is_adam_on_clipped_meta_gradients_with_a_cosine(
     recipe: Callable[..., Recipe], trained: Trained, tasks: FewShot
 ) -> None:
     settings = recipe(meta_steps=5, clip=0.02, outer_lr=0.02, seed=4, norm="none")
-    learner = settings.build_learner()
+    learner = build.learner(settings)
     theta = dict(learner.named_parameters())
     first, second = ({name: torch.zeros_like(leaf) for name, leaf in theta.items()} for _ in range(2))
     norms = []
@@ -113,7 +114,7 @@ def test_the_best_validation_is_kept(
     seen: list[dict[str, Tensor]] = []
     accuracies = iter([0.4, 0.6, 0.6, 0.5])
 
-    def validate(learner: Any, held_out: Any) -> float:
+    def validate(learner: Any, held_out: Any, metric: Any) -> float:
         seen.append({name: leaf.detach().clone() for name, leaf in learner.state_dict().items()})
         return next(accuracies)
 
@@ -134,7 +135,7 @@ def test_a_checkpoint_is_never_ahead_of_what_it_counts_on(
 
     def checked(path: Path, kind: str, content: dict[str, Any]) -> None:
         if kind == "checkpoint":  # if the process died right after it, nothing would be made up for
-            assert content["best"] == (files.load(run.best, "best")["validation"] if run.best.exists() else -math.inf)
+            assert content["best"] == (files.load(run.best, "best")["validation"] if run.best.exists() else None)
             assert [entry["step"] for entry in run.lines()] == list(range(1, content["step"] + 1))
             steps.append(content["step"])
         save(path, kind, content)
@@ -190,8 +191,8 @@ def test_a_loss_that_is_not_finite_names_step_and_tasks_and_keeps_the_checkpoint
 
 def hits(tasks: FewShot, settings: Recipe) -> Iterator[tuple[list[int], int]]:
     """Yield the seeds of the tasks that hold the bad picture, and their step."""
-    for step in range(settings.meta_steps):
-        seeds = task_seeds(settings.tasks, generator(settings.seed, TRAIN, step))
+    for step in range(settings.outer.meta_steps):
+        seeds = task_seeds(settings.outer.tasks, generator(settings.outer.seed, TRAIN, step))
         hit = [seed for seed in seeds if any(20 in rows for rows in tasks.indices([seed]))]
         if hit:
             yield hit, step
@@ -233,7 +234,7 @@ def test_a_checkpoint_of_another_model_is_refused(recipe: Callable[..., Recipe],
     with pytest.raises(CheckpointError, match=r"last\.pt belongs to another model.*size mismatch for model\."):
         trained("run", recipe(filters=3))
     with pytest.raises(CheckpointError, match="belongs to another model"):
-        trained("run", recipe(model="mlp"))
+        trained("run", recipe().changed(model="mlp"))
     assert trained("run", recipe(), 1).path == run.path
 
 

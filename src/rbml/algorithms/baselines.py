@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rbml.algorithms.options import assemble
+from rbml.data.targets import Baseline, classes
 from rbml.learner import Learner
 from rbml.strategy import chain, momentum, sgd, zero
 from rbml.tasks import Episodes
+from rbml.tasks.base import count, one
 
 
 def scratch(model: nn.Module, lr: float = 0.1, steps: int = 30, **options: Any) -> Learner:
@@ -56,14 +57,14 @@ def finetune(model: nn.Module, lr: float = 0.1, steps: int = 50, **options: Any)
 
 def nearest_neighbour(episodes: Episodes) -> Tensor:
     """Return the accuracy of the nearest support example (Euclidean, on raw inputs) for every task, ``(B,)``."""
-    support, query = episodes.support.x.flatten(2), episodes.query.x.flatten(2)
-    nearest = torch.cdist(query, support).argmin(-1)
-    return (episodes.support.y.gather(1, nearest) == episodes.query.y).float().mean(-1)
+    return _accuracy_of(classes.nearest_neighbour, episodes)
 
 
 def nearest_centroid(episodes: Episodes) -> Tensor:
     """Return the accuracy of the nearest class mean (Euclidean, on raw inputs) for every task, ``(B,)``."""
-    support, query = episodes.support.x.flatten(2), episodes.query.x.flatten(2)
-    members = F.one_hot(episodes.support.y).to(support.dtype)  # (B, n, C)
-    centroids = members.transpose(1, 2) @ support / members.sum(1)[..., None]
-    return (torch.cdist(query, centroids).argmin(-1) == episodes.query.y).float().mean(-1)
+    return _accuracy_of(classes.nearest_centroid, episodes)
+
+
+def _accuracy_of(baseline: Baseline, episodes: Episodes) -> Tensor:
+    tasks = [one(episodes, index) for index in range(count(episodes))]
+    return torch.stack([classes.accuracy(baseline(task.support, task.query), task.query) for task in tasks])

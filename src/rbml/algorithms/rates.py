@@ -8,9 +8,10 @@ from typing import Any
 from torch import nn
 
 from rbml.algorithms.options import assemble
+from rbml.autodiff.layers import norm_parameters
 from rbml.hypergrad import Adjoint, FirstOrder, Hypergradient
 from rbml.learner import Curriculum, Learner, Phase
-from rbml.learner.initial import head_layer_name, norm_parameters
+from rbml.learner.initial import head_layer_name
 from rbml.models import warped
 from rbml.strategy import Hyper, sgd
 
@@ -95,7 +96,7 @@ def maml_plus_plus(
     """
     rate = Hyper(lr, per="layer", per_step=True, learn=learned_rates)
     annealing = Annealing(steps, multi_step, first_order, options.pop("hypergradient", None) or Adjoint())
-    has_norms = stepwise_norm and any(True for _ in norm_parameters(model))
+    has_norms = stepwise_norm and bool(norm_parameters(model))
     own: dict[str, Any] = {"curriculum": Curriculum(annealing), "stepwise": "norms" if has_norms else ""}
     return assemble(model, sgd(rate), steps, **(own | options))
 
@@ -116,6 +117,5 @@ def warp_grad(model: nn.Module, lr: float | Hyper = 0.1, steps: int = 5, **optio
     Raises:
         UsageError: if the model has nothing to warp.
     """
-    return assemble(
-        warped(model, head_layer_name(model, options.get("head"))), sgd(lr), steps, **({"adapt": "!*.warp.*"} | options)
-    )
+    kept = head_layer_name(model, options.get("head"))
+    return assemble(warped(model, kept), sgd(lr), steps, **({"adapt": "!*.warp.*"} | options))

@@ -23,6 +23,7 @@ _MOVES = {
     *(aten.transpose, aten.unsqueeze, aten.view, aten._unsafe_view),
 }
 _PRODUCTS = {aten.mm, aten.bmm}
+_WRITES = {aten.index_add, aten.index_put, aten.scatter, aten.scatter_add, aten.scatter_reduce}
 
 
 class Compiled:
@@ -36,8 +37,8 @@ class Compiled:
         """Begin with nothing compiled."""
         self._graphs: dict[Any, Callable[..., Any]] = {}
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> Compiled:
-        return Compiled()
+    def __reduce__(self) -> tuple[type[Compiled], tuple[()]]:
+        return Compiled, ()  # copies and pickles compile anew
 
     def __call__(self, function: Callable[..., Any], *arguments: Any, variant: Any = None) -> Any:
         """Return ``function(*arguments)``.
@@ -73,11 +74,28 @@ def traced(function: Callable[..., Any], *arguments: Any) -> fx.GraphModule:
     """
     # Distinct tensors: one tensor given for two arguments would be traced as one input.
     graph = make_fx(func.functionalize(function))(*tree_map(lambda leaf: leaf.clone(), arguments))
+    _own_memory(graph.graph)
     _leave_out_zeros(graph.graph)
     _compute_once(graph.graph)
     graph.graph.eliminate_dead_code()
     graph.recompile()
     return graph
+
+
+def _own_memory(graph: fx.Graph) -> None:
+    """Give what is written into memory of its own.
+
+    The compiler writes into a copy that it makes as expanded as the original, so that rows of several tasks fall on one
+    another and their sum comes out (PyTorch 2.13, CPU): a silently wrong result.
+    """
+    for node in list(graph.nodes):
+        if _operator(node) in _WRITES and _operator(node.args[0]) is aten.expand:
+            with graph.inserting_before(node):
+                own = graph.call_function(
+                    aten.clone.default, (node.args[0],), {"memory_format": torch.contiguous_format}
+                )
+            own.meta = node.args[0].meta
+            node.replace_input_with(node.args[0], own)
 
 
 def _operator(node: fx.Node) -> Any:

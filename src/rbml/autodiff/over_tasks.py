@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -39,20 +40,18 @@ class OverTasks:
 
     def mean(
         self,
-        function: Callable[..., tuple[Tensor, Tree, Tree]],
+        function: Callable[[Tree, Any], tuple[Tensor, Tree, Tree]],
         m: Tree,
         tasks: Any,
-        shared: tuple[Tensor, ...] = (),
         compiled: Compiled | None = None,
         variant: Any = None,
     ) -> tuple[Tensor, Tree, Tree]:
         """Run ``function`` on every task, and average its first two results.
 
         Args:
-            function: from m, one task and ``shared`` to (loss, gradients, aux).
+            function: from m and one task to (loss, gradients, aux).
             m: what all tasks share and gradients are taken by.
             tasks: a tree of tensors with the tasks in front, ``(B, ...)``.
-            shared: tensors that all tasks share and that nothing is differentiated by.
             compiled: where compiled graphs are kept; ``None`` runs PyTorch's operators one by one.
             variant: what else the function depends on, for :class:`Compiled`.
 
@@ -63,17 +62,30 @@ class OverTasks:
             UsageError: if ``vectorise=True`` and the function does not run under ``vmap``.
         """
 
-        def run(m: Tree, part: Any, *shared: Tensor) -> tuple[Tensor, Tree, Tree]:
-            loss, grads, aux = self._stacked(function, m, part, *shared)
+        def run(m: Tree, part: Any) -> tuple[Tensor, Tree, Tree]:
+            loss, grads, aux = self._stacked(function, m, part)
             return loss, {name: grad.sum(0) for name, grad in grads.items()}, aux
 
+        if compiled is None:
+            return self._mean(run, m, tasks)
+        return self._mean(partial(compiled, run, variant=variant), m, tasks)
+
+    def mean_of_stacks(
+        self, function: Callable[[Tree, Any], tuple[Tensor, Tree, Tree]], m: Tree, tasks: Any
+    ) -> tuple[Tensor, Tree, Tree]:
+        """Do as :meth:`mean` does for a function of whole chunks, whose results have the tasks in front."""
+
+        def run(m: Tree, part: Any) -> tuple[Tensor, Tree, Tree]:
+            loss, grads, aux = function(m, part)
+            return loss, {name: grad.sum(0) for name, grad in grads.items()}, aux
+
+        return self._mean(run, m, tasks)
+
+    def _mean(self, run: Callable[..., Any], m: Tree, tasks: Any) -> tuple[Tensor, Tree, Tree]:
         losses, auxes = [], []
         total: Tree = {}
         for part in self.parts(tasks):
-            if compiled is None:
-                loss, grads, aux = run(m, part, *shared)
-            else:
-                loss, grads, aux = compiled(run, m, part, *shared, variant=variant)
+            loss, grads, aux = run(m, part)
             losses.append(loss)
             auxes.append(aux)
             total = add(total, grads)
@@ -89,17 +101,17 @@ class OverTasks:
         for start in range(0, len(tree_leaves(tasks)[0]), self.chunk):
             yield tree_map(lambda leaf, start=start: leaf[start : start + self.chunk], tasks)
 
-    def _stacked(self, function: Callable[..., Any], m: Tree, part: Any, *shared: Tensor) -> Any:
+    def _stacked(self, function: Callable[..., Any], m: Tree, part: Any) -> Any:
         """Return the results of one chunk, with its tasks in front."""
         if self.one_by_one:
-            return _looped(function, m, part, *shared)
+            return _looped(function, m, part)
         try:
-            return func.vmap(function, in_dims=(None, 0, *(None for _ in shared)))(m, part, *shared)
+            return func.vmap(function, in_dims=(None, 0))(m, part)
         except RbmlError:
             raise
         except Exception as error:  # vmap raises what the operator in its way raises
             reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-            alone = _looped(function, m, part, *shared)  # if it fails too, the fault is not vmap's
+            alone = _looped(function, m, part)  # if it fails too, the fault is not vmap's
             if self.vectorise is True:
                 raise UsageError(
                     f"the model does not run on several tasks side by side ({reason}), and vectorise=True asks for it: "
@@ -115,9 +127,9 @@ class OverTasks:
             return alone
 
 
-def _looped(function: Callable[..., Any], m: Tree, part: Any, *shared: Tensor) -> Any:
+def _looped(function: Callable[..., Any], m: Tree, part: Any) -> Any:
     count = len(tree_leaves(part)[0])
-    results = [function(m, tree_map(lambda leaf, i=i: leaf[i], part), *shared) for i in range(count)]
+    results = [function(m, tree_map(lambda leaf, i=i: leaf[i], part)) for i in range(count)]
     return tree_map(lambda *leaves: torch.stack(leaves), *results)
 
 

@@ -4,58 +4,94 @@ from __future__ import annotations
 
 import shlex
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
 import torch
+from torch import Tensor
 
 from rbml.cli.show import bar, console
-from rbml.data.sources.folder import read_classes
+from rbml.data.batch import Batch
+from rbml.data.setting import Setting
 from rbml.errors import UsageError
+from rbml.learner import Learner
 from rbml.training import RunFolder
 from rbml.training.adapted_file import save_adapted
 from rbml.training.evaluator import leave_out
 
+NOUNS = {"pictures": "picture", "table": "row"}
+"""What one example is called, by modality."""
+
 _LISTED = 12  # classes that are named one by one
-_ONE_BY_ONE = 40  # pictures that are left out one by one
+_ONE_BY_ONE = 40  # examples that are left out one by one
 
 
 @click.command("adapt")
 @click.argument("run", type=click.Path(path_type=Path))
-@click.option("--support", type=click.Path(path_type=Path), required=True, help="One folder of pictures a class.")
+@click.option(
+    "--support",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="Labelled examples: a folder with one folder of pictures per class; for a run on a table, a CSV file.",
+)
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="The file to write.")
 def command(run: Path, support: Path, out: Path) -> None:
-    """Learn your own classes with the learner of RUN: any number of them, any number of pictures each.
+    """Learn your own task with the learner of RUN: any number of classes, any number of examples.
 
     \b
     rbml adapt runs/glyphs-5w1s-maml --support my_pictures --out mine.rbml
     rbml predict mine.rbml new1.png new2.jpg
     """  # noqa: D301  \b is click's
     folder = RunFolder(run)
-    learner, recipe = folder.learner(), folder.recipe()
-    found = read_classes(support, recipe.size, recipe.channels)
-    if found.classes < 2:
-        raise UsageError(f"{support} has one class folder ({found.names[0]}): add another one to tell it from")
+    learner, setting = folder.learner(), folder.setting()
+    found = setting.modality.find([support], labelled=True)
+    stored = setting.modality.read(found.raw)
+    y, names = setting.target.read(found.labels or [], found.targets)
+    classes = not y.is_floating_point()
+    if classes and len(names) < 2:
+        raise UsageError(f"{support} has one class ({names[0]}): add another one to tell it from")
     began = time.perf_counter()
-    x = found.x.float() / 255
-    adapted = learner.adapt(x, found.y, ways=found.classes)
-    save_adapted(out, adapted, recipe, found.names)
+    examples = Batch(setting.modality.ready(stored), y)
+    adapted = learner.adapt(*examples, ways=len(names) if classes else None)
+    with torch.no_grad():
+        setting.target.check(adapted(examples.x), examples)
+    save_adapted(out, adapted, folder.recipe(), setting, names)
     seconds = time.perf_counter() - began
-    counts = torch.bincount(found.y, minlength=found.classes).tolist()
-    each = ", ".join(f"{name} {count}" for name, count in zip(found.names, counts, strict=True))
-    if found.classes > _LISTED:
-        each = f"{min(counts)} to {max(counts)} each" if min(counts) < max(counts) else f"{counts[0]} each"
-    console.print(f"Learned {found.classes} classes from {len(found.y)} pictures in {seconds:.1f} s: {each}")
-    groups, what = (None, "one picture") if len(found.y) <= _ONE_BY_ONE else (10, "a tenth of the pictures")
-    with bar(len(found.y), what="checking") as progress:
-        right = leave_out(
-            learner, x, found.y, found.classes, groups, lambda count: progress.advance(progress.task_ids[0], count)
-        )
-    if right is not None:
-        console.print(f"Leaving out {what} at a time, {right.mean:.0%} of {right.tasks} were classified right.")
-    if found.classes > recipe.ways and learner.strategy.start is None:
+    noun = NOUNS.get(setting.modality.kind, "example")
+    what, each = (f"{len(names)} classes", f": {_counts(y, names)}") if classes else (", ".join(names), "")
+    console.print(f"Learned {what} from {len(y)} {noun}s in {seconds:.1f} s{each}")
+    _estimate(learner, examples, setting, len(names) if classes else None, noun)
+    if classes and len(names) > setting.outputs and learner.strategy.start is None:
         console.print(
-            f"The run was meta-trained with {recipe.ways} ways; for {found.classes} classes one that was trained with "
-            f"--ways {found.classes}, or makes its head from the support set (--algorithm protomaml), will do better."
+            f"The run was meta-trained with {setting.outputs} ways; for {len(names)} classes one that was trained with "
+            f"--ways {len(names)}, or makes its head from the support set (--algorithm protomaml), will do better."
         )
-    console.print(f"Next: rbml predict {shlex.quote(str(out))} IMAGE...")
+    console.print(f"Next: rbml predict {shlex.quote(str(out))} {'IMAGE' if noun == 'picture' else 'FILE'}...")
+
+
+def _counts(y: Tensor, names: Sequence[str]) -> str:
+    """Return how many examples each class has."""
+    counts = torch.bincount(y, minlength=len(names)).tolist()
+    if len(names) > _LISTED:
+        return f"{min(counts)} to {max(counts)} each" if min(counts) < max(counts) else f"{counts[0]} each"
+    return ", ".join(f"{name} {count}" for name, count in zip(names, counts, strict=True))
+
+
+def _estimate(learner: Learner, examples: Batch, setting: Setting, ways: int | None, noun: str) -> None:
+    """Say how well examples are predicted that were left out."""
+    groups, what = (None, f"one {noun}") if examples.size <= _ONE_BY_ONE else (10, f"a tenth of the {noun}s")
+    with bar(examples.size, what="checking") as progress:
+        score = leave_out(
+            learner,
+            examples,
+            setting.target,
+            ways,
+            groups,
+            lambda count: progress.advance(progress.task_ids[0], count),
+        )
+    if score is not None:
+        metric = setting.target.metrics[0]
+        console.print(
+            f"Leaving out {what} at a time, {metric.name} was {metric.shown(score.mean)} over {score.tasks} {noun}s."
+        )

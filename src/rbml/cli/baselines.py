@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from itertools import islice
 
 import torch
 
 from rbml import algorithms
 from rbml.cli.show import bar
-from rbml.tasks import FewShot, generator
-from rbml.training import Recipe, Score
-from rbml.training.evaluator import accuracy, draw
-from rbml.training.recipe import START, TEST
+from rbml.recipe import Recipe, build
+from rbml.recipe.streams import START, TEST
+from rbml.tasks import TaskSource, generator
+from rbml.tasks.base import count
+from rbml.training import Score
+from rbml.training.evaluator import draw, judge
 
 FEW = 50
 """Training from scratch is slow: it is measured on so many tasks."""
@@ -23,20 +24,21 @@ SCRATCH = (
 )
 
 
-def baselines(recipe: Recipe, tasks: FewShot, episodes: int, seed: int) -> dict[str, Score]:
-    """Return the accuracy of three baselines, by name, on the tasks that ``rbml evaluate`` draws with this seed."""
+def baselines(recipe: Recipe, tasks: TaskSource, episodes: int, seed: int) -> dict[str, Score]:
+    """Return the target's first metric of all baselines, by name, on the tasks of ``rbml evaluate`` with this seed."""
+    metric = tasks.target.metrics[0]
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(generator(recipe.seed, START).initial_seed())
-        learner = algorithms.scratch(replace(recipe, ways=tasks.ways).build_model(), chunk=recipe.chunk)
-    parts = list(draw(tasks, episodes, recipe.chunk, seed, TEST))
+        torch.manual_seed(generator(recipe.outer.seed, START).initial_seed())
+        model = build.model(recipe, build.setting(recipe, tasks))
+        learner = algorithms.scratch(model, chunk=recipe.execution.chunk, loss=tasks.target.loss)
+    parts = list(draw(tasks, episodes, recipe.execution.chunk, seed, TEST))
     fresh, few = [], min(episodes, FEW)
     with bar(few, what="training from scratch") as progress:
         for part in islice(draw(tasks, episodes, 10, seed, TEST), -(-few // 10)):
-            last = learner.evaluate(part, "inductive", each_step=False)
-            fresh.append(accuracy(last.prediction, part.query.y))
-            progress.advance(progress.task_ids[0], part.tasks)
-    return {
-        "from scratch": Score.of(torch.cat(fresh)),
-        "nearest centroid": Score.of(torch.cat([algorithms.nearest_centroid(part) for part in parts])),
-        "nearest neighbour": Score.of(torch.cat([algorithms.nearest_neighbour(part) for part in parts])),
-    }
+            last = learner.evaluate(part, "inductive", each_step=False, metrics=(metric,))
+            fresh.append(last.metrics[metric.name][:, -1])
+            progress.advance(progress.task_ids[0], count(part))
+    found = {"from scratch": Score.of(torch.cat(fresh))}
+    for name, baseline in tasks.target.baselines.items():
+        found[name] = Score.of(torch.cat([judge(baseline, metric, part) for part in parts]))
+    return found

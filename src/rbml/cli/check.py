@@ -8,9 +8,6 @@ from typing import Any
 import click
 
 from rbml.cli.options import RecipeCommand, recipe_options, setting_options
-from rbml.cli.show import console, table
-from rbml.cli.subject import subject
-from rbml.diagnostics.checking import MEANING, check, short
 
 
 @click.command("check", cls=RecipeCommand)
@@ -19,7 +16,7 @@ from rbml.diagnostics.checking import MEANING, check, short
 @setting_options
 @recipe_options
 def command(place: str, data_root: str | None, settings: tuple[str, ...], config: Path | None, **given: Any) -> None:
-    """Hold the hypergradient of RUN, or of a recipe on SOURCE, against every exact engine and central differences.
+    """Check the hypergradient of RUN, or of a recipe on SOURCE, against exact engines and finite differences.
 
     In float64, on two tasks, parameter by parameter. Ends with 1 where a derivative is not exact.
 
@@ -27,6 +24,10 @@ def command(place: str, data_root: str | None, settings: tuple[str, ...], config
     rbml check runs/omniglot-5w1s-maml
     rbml check glyphs --algorithm meta_sgd --filters 8 --queries 2
     """  # noqa: D301  \b is click's
+    from rbml.cli.show import console, table
+    from rbml.cli.subject import subject
+    from rbml.diagnostics.checking import MEANING, check, short
+
     learner, episodes = subject(place, data_root, settings, config, given)
     verdict = check(learner, episodes)
     rows = [

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import shlex
-from dataclasses import replace
 from pathlib import Path
 
 import click
 
 from rbml.cli.baselines import SCRATCH, baselines
-from rbml.cli.evaluate import keep, measure
-from rbml.cli.show import console, percent, table
-from rbml.cli.train import meta_train
+from rbml.cli.evaluate import keep, measure, tasks_of
+from rbml.cli.running import meta_train
+from rbml.cli.show import console, table
+from rbml.data.targets import CLASSES
 from rbml.errors import UsageError
+from rbml.recipe import Recipe
 from rbml.reports import write_report
-from rbml.training import Recipe, RunFolder, Score
+from rbml.training import RunFolder, Score
 
-RECIPE = Recipe(
+RECIPE = Recipe.of(
     data="glyphs",
     algorithm="meta_sgd",
     lr=0.4,
@@ -27,12 +28,13 @@ RECIPE = Recipe(
     save_every=50,
 )
 QUERIES = 10
+METRIC = CLASSES.metrics[0]
 OTHERS = ("from scratch", "nearest neighbour")
 
 
 @click.command("demo")
 @click.option("--run", type=click.Path(path_type=Path), default="runs/demo", show_default=True, help="The folder.")
-@click.option("--meta-steps", type=click.IntRange(1), help=f"Outer steps.  [default: {RECIPE.meta_steps}]")
+@click.option("--meta-steps", type=click.IntRange(1), help=f"Outer steps.  [default: {RECIPE.outer.meta_steps}]")
 @click.option("--episodes", type=click.IntRange(2), default=200, show_default=True, help="Tasks of each measurement.")
 def command(run: Path, meta_steps: int | None, episodes: int) -> None:
     """Meta-train on drawn glyphs, then learn real handwritten digits from 1 and 5 examples.
@@ -46,13 +48,16 @@ def command(run: Path, meta_steps: int | None, episodes: int) -> None:
     console.print("2. Learning classes that were never seen, each task from its few examples alone")
     rows = [_row(folder, recipe, source, shots, episodes) for source in ("glyphs", "digits") for shots in (1, 5)]
     table(
-        f"accuracy in %, mean ± 95 % interval over {episodes} tasks, 5 ways, {QUERIES} queries a class, inductive",
+        f"{METRIC.name} in {METRIC.unit}, mean ± 95 % interval over {episodes} tasks, 5 ways, {QUERIES} queries "
+        "per class, inductive",
         ["tasks", "learned learner", *OTHERS],
         rows,
     )
-    console.print(f"Learned learner: {recipe.algorithm}, one gradient step. {SCRATCH} Nearest neighbour: on pixels.")
+    console.print(
+        f"Learned learner: {recipe.algorithm.name}, one gradient step. {SCRATCH} Nearest neighbour: on pixels."
+    )
     console.print("3. Pictures")
-    tasks = recipe.build_tasks("test", data="digits", shots=5, queries=QUERIES)
+    tasks = tasks_of(folder, "test", None, data="digits", shots=5, queries=QUERIES)
     for path in write_report(folder, tasks, seed=0):
         console.print(f"   {path}")
 
@@ -60,22 +65,23 @@ def command(run: Path, meta_steps: int | None, episodes: int) -> None:
 def _recipe(folder: RunFolder, meta_steps: int | None) -> Recipe:
     """Return what the demo does, or refuse to go on with a folder that holds something else."""
     if not folder.config.is_file():
-        return replace(RECIPE, meta_steps=meta_steps or RECIPE.meta_steps)
+        return RECIPE.changed(meta_steps=meta_steps or RECIPE.outer.meta_steps)
     recipe = folder.recipe()
-    if recipe != replace(RECIPE, meta_steps=meta_steps or recipe.meta_steps):
+    if recipe != RECIPE.changed(meta_steps=meta_steps or recipe.outer.meta_steps):
         raise UsageError(f"{folder.path} holds another run than the one asked for: name another --run, or remove it")
     return recipe
 
 
 def _row(folder: RunFolder, recipe: Recipe, source: str, shots: int, episodes: int) -> list[str]:
     """Measure the learner and the two baselines on the same tasks."""
-    tasks = recipe.build_tasks("test", data=source, shots=shots, queries=QUERIES)
+    tasks = tasks_of(folder, "test", None, data=source, shots=shots, queries=QUERIES)
     learner = folder.learner()
-    result = measure(learner, tasks, episodes, recipe.seed)
-    keep(folder, result | {"tasks": source, "part": "test", "name": f"{source}-{recipe.ways}w{shots}s{QUERIES}q"})
-    learned = Score(**result["accuracy"]["inductive"][-1])
-    others = baselines(recipe, tasks, episodes, recipe.seed)
-    return [f"{NAMES[source]}, {shots}-shot", percent(learned), *(percent(others[name]) for name in OTHERS)]
+    result = measure(learner, tasks, episodes, recipe.outer.seed)
+    keep(folder, result | {"tasks": source, "part": "test", "name": f"{source}-{tasks.outputs}w{shots}s{QUERIES}q"})
+    learned = Score(**result[METRIC.name]["inductive"][-1])
+    others = baselines(recipe, tasks, episodes, recipe.outer.seed)
+    scores = [learned, *(others[name] for name in OTHERS)]
+    return [f"{NAMES[source]}, {shots}-shot", *(score.shown(METRIC.unit) for score in scores)]
 
 
 NAMES = {"glyphs": "glyphs, held-out classes", "digits": "real handwritten digits"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -11,14 +12,16 @@ import click
 
 from rbml.cli.baselines import SCRATCH, baselines
 from rbml.cli.options import absolute
-from rbml.cli.show import bar, console, keep_memory, percent, table
+from rbml.cli.show import bar, console, keep_memory, table
 from rbml.data import PARTS
 from rbml.data.sources.folder import divided
 from rbml.errors import RbmlError
 from rbml.learner import Learner
-from rbml.tasks import FewShot
+from rbml.recipe import build
+from rbml.recipe.streams import TEST
+from rbml.tasks import TaskSource
 from rbml.training import RunFolder, Score, evaluate, files
-from rbml.training.recipe import TEST
+from rbml.training.evaluator import sizes_in_words, sizes_of
 
 
 @click.command("evaluate")
@@ -35,15 +38,25 @@ from rbml.training.recipe import TEST
     type=click.Choice([*PARTS, "all"]),
     help="Which classes.  [default: test; all, of another folder than the run's that is not divided]",
 )
-@click.option("--ways", type=click.IntRange(2), help="Classes a task.  [default: the run's]")
-@click.option("--shots", type=click.IntRange(1), help="Support examples a class.  [default: the run's]")
-@click.option("--queries", type=click.IntRange(1), help="Query examples a class.  [default: the run's]")
+@click.option("--ways", type=click.IntRange(2), help="Classes per task.  [default: the run's]")
+@click.option(
+    "--shots",
+    type=click.IntRange(1),
+    help="Support examples per class, or per task of real values.  [default: the run's]",
+)
+@click.option(
+    "--queries",
+    type=click.IntRange(1),
+    help="Query examples per class, or per task of real values.  [default: the run's]",
+)
 @click.option("--steps", type=click.IntRange(0), help="Inner steps.  [default: the run's]")
 @click.option("--episodes", type=click.IntRange(2), default=1000, show_default=True, help="How many tasks.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Which tasks.")
 @click.option("--which", type=click.Choice(["best", "last"]), default="best", help="Checkpoint.  [default: best]")
 @click.option("--data-root", metavar="PATH", help="Where data is looked for.  [default: the run's]")
-@click.option("--baselines", "honest", is_flag=True, help="Also from scratch, nearest centroid and neighbour.")
+@click.option(
+    "--baselines", "honest", is_flag=True, help="Also from scratch, and the target's own (nearest neighbour ...)."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(
     run: Path,
@@ -56,7 +69,7 @@ def command(
     as_json: bool,
     **changes: Any,
 ) -> None:
-    """Measure RUN on test tasks: accuracy after every inner step, transductive and inductive.
+    """Measure RUN on test tasks: its metrics after every inner step, transductive and inductive.
 
     Transductive: batch norm uses the statistics of the query batch, as the papers do. Inductive: those of the support
     batch, so that a prediction does not depend on other queries.
@@ -69,19 +82,18 @@ def command(
     keep_memory()
     folder = RunFolder(run)
     root = changes.pop("data_root") or folder.read_config()["data_root"]
-    own, source = folder.recipe().data, absolute(source)
+    own, source = folder.recipe().data[0].source, absolute(source)
     part = changes.pop("part") or _part(source, own)
     if source is not None:
         changes |= {"data": source, "split": changes["split"] or ""}
     changes = {name: (value or None) for name, value in changes.items() if value is not None}
     learner = folder.learner(which)
-    tasks = folder.recipe().build_tasks(part, root, **changes)
+    tasks = tasks_of(folder, part, root, **changes)
     result = measure(learner, tasks, episodes, seed, steps)
     name = (source or own).replace("/", "_").replace(":", "-").strip("-")
     result |= {"tasks": source or own, "part": part}
-    result["name"] = f"{name}-{tasks.ways}w{tasks.shots}s{tasks.queries}q" + (
-        f"-{part}" if part in ("train", "val") else ""
-    )
+    sizes = "".join(f"{size}{what[0]}" for what, size in sizes_of(tasks).items())
+    result["name"] = f"{name}-{sizes}" + (f"-{part}" if part in ("train", "val") else "")
     if honest:
         found = baselines(folder.recipe(), tasks, episodes, seed)
         result["baselines"] = {other: asdict(score) for other, score in found.items()}
@@ -98,20 +110,32 @@ def _part(source: str | None, own: str) -> str:
     return "all" if kind == "folder" and source != own and not divided(Path(path)) else "test"
 
 
-def measure(learner: Learner, tasks: FewShot, episodes: int, seed: int, steps: int | None = None) -> dict[str, Any]:
-    """Evaluate with a progress bar and return the result as plain values."""
+def tasks_of(folder: RunFolder, part: str, root: str | None, **changes: Any) -> TaskSource:
+    """Return the tasks of a part of a run's data, or of what the changes name.
+
+    Raises:
+        UsageError: for a source, a part or sizes that cannot be.
+        DataError: for data that is not there, or cannot be used.
+    """
+    return build.tasks(folder.recipe(), part, root, **changes)
+
+
+def measure(learner: Learner, tasks: TaskSource, episodes: int, seed: int, steps: int | None = None) -> dict[str, Any]:
+    """Evaluate with a progress bar and return the result as plain values: by metric, by statistics, by inner step."""
     with bar(episodes, what="evaluating") as progress:
         one = progress.task_ids[0]
         done = lambda count: progress.advance(one, count)  # noqa: E731
         scores = evaluate(learner, tasks, episodes, seed, TEST, steps, advance=done)
+    metrics = tasks.target.metrics
     return {
         "about": tasks.about,
-        "ways": tasks.ways,
-        "shots": tasks.shots,
-        "queries": tasks.queries,
+        **sizes_of(tasks),
         "episodes": episodes,
         "seed": seed,
-        "accuracy": {which: [asdict(score) for score in column] for which, column in scores.items()},
+        "metrics": [{"name": metric.name, "better": metric.better, "unit": metric.unit} for metric in metrics],
+    } | {
+        metric.name: {which: [asdict(score) for score in found[metric.name]] for which, found in scores.items()}
+        for metric in metrics
     }
 
 
@@ -126,14 +150,27 @@ def keep(folder: RunFolder, result: dict[str, Any]) -> None:
 
 
 def show(result: dict[str, Any]) -> None:
-    """Print the table of a result."""
-    columns = [[Score(**score) for score in column] for column in result["accuracy"].values()]
-    rows = [[str(step), *map(percent, scores)] for step, scores in enumerate(zip(*columns, strict=True))]
-    setting = f"{result['ways']}-way {result['shots']}-shot, {result['queries']} queries a class"
-    setting += f", {result['episodes']} tasks"
+    """Print the tables of a result: the first metric by inner step, and the others after the last one."""
+    first, *others = result["metrics"]
+    kinds = list(result[first["name"]])
+    setting = f"{sizes_in_words(result)}, {result['episodes']} tasks".removeprefix(", ")
     console.print(result["about"])
-    table(f"accuracy in %, mean ± 95 % interval: {setting}", ["inner steps", *result["accuracy"]], rows)
+    columns = result[first["name"]].values()
+    rows = [[str(step), *_cells(first, scores)] for step, scores in enumerate(zip(*columns, strict=True))]
+    table(f"{in_unit(first)}, mean ± 95 % interval: {setting}", ["inner steps", *kinds], rows)
+    if others:
+        last = [[in_unit(one), *_cells(one, [scores[-1] for scores in result[one["name"]].values()])] for one in others]
+        table("after the last inner step", ["metric", *kinds], last)
     if "baselines" in result:
-        rows = [[name, percent(Score(**score)), str(score["tasks"])] for name, score in result["baselines"].items()]
-        table("without learning across tasks", ["baseline", "accuracy", "tasks"], rows)
-        console.print(f"{SCRATCH} Nearest centroid, nearest neighbour: on pixels.")
+        rows = [[name, *_cells(first, [score]), str(score["tasks"])] for name, score in result["baselines"].items()]
+        table("without learning across tasks", ["baseline", first["name"], "tasks"], rows)
+        console.print(f"{SCRATCH} The others: on the inputs as they are.")
+
+
+def in_unit(metric: Mapping[str, str]) -> str:
+    """Return the name of a metric with its unit: ``"accuracy in %"``."""
+    return f"{metric['name']} in {metric['unit']}" if metric["unit"] else metric["name"]
+
+
+def _cells(metric: Mapping[str, str], scores: Iterable[Mapping[str, Any]]) -> list[str]:
+    return [Score(**score).shown(metric["unit"]) for score in scores]

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from rbml.cli.options import RecipeCommand, recipe_options, setting_options
-from rbml.cli.show import console, table
-from rbml.cli.subject import subject
-from rbml.diagnostics.explaining import Explanation, Row, amount, explain
+
+if TYPE_CHECKING:
+    from rbml.diagnostics.explaining import Explanation, Row
 
 
 @click.command("explain", cls=RecipeCommand)
@@ -27,7 +27,7 @@ def command(
     config: Path | None,
     **given: Any,
 ) -> None:
-    """Say what every hypergradient engine would cost RUN, or a recipe on SOURCE, and which one to take.
+    """Show what every hypergradient engine would cost RUN, or a recipe on SOURCE, and which one to take.
 
     One inner step is measured; the rest is the engines' arithmetic. `rbml train --engine auto` takes the choice.
 
@@ -35,6 +35,10 @@ def command(
     rbml explain runs/omniglot-5w1s-maml
     rbml explain glyphs --algorithm maml++ --steps 50 --memory 1
     """  # noqa: D301  \b is click's
+    from rbml.cli.show import console, table
+    from rbml.cli.subject import subject
+    from rbml.diagnostics.explaining import amount, explain
+
     learner, episodes = subject(place, data_root, settings, config, given)
     found = explain(learner, episodes, None if memory is None else memory * 2**30)
     size = found.size

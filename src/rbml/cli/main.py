@@ -17,13 +17,13 @@ COMMANDS = {
     "demo": "Meta-train on drawn glyphs, then learn real handwritten digits from 1 and 5 examples.",
     "train": "Meta-train on a source of data, into a run folder.",
     "evaluate": "Measure a run on test tasks, its own or another source's.",
-    "adapt": "Learn your own classes from a folder of pictures.",
-    "predict": "Classify pictures with what adapt has learned.",
+    "adapt": "Learn a task of your own from a few examples.",
+    "predict": "Predict for new examples with what adapt has learned.",
     "report": "Draw what a run has learned, by itself or beside another.",
-    "check": "Hold the hypergradient of a run or a recipe against the truth.",
-    "explain": "Say what every hypergradient engine would cost, and which one to take.",
+    "check": "Check the hypergradient of a run or a recipe against exact engines and finite differences.",
+    "explain": "Show what every hypergradient engine would cost, and which one to take.",
     "strategy": "Keep a learned strategy in a small file, and look at one.",
-    "list": "Say what there is: algorithms, strategies, engines, models, data, tasks.",
+    "list": "List what there is: algorithms, strategies, engines, models, data, tasks.",
 }
 
 
@@ -86,6 +86,8 @@ def _explain(error: BaseException) -> int:
         message, code = "interrupted", 130
     elif isinstance(error, RbmlError):
         message, code = str(error), 2 if isinstance(error, UsageError) else 1
+    elif isinstance(error, ModuleNotFoundError) and error.name in ("rich", "pydantic"):
+        message, code = f"the command line needs {error.name}: pip install 'rbml[cli]'", 1
     elif isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "allocate memory" in str(error)):
         message, code = "out of memory: a run with a smaller --chunk needs less", 1
     elif isinstance(error, OSError):

@@ -1,54 +1,62 @@
-"""Options of the command line that stand for the entries of a recipe: one source of names, types, defaults and help."""
+"""Options of the command line that stand for the entries of a recipe: one source of names, types, defaults and help.
+
+Nothing here imports PyTorch before a recipe is read: ``rbml train --help`` answers at once.
+"""
 
 from __future__ import annotations
 
-import inspect
 import math
-import re
 import shlex
 import tomllib
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any
 
 import click
 
-from rbml import algorithms, hypergrad, models
+from rbml import catalogue
 from rbml.errors import UsageError, unknown
-from rbml.strategy.parsing import fitted, nested_away, parse
-from rbml.training.recipe import Recipe, protocol
+from rbml.recipe import Recipe
+from rbml.recipe.entries import ENTRIES, TABLES, Entry
+from rbml.recipe.wording import kind_in_words
 
-TYPES: dict[str, Any] = {"int": int, "float": float, "str": str, "bool": bool}
+FIRST = ("ways", "shots", "algorithm", "steps", "meta_steps")
+"""The options to begin with, which the help shows first."""
 
-
-NAMES: dict[str, Mapping[str, Any]] = {"algorithm": algorithms.ALL, "engine": hypergrad.ALL, "model": models.ALL}
-
-SECTIONS = {"split": "Tasks", "algorithm": "Learner", "model": "Model", "meta_steps": "Training across tasks"}
-"""The entry of a recipe with which each section of the help begins."""
-
-TABLES = {"strategy": "settings", "learner": "options", "engine": "engine_options"}
-"""What ``--set`` and the tables of a file address, and the entry of a recipe in which it is kept."""
-
-_BY_SET = {"data", "strategy", *TABLES.values()}
+_INTO = {"strategy": "settings", "learner": "options", "engine": "engine_options"}
+"""Short names of the tables that ``--set`` and a file address; of the others it is ``TABLE_options``."""
 
 
 def recipe_options(function: Callable[..., None]) -> Callable[..., None]:
     """Add an option for every entry of a recipe that is one value; one that is not given comes as ``None``."""
-    helps = _described()
-    for field in reversed(fields(Recipe)):
-        if field.name in _BY_SET:
-            continue
-        kind = TYPES.get(str(field.type).split(" |")[0], str)
-        name = f"--{field.name.removesuffix('_file').replace('_', '-')}"
-        name = f"{name}/--no-{name[2:]}" if kind is bool else name
-        text, _, default = helps[field.name].partition("; None is ")
-        text += f": {', '.join(NAMES[field.name])}" if field.name in NAMES else ""
-        default = default or ("no" if field.default is False else str(field.default))
-        text = f"{text[0].upper()}{text[1:]}.  [default: {default}]"
-        metavar = "FILE" if field.name.endswith("_file") else {int: "N", float: "X", bool: None}.get(kind, "NAME")
-        function = click.option(name, field.name, type=kind, metavar=metavar, default=None, help=text)(function)
+    defaults = Recipe().short()
+    for name, entry in reversed(ENTRIES.items()):
+        if name != "strategy":  # --strategy names a file; the parts are set with --set
+            function = _option(name, entry, defaults)(function)
     return function
+
+
+def _option(name: str, entry: Entry, defaults: Mapping[str, Any]) -> Callable[..., Any]:
+    flag = f"--{name.removesuffix('_file').replace('_', '-')}"
+    kind: Any = entry.kind
+    extra: dict[str, Any] = {}
+    metavar = {int: "N", float: "X", bool: None}.get(kind, "NAME")
+    if name.endswith("_file"):
+        metavar = "FILE"
+    if kind is bool:
+        flag = f"{flag}/--no-{flag[2:]}"
+    if name == "compile":  # --compile alone means whole, as it did when it was a switch
+        extra = {"is_flag": False, "flag_value": "whole"}
+    if entry.choices and name != "statistics":
+        metavar = "|".join(entry.choices)
+    text = f"{entry.text[0].upper()}{entry.text[1:]}"
+    text += f": {', '.join(catalogue.names(entry.family))}" if entry.family else ""
+    value = defaults.get(name)
+    default = entry.default or ({True: "yes", False: "no"}[value] if isinstance(value, bool) else value or 0)
+    if value is None and not entry.default:
+        default = "none"
+    text = f"{text}.  [default: {default}]"
+    return click.option(flag, name, type=kind, metavar=metavar, default=None, help=text, **extra)
 
 
 def setting_options(function: Callable[..., None]) -> Callable[..., None]:
@@ -59,8 +67,9 @@ def setting_options(function: Callable[..., None]) -> Callable[..., None]:
         metavar="NAME=VALUE",
         multiple=True,
         help="Set any option of the strategy (strategy.PART.ARGUMENT, and of a number .value, .per, .per_step, "
-        ".bounds, .learn), its parts in order (strategy='weight_decay, momentum, sgd'), an option of the preset or "
-        "learner (learner.adapt='head.*'), or of the engine (engine.store=segments). May be given again. "
+        ".bounds, .learn), its parts in order (strategy='weight_decay, momentum, sgd'), an option of the algorithm or "
+        "learner (learner.adapt='head.*'), of the engine (engine.store=segments), the model (model.hidden=[40, 40]), "
+        "the data (data.with_time=true) or the task (task.order=time). May be given again. "
         "See: rbml list strategies NAME.",
     )
     by_file = click.option(
@@ -68,9 +77,33 @@ def setting_options(function: Callable[..., None]) -> Callable[..., None]:
         type=click.Path(path_type=Path),
         metavar="FILE",
         help="A TOML file of any of these entries (data, ways, ...) and of tables [strategy.PART.ARGUMENT], [learner], "
-        "[engine]. What is on the command line goes before it.",
+        "[engine]. The command line takes precedence.",
     )
     return by_name(by_file(function))
+
+
+class RecipeCommand(click.Command):
+    """A command whose help shows the entries of a recipe by topic, the ones to begin with first."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Take ``--no-compile``, the other half of what was a switch, for ``--compile no``."""
+        return super().parse_args(ctx, ["--compile=no" if one == "--no-compile" else one for one in args])
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the sections."""
+        first, own = "Options to begin with", "Options"
+        sections: dict[str, list[tuple[str, str]]] = {first: [], own: []}
+        sections |= {entry.group: [] for entry in ENTRIES.values()}
+        for parameter in self.get_params(ctx):
+            record = parameter.get_help_record(ctx) if isinstance(parameter, click.Option) else None
+            name = parameter.name or ""
+            if record is not None:
+                title = first if name in FIRST else ENTRIES[name].group if name in ENTRIES else own
+                sections[title].append(record)
+        for title, records in sections.items():
+            if records:
+                with formatter.section(title):
+                    formatter.write_dl(records)
 
 
 def gathered(
@@ -87,85 +120,98 @@ def gathered(
     if file and not Path(file).is_file():
         form = f"--set strategy={shlex.quote(file)}"
         raise UsageError(f"there is no file {file}: the parts of a strategy are named with {form}")
+    if source is None and isinstance(own, list):
+        return "+".join(own), chosen | {"data": own}
     return absolute(source or own), chosen
 
 
-class RecipeCommand(click.Command):
-    """A command whose help shows the entries of a recipe in sections, after its own options."""
-
-    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the sections."""
-        sections: dict[str, list[tuple[str, str]]] = {"Options": []}
-        title = "Options"
-        for parameter in self.get_params(ctx):
-            record = parameter.get_help_record(ctx) if isinstance(parameter, click.Option) else None
-            if record is not None:
-                title = "Options" if parameter.is_eager else SECTIONS.get(parameter.name or "", title)
-                sections.setdefault(title, []).append(record)
-        for title, records in sections.items():
-            with formatter.section(title):
-                formatter.write_dl(records)
-
-
-def recipe_of(source: str, given: dict[str, Any]) -> Recipe:
-    """Return the recipe of a source's protocol with what was given in place of it."""
-    chosen = {name: value for name, value in given.items() if value is not None}
-    return replace(Recipe(), data=source, **(protocol(source, given.get("ways"), given.get("algorithm")) | chosen))
-
-
 def from_file(path: Path) -> dict[str, Any]:
-    """Return the entries of a recipe that a TOML file sets.
+    """Return the entries of a recipe that a TOML file sets, by short names.
 
     Raises:
         UsageError: if the file is not TOML, or has an entry that a recipe has not.
     """
+    from rbml.strategy.parsing import nested_away
+
     try:
         content = tomllib.loads(path.read_text())
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise UsageError(f"{path} cannot be read as TOML: {error}") from error
-    strategy = content.pop("strategy", {})
-    chosen: dict[str, Any] = {"options": nested_away(content.pop("learner", {}))}
-    if isinstance(content.get("engine"), Mapping):
-        engine = dict(content.pop("engine"))
-        chosen |= {"engine": engine.pop("name", None), "engine_options": engine}
+    chosen: dict[str, Any] = {}
+    strategy = content.pop("strategy", None)
     if isinstance(strategy, Mapping):
         table = nested_away({name: value for name, value in strategy.items() if name != "chain"})
         chosen["settings"] = {address: _as_json(value) for address, value in table.items()}
         strategy = strategy.get("chain")
     if strategy is not None:
         chosen["strategy"] = ", ".join(strategy) if isinstance(strategy, list) else str(strategy)
-    hints = get_type_hints(Recipe)
+    for name in TABLES:
+        if isinstance(content.get(name), Mapping):
+            table = dict(content.pop(name))
+            if name != "learner" and "name" in table:
+                content[name] = table.pop("name")
+            chosen[_into(name)] = _as_json(table if name != "learner" else nested_away(table))
     for name, value in content.items():
-        if name not in hints or name in TABLES.values():
-            raise unknown(f"entry of {path}", name, {*hints, *TABLES} - {*TABLES.values()})
-        chosen[name] = fitted(value, hints[name], f"{name} in {path}")
+        if name != "data" and name not in ENTRIES:
+            raise unknown(f"entry of {path}", name, {"data", *ENTRIES, *TABLES})
+        chosen[name] = _as_kind(name, value, path)
     return chosen
 
 
+def _as_kind(name: str, value: Any, path: Path) -> Any:
+    kind = ENTRIES[name].kind if name in ENTRIES else str
+    if name == "data" and isinstance(value, list) and all(isinstance(one, str) for one in value):
+        return [absolute(one) for one in value]  # a mixture
+    if name == "compile" and isinstance(value, bool):
+        return value  # the switch of rbml 0.1.0
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+        raise UsageError(f"{name} in {path} must be {kind_in_words(kind)}, not {value!r}")
+    return value
+
+
 def from_settings(entries: Iterable[str]) -> dict[str, Any]:
-    """Return the entries of a recipe that ``--set NAME=VALUE`` sets.
+    """Return the entries of a recipe that ``--set NAME=VALUE`` sets, by short names.
 
     Raises:
-        UsageError: if one is not of this form, or sets something else than the strategy or the learner.
+        UsageError: if one is not of this form, or sets something that has an option of its own.
     """
-    chosen: dict[str, Any] = {entries: {} for entries in TABLES.values()}
-    for entry in entries:
+    found = list(entries)
+    if not found:
+        return {}
+    from rbml.strategy.parsing import parse
+
+    chosen: dict[str, Any] = {}
+    for entry in found:
         name, equals, text = (word.strip() for word in entry.partition("="))
         table, _, address = name.partition(".")
         if not equals:
             raise UsageError(f"--set needs NAME=VALUE, such as strategy.sgd.lr.per=layer, not {entry!r}")
-        if table not in TABLES and table in {field.name for field in fields(Recipe)}:
-            raise UsageError(f"--set is for the strategy and the learner: say --{name.replace('_', '-')} {text}")
+        if table not in TABLES and table in ENTRIES:
+            raise UsageError(f"{table} has an option of its own: say --{table.replace('_', '-')} {text}")
         if table not in TABLES:
             raise unknown("table of settings", table, TABLES)
         if not address and table != "strategy":
-            example = {"learner": "learner.adapt='head.*'", "engine": "engine.store=segments"}[table]
-            raise UsageError(f"--set {table} needs an option, such as {example}, not {entry!r}")
+            raise UsageError(f"--set {table} needs an option, such as {_EXAMPLES[table]}, not {entry!r}")
         if table == "strategy" and address in ("", "chain"):
             chosen["strategy"] = text
         else:
-            chosen[TABLES[table]][address] = _as_json(parse(text))
+            chosen.setdefault(_into(table), {})[address] = _as_json(parse(text))
     return chosen
+
+
+_EXAMPLES = {
+    "learner": "learner.adapt='head.*'",
+    "engine": "engine.store=segments",
+    "model": "model.hidden=[40, 40]",
+    "data": "data.with_time=true",
+    "task": "task.order=time",
+}
+
+
+def _into(table: str) -> str:
+    return _INTO.get(table, f"{table}_options")
 
 
 def merged(*layers: Mapping[str, Any]) -> dict[str, Any]:
@@ -182,19 +228,14 @@ def merged(*layers: Mapping[str, Any]) -> dict[str, Any]:
 
 def _as_json(value: Any) -> Any:
     """Return lists for tuples, and nothing for a bound that is infinite: JSON has neither."""
+    if isinstance(value, Mapping):
+        return {name: _as_json(one) for name, one in value.items()}
     if isinstance(value, list | tuple):
         return [_as_json(one) for one in value]
     return None if isinstance(value, float) and math.isinf(value) else value
 
 
 def absolute(source: str | None) -> str | None:
-    """Return a source with the folder that it may name made absolute: a run may go on from somewhere else."""
-    kind, _, path = (source or "").partition(":")
-    return f"{kind}:{Path(path).expanduser().absolute()}" if kind == "folder" and path else source
-
-
-def _described() -> dict[str, str]:
-    """Return what the docstring of Recipe says of each entry."""
-    text = inspect.getdoc(Recipe) or ""
-    entries = re.findall(r"^    (\w+): (.+?)(?=^    \w+: |\Z)", text, re.MULTILINE | re.DOTALL)
-    return {name: " ".join(line.split()).replace("``", "").rstrip(".") for name, line in entries}
+    """Return a source with the path that it may name made absolute: a run may go on from somewhere else."""
+    kind, colon, path = (source or "").partition(":")
+    return f"{kind}:{Path(path).expanduser().absolute()}" if colon and path else source

@@ -5,54 +5,72 @@ from __future__ import annotations
 import csv
 import json
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import click
-import torch
 
 from rbml.cli.show import table
-from rbml.data.inputs.pictures import read
 from rbml.errors import UsageError
-from rbml.training.adapted_file import load_adapted
+from rbml.predictor import Predictor
+
+COLUMNS = {"pictures": "image", "table": "row"}
+"""The head of the column that says which example it is, by modality."""
+
+Record = Mapping[str, Any]
 
 
 @click.command("predict")
 @click.argument("file", type=click.Path(path_type=Path))
-@click.argument("pictures", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="IMAGE...")
+@click.argument("places", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="IMAGE...")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, with the probability of every class.")
 @click.option("--csv", "as_csv", is_flag=True, help="Print CSV, with the probability of every class.")
-def command(file: Path, pictures: tuple[Path, ...], as_json: bool, as_csv: bool) -> None:
-    """Classify pictures with FILE, which `rbml adapt` wrote.
+def command(file: Path, places: tuple[Path, ...], as_json: bool, as_csv: bool) -> None:
+    """Predict pictures, or the rows of CSV files, with FILE, which `rbml adapt` wrote.
 
     Each is judged by itself, whatever others are in the call.
     """
     if as_json and as_csv:
         raise UsageError("--json or --csv, not both")
-    adapted, recipe, names = load_adapted(file)
-    with torch.no_grad():
-        # one at a time: not even rounding shall depend on the other pictures
-        rows = [adapted(read(path, recipe.size, recipe.channels).float()[None] / 255)[0] for path in pictures]
-    probabilities = [torch.softmax(row.double(), 0).tolist() for row in rows]
+    predictor = Predictor.load(file)
+    found = predictor.modality.find(places, labelled=False)
+    column = COLUMNS.get(predictor.modality.kind, "example")
+    records = [{column: name} | record for name, record in zip(found.names, predictor(found.raw).records, strict=True)]
     if as_json:
-        found = [
-            {"image": str(path), "class": names[_best(row)], "probabilities": dict(zip(names, row, strict=True))}
-            for path, row in zip(pictures, probabilities, strict=True)
-        ]
-        click.echo(json.dumps(found, indent=2))
+        click.echo(json.dumps([_whole(record) for record in records], indent=2))
     elif as_csv:
-        writer = csv.writer(sys.stdout, lineterminator="\n")
-        writer.writerow(["image", "class", *names])
-        for path, row in zip(pictures, probabilities, strict=True):
-            writer.writerow([str(path), names[_best(row)], *(f"{value:.6f}" for value in row)])
+        _write_csv([_flat(_whole(record)) for record in records])
     else:
-        shown = [[str(path), *_first(row, names)] for path, row in zip(pictures, probabilities, strict=True)]
-        table("", ["image", "class", "probability", "second"], shown, text=2)
+        shown = [_shown(record) for record in records]
+        table("", list(shown[0]), [list(row.values()) for row in shown], text=2 if "class" in shown[0] else 1)
 
 
-def _best(row: list[float]) -> int:
-    return max(range(len(row)), key=row.__getitem__)
+def _whole(record: Record) -> dict[str, Any]:
+    """Return a record without the probability that stands among the probabilities of all classes."""
+    return {key: value for key, value in record.items() if key != "probability" or "probabilities" not in record}
 
 
-def _first(row: list[float], names: list[str]) -> list[str]:
-    first, second = sorted(range(len(row)), key=lambda label: -row[label])[:2]
-    return [names[first], f"{row[first]:.1%}", f"{names[second]} {row[second]:.1%}"]
+def _flat(record: Record) -> dict[str, Any]:
+    """Return a record with a column for every entry of its tables, such as the probability of every class."""
+    flat: dict[str, Any] = {}
+    for key, value in record.items():
+        flat |= value if isinstance(value, Mapping) else {key: value}
+    return {key: f"{value:.6f}" if isinstance(value, float) else value for key, value in flat.items()}
+
+
+def _write_csv(records: Sequence[Record]) -> None:
+    writer = csv.writer(sys.stdout, lineterminator="\n")
+    writer.writerow(records[0])
+    writer.writerows(record.values() for record in records)
+
+
+def _shown(record: Record) -> dict[str, str]:
+    """Return the cells of a line of the table: of a class its probability too, and the second likeliest one."""
+    shown = {key: f"{value:.4g}" if isinstance(value, float) else str(value) for key, value in record.items()}
+    if "probabilities" in record:
+        second = sorted(record["probabilities"].items(), key=lambda item: -item[1])[1:2]
+        shown["probability"] = f"{record['probability']:.1%}"
+        shown["second"] = ", ".join(f"{name} {chance:.1%}" for name, chance in second)
+        del shown["probabilities"]
+    return shown

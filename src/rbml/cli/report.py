@@ -6,9 +6,11 @@ from pathlib import Path
 
 import click
 
+from rbml.cli.evaluate import tasks_of
 from rbml.cli.show import console
 from rbml.errors import DataError
 from rbml.reports import write_report
+from rbml.tasks import TaskSource
 from rbml.training import RunFolder
 
 
@@ -18,7 +20,7 @@ from rbml.training import RunFolder
 @click.option("--compare", "other", type=click.Path(path_type=Path), metavar="RUN", help="Show it beside another run.")
 @click.option("--data-root", metavar="PATH", help="Where data is looked for.  [default: the run's]")
 def command(run: Path, seed: int, other: Path | None, data_root: str | None) -> None:
-    """Draw what RUN has learned: curves, accuracy by inner step, phi by layer and step, a gallery of a task.
+    """Draw what RUN has learned: curves, metrics by inner step, phi by layer and step, a gallery of a task.
 
     \b
     rbml report runs/glyphs-5w1s-meta_sgd
@@ -27,7 +29,7 @@ def command(run: Path, seed: int, other: Path | None, data_root: str | None) -> 
     folder = RunFolder(run)
     root = data_root or folder.read_config()["data_root"]
     try:
-        tasks = folder.recipe().build_tasks("test", root)
+        tasks: TaskSource | None = tasks_of(folder, "test", root)
     except DataError as error:
         click.echo(f"rbml: no gallery: {error}", err=True)
         tasks = None

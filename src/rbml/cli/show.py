@@ -7,14 +7,15 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from rbml.training import Progress as Step
-from rbml.training import Score
+if TYPE_CHECKING:
+    from rbml.training import Progress as Step
+    from rbml.training import Score
 
 _LOG_WIDTH = 200  # where no terminal says how wide it is
 
@@ -41,21 +42,27 @@ def bar(total: int, done: int = 0, what: str = "") -> Iterator[Progress]:
 
 
 def follow(steps: Iterator[Step], total: int, done: int) -> Step | None:
-    """Show a training run as it goes on from ``done`` outer steps, and return its last step."""
+    """Show a training run as it goes on after step ``done`` (below 0 while pretraining), and return its last step."""
     last, spoken, began = None, time.monotonic(), time.monotonic()
     validation = ""
-    with bar(total, done, "meta-training") as progress:
+    with bar(total, max(done, 0), "meta-training") as progress:
         for last in steps:
             if last.validation is not None:
-                validation = f" val {last.validation:.1%}"
-            now = f"loss {last.loss:.3f} acc {last.accuracy:.1%}{validation}"
-            progress.update(progress.task_ids[0], completed=last.step, now=now)
+                validation = f" val {last.metric.shown(last.validation)}"
+            name = _SHORT.get(last.metric.name, last.metric.name)
+            now = f"loss {last.loss:.3f} {name} {last.metric.shown(last.value)}{validation}"
+            if last.step <= 0:
+                now = f"pretraining, {-last.step} steps left: {now}"
+            progress.update(progress.task_ids[0], completed=max(last.step, 0), now=now)
             quiet = time.monotonic() - spoken > 20
-            if not errors.is_terminal and (quiet or last.validation is not None or last.step == total):
+            if not errors.is_terminal and (quiet or last.validation is not None or last.step in (0, total)):
                 left = (time.monotonic() - began) / max(last.step - done, 1) * (total - last.step)
-                errors.print(f"step {last.step}/{total}  {now}  {left:.0f} s left")
+                errors.print(f"step {max(last.step, 0)}/{total}  {now}  {left:.0f} s left")
                 spoken = time.monotonic()
     return last
+
+
+_SHORT = {"accuracy": "acc"}
 
 
 def percent(score: Score) -> str:

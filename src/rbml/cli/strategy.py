@@ -8,7 +8,7 @@ import click
 
 from rbml.cli.show import console, table
 from rbml.errors import UsageError, unknown
-from rbml.reports.learned import Quantity, before_and_now, quantities_of
+from rbml.reports.learned import LearnedNumber, before_and_now, quantities_of
 from rbml.reports.phi import phi_rows, tensor_rows
 from rbml.reports.wording import phi_cells, tensor_cells
 from rbml.strategy.serialize import in_words
@@ -46,7 +46,7 @@ def export(run: Path, out: Path, which: str) -> None:
     """Write what RUN has learned of its strategy to a small file."""
     folder = RunFolder(run)
     learner, recipe = folder.learner(which), folder.recipe()
-    setting = f"{recipe.algorithm} on {recipe.data}, {recipe.ways}-way {recipe.shots}-shot"
+    setting = f"{recipe.algorithm.name} on {recipe.data[0].source}, {recipe.tasks.ways}-way {recipe.tasks.shots}-shot"
     export_strategy(learner, out, {"run": str(run.resolve()), "learned": setting})
     if not dict(learner.phi.named_parameters()):
         console.print("Nothing of this strategy is learned: it is kept with its fixed numbers.")
@@ -76,7 +76,7 @@ def show(place: Path) -> None:
     _tables(quantities_of(learned.strategy, before, learned.phi), place.is_dir())
 
 
-def _tables(found: list[Quantity], start: bool) -> None:
+def _tables(found: list[LearnedNumber], start: bool) -> None:
     """Print a row for every number and layer, and for every tensor; a file does not know where they started."""
     for head, rows in (phi_cells(phi_rows(found), start), tensor_cells(tensor_rows(found), start)):
         if rows:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from torch import Tensor
 
 from rbml import errors
 from rbml.data.batch import Inputs
+from rbml.data.inputs import Arrays
 from rbml.data.inputs.base import Modality
 
 PARTS = ("train", "val", "test")
@@ -19,17 +20,20 @@ class Labelled(NamedTuple):
     """Examples with their class.
 
     Attributes:
-        x: ``(N, ...)``; images are ``(N, channels, height, width)`` in uint8 0..255, **ink or object bright on dark 0**
-            for line drawings, so that all sources look alike.
+        x: stored inputs ``(N, ...)``, as the modality's ``read`` returns them; pictures are uint8
+            ``(N, channels, height, width)``, and line drawings have **bright ink on dark 0**, so that all sources look
+            alike.
         y: ``(N,)`` int64, classes ``0 .. C-1``.
         names: the C class names, in the order of the labels.
         about: where the examples come from, in words, split included: it is written into the run folder.
+        modality: how stored inputs are made ready.
     """
 
-    x: Tensor
+    x: Any  # Inputs; a union would make everyone who has plain tensors test for a tree first
     y: Tensor
     names: list[str]
     about: str
+    modality: Modality = Arrays()
 
     @property
     def classes(self) -> int:

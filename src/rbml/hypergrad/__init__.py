@@ -1,4 +1,4 @@
-"""Hypergradient engines: ``engine(inner, m) -> MetaGradient``. They see functions and trees, and nothing else."""
+"""Hypergradient engines: ``engine(inner, m) -> MetaGradient``. They work on functions and trees alone."""
 
 from rbml.hypergrad import online
 from rbml.hypergrad.adjoint import Adjoint

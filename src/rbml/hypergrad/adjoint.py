@@ -6,16 +6,16 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Literal, get_args
 
-from torch import func
+from torch import Tensor, func
 
 from rbml.autodiff.products import Mode, grad_product
 from rbml.errors import UsageError, unknown
 from rbml.hypergrad.base import MetaGradient, outer_gradient
 from rbml.hypergrad.reverse import exactly, plainly
-from rbml.hypergrad.trajectory import SavedStep, Store, everything, segments
+from rbml.hypergrad.trajectory import Store, everything, segments
 from rbml.hypergrad.unrolled import check_window, first_seen
 from rbml.inner import Carry, Inner
-from rbml.tree import Tree, add, zeros_like
+from rbml.tree import Step, Tree, add, zeros_like
 
 Stores = Literal["all", "segments", "reverse"]
 
@@ -122,29 +122,56 @@ def sweep(inner: Inner, m: Tree, first: int, hvp: Mode | None, store: Store = ev
         store: how the run is kept.
     """
     inner, carry, back, report = store(inner, m, first)
-    loss, aux, bar, m_bar = outer_gradient(inner, carry, m)
-    m_bar = add(zeros_like(m), m_bar)
-    for stop in back:
-        carry = stop.carry
-        v, bar, m_update = _pull_update(inner, stop, m, bar)
-        m_bar = add(m_bar, m_update)
+    loss, aux, bar, m_bar = inner.run(_pull_outer, inner, m, inner.steps, carry)
+    for saved in back:
+        carry = saved.carry
+        if saved.pull is None:
+            bar, m_bar = inner.run(_pull_step, inner, m, saved.t, carry, saved.grads, bar, m_bar, hvp=hvp)
+            continue
+        v, bar, m_bar = _pull_update(inner, m, saved.t, carry, saved.grads, bar, m_bar)
         if hvp is not None:
-            along_theta, along_m = stop.pull(v) if stop.pull else _pull_gradient(inner, stop, m, v, hvp)
-            bar = Carry(add(bar.theta, along_theta), bar.state)
-            m_bar = add(m_bar, along_m)
-    pull = func.vjp(lambda meta: inner.start(m | meta), inner.entering(m, "start"))[1]
-    return MetaGradient(loss, add(m_bar, pull(bar)[0]), aux, report(carry))
+            bar, m_bar = _added(bar, m_bar, *saved.pull(v))
+    m_bar = inner.run(_pull_start, inner, m, 0, bar, m_bar)
+    return MetaGradient(loss, m_bar, aux, report(carry))
 
 
-def _pull_update(inner: Inner, stop: SavedStep, m: Tree, bar: Carry) -> tuple[Tree, Carry, Tree]:
+# The pieces of work: functions of one task's trees, so that they can be compiled once and run on a stack of tasks.
+
+
+def _pull_outer(inner: Inner, m: Tree, t: Step, carry: Carry) -> tuple[Tensor, Tree, Carry, Tree]:
+    """Return the outer loss, aux, and the cotangents of the last carry and of all of m."""
+    loss, aux, bar, m_bar = outer_gradient(inner, carry, m)
+    return loss, aux, bar, add(zeros_like(m), m_bar)
+
+
+def _pull_step(
+    inner: Inner, m: Tree, t: Step, carry: Carry, grads: Tree, bar: Carry, m_bar: Tree, hvp: Mode | None
+) -> tuple[Carry, Tree]:
+    """Pull the cotangent of the next carry back through step ``t``, to its carry and to m."""
+    v, bar, m_bar = _pull_update(inner, m, t, carry, grads, bar, m_bar)
+    if hvp is None:
+        return bar, m_bar
+    seen = inner.entering(m, "objective")
+    along = grad_product(lambda point, meta: inner.objective(point, m | meta, t), carry.theta, seen, v, hvp)
+    return _added(bar, m_bar, *along)
+
+
+def _pull_update(
+    inner: Inner, m: Tree, t: Step, carry: Carry, grads: Tree, bar: Carry, m_bar: Tree
+) -> tuple[Tree, Carry, Tree]:
     """Pull the cotangent of the next carry back to the gradient, the carry and m."""
     seen = inner.entering(m, "update")
-    pull = func.vjp(lambda g, c, meta: inner.update(g, c, m | meta, stop.t), stop.grads, stop.carry, seen)[1]
-    v, carry_bar, m_bar = pull(bar)
-    return v, carry_bar, m_bar
+    pull = func.vjp(lambda g, c, meta: inner.update(g, c, m | meta, t), grads, carry, seen)[1]
+    v, carry_bar, found = pull(bar)
+    return v, carry_bar, add(m_bar, found)
 
 
-def _pull_gradient(inner: Inner, stop: SavedStep, m: Tree, v: Tree, hvp: Mode) -> tuple[Tree, Tree]:
-    """Pull v back through the inner gradient, taken anew, to theta and m."""
-    seen = inner.entering(m, "objective")
-    return grad_product(lambda point, meta: inner.objective(point, m | meta, stop.t), stop.carry.theta, seen, v, hvp)
+def _pull_start(inner: Inner, m: Tree, t: Step, bar: Carry, m_bar: Tree) -> Tree:
+    """Pull the cotangent of the first carry back to m."""
+    pull = func.vjp(lambda meta: inner.start(m | meta), inner.entering(m, "start"))[1]
+    return add(m_bar, pull(bar)[0])
+
+
+def _added(bar: Carry, m_bar: Tree, along_theta: Tree, along_m: Tree) -> tuple[Carry, Tree]:
+    """Return the cotangents with the products of second derivatives added."""
+    return Carry(add(bar.theta, along_theta), bar.state), add(m_bar, along_m)

@@ -1,4 +1,4 @@
-"""What an engine is, what it returns, and the slow truth that all of them are held against."""
+"""The interface of hypergradient engines, their result, and the central difference that tests check them against."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ class MetaGradient(NamedTuple):
 
     Attributes:
         loss: the query loss, a scalar.
-        grads: its derivative with respect to every meta-parameter, named as they are.
-        aux: what ``inner.outer`` returned beside the loss.
-        info: what the engine has to say for itself, by name (a residual, a count).
+        grads: its derivative with respect to every meta-parameter, with the names of m.
+        aux: what ``inner.outer`` returned in addition to the loss.
+        info: diagnostics of the engine by name, such as a residual or a count.
     """
 
     loss: Tensor
@@ -29,7 +29,7 @@ class MetaGradient(NamedTuple):
 
 
 class Hypergradient(Protocol):
-    """How the derivative of the outer loss is taken: a choice of its own, blind to models, tasks and strategies."""
+    """A method for the derivative of the outer loss, independent of models, tasks and strategies."""
 
     def __call__(self, inner: Inner, m: Tree) -> MetaGradient:
         """Run the inner loop and return the outer loss and its derivative with respect to ``m``."""
@@ -37,7 +37,8 @@ class Hypergradient(Protocol):
 
 
 def outer_gradient(inner: Inner, carry: Carry, m: Tree) -> tuple[Tensor, Tree, Carry, Tree]:
-    """Return the outer loss, aux, and the cotangents of the last carry and of m."""
+    """Return the outer loss, aux, and the derivatives of the loss with respect to the last carry and to m."""
+    # Only the meta-parameters that enter the outer loss directly are differentiated; for the others it would be zeros.
     seen = inner.entering(m, "outer")
     bars, (loss, aux) = func.grad_and_value(
         lambda last, meta: inner.outer(last, m | meta), argnums=(0, 1), has_aux=True
@@ -47,30 +48,36 @@ def outer_gradient(inner: Inner, carry: Carry, m: Tree) -> tuple[Tensor, Tree, C
 
 
 def refuse_blind(engine: str, blind: list[str], why: str, able: str) -> None:
-    """Raise if there is a meta-parameter that an engine is blind to.
+    """Raise if there are meta-parameters that an engine is blind to.
+
+    Args:
+        engine: the name of the engine.
+        blind: the names of the meta-parameters that it cannot differentiate with respect to.
+        why: the reason.
+        able: the engines that can.
 
     Raises:
-        BlindError: naming the meta-parameters and the engines that can.
+        BlindError: if ``blind`` is not empty.
     """
     if blind:
         raise BlindError(
-            f"{engine} cannot see {', '.join(blind)}: {why}. Use {able}, or fix them with learn=False.", blind
+            f"{engine} is blind to {', '.join(blind)}: {why}. Use {able}, or fix them with learn=False.", blind
         )
 
 
 def directional_difference(inner: Inner, m: Tree, direction: Tree, step: float = 3e-4) -> Tensor:
-    r"""Return the derivative of the outer loss along ``direction`` by a central difference of fourth order.
+    r"""Return the derivative of the outer loss along ``direction`` by a fourth-order central difference.
 
     .. math:: \frac{8\,(L(m + hd) - L(m - hd)) - (L(m + 2hd) - L(m - 2hd))}{12\,h}
 
-    Exact to about ``step**4`` plus rounding over ``step``; only in float64 and on smooth functions (through ReLU it is
-    meaningless: docs/facts.md).
+    The error is about ``step**4`` plus the rounding error divided by ``step``. Use it in float64 and for smooth
+    functions only; for ReLU networks the result is meaningless (docs/facts.md).
 
     Args:
         inner: the problem.
-        m: where.
-        direction: names and shapes of m, or of a part of it.
-        step: h.
+        m: the meta-parameters at which the derivative is taken.
+        direction: a tree with the names and shapes of m or of a part of it.
+        step: the distance h.
     """
 
     def loss(factor: float) -> Tensor:

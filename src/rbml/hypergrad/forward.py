@@ -1,4 +1,4 @@
-"""Forward mode: one tangent a meta-parameter is pushed through the inner loop, and nothing is kept."""
+"""Forward mode: one tangent per meta-parameter is propagated through the inner loop, and no history is kept."""
 
 from __future__ import annotations
 
@@ -18,29 +18,29 @@ from rbml.tree import Tree, pick
 
 @dataclass(frozen=True)
 class Forward:
-    r"""Push the derivative of the carry with respect to every meta-parameter along with the carry.
+    r"""Propagate the derivative of the carry with respect to every meta-parameter along with the carry.
 
     .. math:: Z_{t+1} = \frac{\partial \Phi}{\partial c} Z_t + \frac{\partial \Phi}{\partial m}, \qquad
               \frac{dL}{dm} = \partial_m L + \partial_c L \cdot Z_T
 
-    Exact. It is blind to nothing. Memory: flat in T: ``chunk`` carries, and one step's activations as many times.
-    Time: one roll in forward mode a meta-parameter, about two gradients a step each: for few numbers of phi and any T.
-    Source: Franceschi et al. 2017 (arXiv:1703.01785, Forward-HG). :func:`begin`, :func:`advance` and :func:`derivative`
-    are the same in pieces; :mod:`rbml.hypergrad.online` learns between them.
+    Exact, and blind to no meta-parameter. Memory: independent of T: ``chunk`` carries and as many copies of one step's
+    activations. Time: one inner loop in forward mode per meta-parameter, about two gradients per step each; it suits
+    few numbers in phi and any T. Source: Franceschi et al. 2017 (arXiv:1703.01785, Forward-HG). :func:`begin`,
+    :func:`advance` and :func:`derivative` do the same step by step; :mod:`rbml.hypergrad.online` learns in between.
 
     Args:
-        chunk: how many tangents at once.
-        limit: how many numbers it takes at most.
+        chunk: the number of tangents propagated at once.
+        limit: the largest number of meta-parameters, counted by element.
 
     Raises:
-        UsageError: if ``chunk`` or ``limit`` is below 1, or, when called, if there are more numbers than ``limit``.
+        UsageError: if ``chunk`` or ``limit`` is below 1, or, when called, if m has more elements than ``limit``.
     """
 
     chunk: int = 64
     limit: int = 1000
 
     def __post_init__(self) -> None:
-        """Refuse what means nothing."""
+        """Check the options."""
         if self.chunk < 1 or self.limit < 1:
             raise UsageError(f"chunk and limit must be at least 1, not {self.chunk} and {self.limit}")
 
@@ -49,8 +49,9 @@ class Forward:
         total = sum(leaf.numel() for leaf in m.values())
         if total > self.limit:
             raise UsageError(
-                f"Forward takes one tangent a meta-parameter, and there are {total:,}, more than limit={self.limit:,}: "
-                "use Adjoint, or fix theta0 (learner.model.requires_grad_(False)) and learn phi alone"
+                f"Forward needs one tangent per meta-parameter, and there are {total:,}, more than "
+                f"limit={self.limit:,}: use Adjoint, or fix theta0 (learner.model.requires_grad_(False)) and learn "
+                "only phi"
             )
         parts: list[Tensor] = []
         for start in range(0, total, self.chunk):
@@ -59,20 +60,20 @@ class Forward:
                 run = advance(inner, m, run)
             loss, aux, part = derivative(inner, m, run)
             parts.append(part)
-        if not parts:
+        if not parts:  # nothing is learned: only the loss is wanted
             loss, aux = inner.outer(roll(inner, inner.start(m), m), m)
         return MetaGradient(loss, unflattened(torch.cat([*parts, loss.new_zeros(0)]), m), aux, {})
 
 
 class Run(NamedTuple):
-    """An inner loop under way, with its derivative.
+    """An unfinished inner loop with its derivative.
 
     Attributes:
-        t: how many steps have been taken.
+        t: the number of steps taken so far.
         carry: the carry after them.
-        tangents: its derivative along each direction: the same trees, with the directions in front.
-        directions: what the derivative is taken along: a tree like m, or like a part of it, with the directions in
-            front.
+        tangents: its derivative along each direction: the same trees with a leading dimension of directions.
+        directions: the directions of the derivative: a tree like m, or like a part of it, with a leading dimension of
+            directions.
     """
 
     t: int
@@ -82,7 +83,7 @@ class Run(NamedTuple):
 
 
 def directions(m: Tree, start: int, stop: int) -> Tree:
-    """Return the unit directions of the numbers ``start`` .. ``stop - 1`` of ``m``, counted through its leaves."""
+    """Return unit directions for the elements ``start`` to ``stop - 1`` of ``m``, counted through all leaves."""
     found: Tree = {}
     offset = -start
     for name, leaf in m.items():
@@ -94,30 +95,30 @@ def directions(m: Tree, start: int, stop: int) -> Tree:
 
 
 def unflattened(numbers: Tensor, like: Tree) -> Tree:
-    """Return numbers laid end to end as a tree like another."""
+    """Return a vector of numbers as a tree with the names and shapes of another."""
     pieces = torch.split(numbers, [leaf.numel() for leaf in like.values()])
     return {name: piece.reshape(leaf.shape) for (name, leaf), piece in zip(like.items(), pieces, strict=True)}
 
 
 def begin(inner: Inner, m: Tree, directions: Tree) -> Run:
-    """Start a run, and its derivative along ``directions``."""
-    carry, tangents = _pushed(lambda seen: inner.start(m | seen), (pick(m, directions),), (directions,))
+    """Start a run and its derivative along ``directions``."""
+    carry, tangents = _push_forward(lambda seen: inner.start(m | seen), (pick(m, directions),), (directions,))
     return Run(0, carry, tangents, directions)
 
 
 def advance(inner: Inner, m: Tree, run: Run) -> Run:
-    """Take the next step, and push the derivative along with it."""
+    """Take the next step and propagate the derivative through it."""
 
     def taken(carry: Carry, seen: Tree) -> Carry:
         return step(inner, carry, m | seen, run.t)[1]
 
     point, ways = (run.carry, pick(m, run.directions)), (run.tangents, run.directions)
-    carry, tangents = _pushed(taken, point, ways)
+    carry, tangents = _push_forward(taken, point, ways)
     return Run(run.t + 1, carry, tangents, run.directions)
 
 
 def derivative(inner: Inner, m: Tree, run: Run) -> tuple[Tensor, Tree, Tensor]:
-    """Return the outer loss of a run as it stands, aux, and the derivative of the loss along each direction."""
+    """Return the outer loss at the current step of a run, aux, and the derivative of the loss along each direction."""
     loss, aux, bar, m_bar = outer_gradient(inner, run.carry, m)
     seen = pick(m_bar, run.directions)
     pairs = [(run.tangents.theta, bar.theta), (run.tangents.state, bar.state), (run.directions, seen)]
@@ -125,13 +126,14 @@ def derivative(inner: Inner, m: Tree, run: Run) -> tuple[Tensor, Tree, Tensor]:
     return loss, aux, torch.stack([product.reshape(len(product), -1).sum(1) for product in products]).sum(0)
 
 
-def _pushed(function: Callable[..., Carry], point: tuple[Any, ...], ways: tuple[Any, ...]) -> tuple[Carry, Carry]:
-    """Return the value at ``point``, computed once, and the derivative along every one of ``ways``."""
-    point = tree_map(lambda leaf: leaf.contiguous(), point)  # no tangent fits an expanded tensor
+def _push_forward(function: Callable[..., Carry], point: tuple[Any, ...], ways: tuple[Any, ...]) -> tuple[Carry, Carry]:
+    """Return the value at ``point`` and the derivative along each of ``ways``."""
+    point = tree_map(lambda leaf: leaf.contiguous(), point)  # forward AD cannot give an expanded tensor a tangent
 
-    def pushed(*way: Any) -> tuple[Carry, Carry]:
+    def along(*way: Any) -> tuple[Carry, Carry]:
         value, tangent = func.jvp(function, point, way)[:2]
         return value, tangent
 
-    values, tangents = func.vmap(pushed)(*ways)
-    return tree_map(lambda leaf: leaf[0], values), tangents  # all the same, and out_dims=None fails in a nested vmap
+    values, tangents = func.vmap(along)(*ways)
+    # The value is the same for every direction. out_dims=None would say so, but it fails inside another vmap.
+    return tree_map(lambda leaf: leaf[0], values), tangents

@@ -1,10 +1,10 @@
-"""One carry instead of T: steps are walked back by undoing them, in plain arithmetic or bit for bit."""
+"""Keep one carry instead of T: go back by undoing every step, in floating point or bit for bit in fixed point."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, func
@@ -15,18 +15,23 @@ from rbml.hypergrad.trajectory import SavedStep, Trajectory
 from rbml.inner import Carry, Inner, Undo, roll
 from rbml.tree import Tree, add, norm, pick, tmap
 
-# --------------------------------------------------------------------------------------------------- plain arithmetic
+# ----------------------------------------------------------------------------------------------------- floating point
 
 
 def plainly(inner: Inner, m: Tree, first: int) -> Trajectory:
-    """Undo every step by the inverse arithmetic: what was rounded away comes back 1 / decay times as large a step.
+    """Undo every step in floating point; each step back enlarges the rounding error by the factor 1 / decay.
+
+    Args:
+        inner: the problem.
+        m: the meta-parameters.
+        first: the first step that is differentiated.
 
     Raises:
         UsageError: if a step cannot be undone.
     """
     undo = inner.undo()
     if undo.ratio == 0:
-        raise UsageError("a decay of 0 forgets the step before, which cannot be undone: use Adjoint(store='segments')")
+        raise UsageError("with a decay of 0 a step cannot be undone, its sum is lost: use Adjoint(store='segments')")
     begin = roll(inner, inner.start(m), m, stop=first)
     last = roll(inner, begin, m, start=first)
 
@@ -41,6 +46,7 @@ def plainly(inner: Inner, m: Tree, first: int) -> Trajectory:
 
 def _undone(inner: Inner, undo: Undo, after: Carry, m: Tree, t: int) -> tuple[Tree, Carry]:
     """Return the inner gradient of step ``t`` and the carry before it."""
+    # In the reverse order of a step: theta first, since the gradient was taken there; then the sum that it entered.
     decay = undo.decay(m, t)
     sums = pick(after.state, decay)
     theta = add(after.theta, undo.outflow(sums, m, t))
@@ -51,7 +57,7 @@ def _undone(inner: Inner, undo: Undo, after: Carry, m: Tree, t: int) -> tuple[Tr
 
 
 def _distance(found: Carry, truth: Carry) -> Tensor:
-    """Return the relative distance between two carries."""
+    """Return the distance between two carries relative to the size of the true one."""
     one, other = (_whole(carry) for carry in (found, truth))
     length = norm(other)
     return norm(tmap(torch.sub, one, other)) / length.clamp(min=torch.finfo(length.dtype).tiny)
@@ -65,13 +71,13 @@ def _whole(carry: Carry) -> Tree:
 
 
 class Units(NamedTuple):
-    """A carry in whole numbers.
+    """A carry in fixed point.
 
     Attributes:
-        theta: what is adapted.
-        sums: the running sums.
-        rest: what is added up beside.
-        buffer: what the multiplications of the sums left over.
+        theta: the adapted parameters.
+        sums: the running sums of the rule that keeps them.
+        rest: other state that only accumulates, such as the weighted query loss.
+        buffer: the information buffer, with the remainders of multiplying the sums by their decay.
     """
 
     theta: Tree
@@ -81,7 +87,12 @@ class Units(NamedTuple):
 
 
 def exactly(inner: Inner, m: Tree, first: int) -> Trajectory:
-    """Roll in fixed point with an information buffer, and undo every step bit for bit.
+    """Run the inner loop in fixed point with an information buffer, and undo every step bit for bit.
+
+    Args:
+        inner: the problem.
+        m: the meta-parameters.
+        first: the first step that is differentiated.
 
     Raises:
         UsageError: if a step cannot be undone, or the decay may leave the interval from 0 to 1.
@@ -95,7 +106,7 @@ def exactly(inner: Inner, m: Tree, first: int) -> Trajectory:
     spilled: list[dict[str, tuple[Tensor, Tensor]]] = []
     largest = torch.zeros(())
     for t in range(first, inner.steps):
-        if t in full:
+        if t in full:  # fixed before the run for the smallest decay, so that it does not depend on data under vmap
             spilled.append({name: packed(leaf) for name, leaf in at.buffer.items()})
             at = at._replace(buffer=tmap(torch.zeros_like, at.buffer))
         at, size = run.forward(at, t)
@@ -107,10 +118,10 @@ def exactly(inner: Inner, m: Tree, first: int) -> Trajectory:
             at = ends.pop()
             for t in reversed(range(first, inner.steps)):
                 grads, at = run.backward(at, t)
-                if t in full:
+                if t in full:  # before step t the buffer was stored away and emptied: put it back
                     at = at._replace(buffer={name: unpacked(*leaf) for name, leaf in spilled.pop().items()})
                 yield SavedStep(t, grads, run.decoded(at))
-        ends.append(at)
+        ends.append(at)  # the first carry as it was found again, for the report
 
     def report(found: Carry) -> Tree:
         wrong = [
@@ -122,19 +133,21 @@ def exactly(inner: Inner, m: Tree, first: int) -> Trajectory:
             "largest": largest,
         }
 
-    return Trajectory(replace(inner, update=run.update), run.decoded(last), back(), report)
+    update: Any = run.update  # its steps are plain numbers, never tensors
+    rounded = replace(inner, update=update)
+    return Trajectory(rounded, run.decoded(last), back(), report)
 
 
 @dataclass(frozen=True)
 class Exactly:
-    """A run in fixed point.
+    """An inner loop in fixed point.
 
     Attributes:
         inner: the problem.
-        undo: its step, taken apart.
-        ratios: how its decays are written.
+        undo: its step, split into parts that can be undone.
+        ratios: its decays as fractions.
         m: the meta-parameters.
-        like: a carry of the types and names.
+        like: a carry with the names and types of the values.
     """
 
     inner: Inner
@@ -144,10 +157,11 @@ class Exactly:
     like: Carry
 
     def encoded(self, carry: Carry, t: int) -> Units:
-        """Return the carry before step ``t`` in whole numbers, with an empty buffer.
+        """Return the carry before step ``t`` in fixed point, with an empty buffer.
 
-        Under ``vmap`` a start that all tasks share would be multiplied by another routine than the one each task finds
-        again on its way back, and rounded otherwise: adding nothing of each task's gradient makes it a task's own.
+        Under ``vmap`` a start that all tasks share would be multiplied by a different kernel than the carries that each
+        task recovers on its way back, and would be rounded differently. Adding zero times each task's gradient makes
+        the start a tensor of each task.
         """
         sums = {name: encode(carry.state[name]) for name in self.undo.decay(self.m, 0)}
         rest = {name: encode(leaf) for name, leaf in carry.state.items() if name not in sums}
@@ -156,7 +170,7 @@ class Exactly:
         return Units(theta, sums, rest, tmap(torch.zeros_like, sums))
 
     def decoded(self, at: Units) -> Carry:
-        """Return the values of a carry."""
+        """Return a fixed-point carry as floating-point values."""
         return Carry(self._values(at.theta, self.like.theta), self._values(at.sums | at.rest, self.like.state))
 
     @staticmethod
@@ -164,7 +178,7 @@ class Exactly:
         return {name: decode(leaf, like[name]) for name, leaf in units.items()}
 
     def forward(self, at: Units, t: int) -> tuple[Units, Tensor]:
-        """Take step ``t``; return also the largest number that had to fit."""
+        """Take step ``t``; also return the largest number that had to be represented."""
         theta = self._values(at.theta, self.like.theta)
         _, flow = self._flow(theta, t)
         sums, buffer = self._rescaled(at, t, back=False)
@@ -177,7 +191,8 @@ class Exactly:
         return Units(after, sums, rest, buffer), torch.stack(sizes).max()
 
     def backward(self, at: Units, t: int) -> tuple[Tree, Units]:
-        """Undo step ``t``; return also its inner gradient."""
+        """Undo step ``t``; return its inner gradient and the carry before it."""
+        # Exactly the operations of `forward` in reverse order, on the same floating-point inputs.
         rest = tmap(torch.sub, at.rest, self._gain(at.theta, t))
         out = self.undo.outflow(self._values(at.sums, self.like.state), self.m, t)
         before = add(at.theta, tmap(encode, out))
@@ -187,7 +202,7 @@ class Exactly:
         return grads, Units(before, sums, rest, buffer)
 
     def update(self, grads: Tree, carry: Carry, m: Tree, t: int) -> Carry:
-        """Take the step that was really taken, decays as fractions, with its derivative: rounding counts as none."""
+        """Take the step that was actually taken, with decays as fractions, and ignore rounding in its derivative."""
         flow, decay = self.undo.inflow(grads, carry.theta, m, t), self.undo.decay(m, t)
         sums = {name: self.ratios.value(rate) * carry.state[name] + flow[name] for name, rate in decay.items()}
         theta = tmap(torch.sub, carry.theta, self.undo.outflow(sums, m, t))
@@ -195,7 +210,7 @@ class Exactly:
         return Carry(theta, sums | add(rest, self.undo.gain(theta, m, t)))
 
     def _flow(self, theta: Tree, t: int) -> tuple[Tree, Tree]:
-        """Return the inner gradient and what it adds to the sums, the same there and back."""
+        """Return the inner gradient and what it adds to the sums, by the same operations in both directions."""
         grads = func.grad(self.inner.objective)(theta, self.m, t)
         return grads, self.undo.inflow(grads, theta, self.m, t)
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from rbml.autodiff.products import Pull, gradient_and_pull
-from rbml.inner import Carry, Inner, roll, step
+from rbml.inner import Carry, Inner, begin, roll, step
 from rbml.tree import Tree
 
 
@@ -70,7 +70,7 @@ def segments(inner: Inner, m: Tree, first: int, keep: int = 0) -> Trajectory:
 
 
 def _in_segments(inner: Inner, m: Tree, first: int, keep: int, length: int) -> Trajectory:
-    carry = roll(inner, inner.start(m), m, stop=first)
+    carry = roll(inner, begin(inner, m), m, stop=first)
     starts: list[tuple[int, Carry]] = []
     at = first
     while at + length < inner.steps:
@@ -83,8 +83,8 @@ def _in_segments(inner: Inner, m: Tree, first: int, keep: int, length: int) -> T
         while stops:
             yield stops.pop()
         while starts:
-            begin, carry = starts.pop()
-            again, _ = _taken(inner, carry, m, begin, begin + length, keep)
+            first_of_segment, carry = starts.pop()
+            again, _ = _taken(inner, carry, m, first_of_segment, first_of_segment + length, keep)
             while again:
                 yield again.pop()
 

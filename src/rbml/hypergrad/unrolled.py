@@ -18,15 +18,15 @@ class Unrolled:
 
     .. math:: \frac{dL}{dm} = \partial_m L + \partial_c L \cdot \frac{dc_T}{dm}, \qquad c_{t+1} = \Phi(c_t, m, t)
 
-    Exact. Memory: every activation of every step. Time: about one inner loop and its backward pass. It is blind to
-    nothing.
+    Exact, and blind to no meta-parameter. Memory: all activations of all steps. Time: about one inner loop and its
+    backward pass.
     Source: Maclaurin et al. 2015 (arXiv:1502.03492); Finn et al. 2017 (arXiv:1703.03400).
 
     Args:
-        window: differentiate only the last ``window`` steps and take the earlier ones as the identity: the cotangent of
-            the carry goes through them unchanged to the start. Approximate (Shaban et al. 2019, arXiv:1810.10667),
-            memory of ``window`` steps; ``window=1`` is T1-T2 (Luketina et al. 2016, arXiv:1511.06727). ``None``, or at
-            least T, is exact.
+        window: differentiate only the last ``window`` steps and treat the earlier ones as the identity: the derivative
+            with respect to the carry passes through them unchanged to the start. Approximate (Shaban et al. 2019,
+            arXiv:1810.10667), with memory for ``window`` steps; ``window=1`` is T1-T2 (Luketina et al. 2016,
+            arXiv:1511.06727). ``None``, or a value of at least T, is exact.
 
     Raises:
         UsageError: if ``window`` is negative.
@@ -35,7 +35,7 @@ class Unrolled:
     window: int | None = None
 
     def __post_init__(self) -> None:
-        """Refuse a window that means nothing."""
+        """Check the options."""
         check_window(self.window)
 
     def __call__(self, inner: Inner, m: Tree) -> MetaGradient:
@@ -53,13 +53,13 @@ class Unrolled:
 
 
 def check_window(window: int | None) -> None:
-    """Refuse a negative window.
+    """Check that a window is not negative.
 
     Raises:
-        UsageError: naming it.
+        UsageError: if it is.
     """
     if window is not None and window < 0:
-        raise UsageError(f"window is how many of the last steps are differentiated, 0 or more, not {window}")
+        raise UsageError(f"window, the number of last steps to differentiate, must be at least 0, not {window}")
 
 
 def first_seen(steps: int, window: int | None) -> int:
@@ -68,7 +68,7 @@ def first_seen(steps: int, window: int | None) -> int:
 
 
 def detached(carry: Carry) -> Carry:
-    """Return the same values, cut from the graph."""
+    """Return the same values, detached from the graph."""
     return Carry(detach(carry.theta), detach(carry.state))
 
 
@@ -76,6 +76,6 @@ def straight_through(values: Carry, path: Carry) -> Carry:
     """Return ``values`` with the derivative of ``path``."""
 
     def join(value: Tree, way: Tree) -> Tree:
-        return tmap(lambda v, w: v + (w - w.detach()), value, way)
+        return tmap(lambda v, w: v + (w - w.detach()), value, way)  # w - w.detach() is 0, with the derivative of w
 
     return Carry(join(values.theta, path.theta), join(values.state, path.state))

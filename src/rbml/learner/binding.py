@@ -19,8 +19,8 @@ from rbml.errors import UsageError, unknown
 from rbml.inner import Carry, Inner, Undo
 from rbml.operators import Differentiable
 from rbml.strategy import Features, Gate, Part, Rule, Start, StepInfo, Strategy, Term, TermInputs
-from rbml.strategy.base import masked_loss
 from rbml.strategy.undo import split
+from rbml.strategy.views import masked_loss
 from rbml.tree import Step, Tree, add, pick, row, under
 
 Statistics = Literal["transductive", "inductive", "running"]

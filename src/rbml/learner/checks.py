@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rbml.autodiff.remedies import named
 from rbml.data.batch import Batch, Inputs, each_input
 from rbml.data.targets import Loss
 from rbml.errors import RbmlError, UsageError
@@ -157,16 +158,18 @@ def explained(predict: Predict, loss: Loss, batches: tuple[Batch, ...]) -> Itera
         yield
     except RbmlError:
         raise
-    except Exception:
+    except Exception as error:
         for batch in batches:
             prediction = attempt(predict, batch.x)
             shapes = f"a prediction {tuple(prediction.shape)} and targets {tuple(batch.y.shape)} of {batch.y.dtype}"
             try:
                 value = loss(prediction, batch.y)
-            except Exception as error:
-                raise UsageError(f"the loss fails on {shapes}: {error}") from error
+            except Exception as cause:
+                raise UsageError(f"the loss fails on {shapes}: {cause}") from cause
             if value.dim() > 0:
                 raise UsageError(f"the loss must be a scalar, not {tuple(value.shape)} for {shapes}") from None
+        if (remedy := named(error)) is not None:
+            raise remedy from error
         raise
 
 

@@ -8,10 +8,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from rbml.data.batch import Batch
 from rbml.data.targets import Metric
+from rbml.data.targets.classes import ACCURACY
 from rbml.inner import step
 from rbml.learner.binding import BoundTask
+from rbml.learner.frozen import FrozenBody
 
 
 class Evaluation(NamedTuple):
@@ -33,15 +34,6 @@ class Evaluation(NamedTuple):
         return self.metrics.get("accuracy")
 
 
-def _accuracy(prediction: Tensor, batch: Batch) -> Tensor:
-    right = (prediction.argmax(1) == batch.y).to(prediction.dtype)
-    counts = batch.mask.get("example")
-    return right.mean() if counts is None else torch.where(counts, right, 0).sum() / counts.sum()
-
-
-ACCURACY = Metric("accuracy", _accuracy, "higher", "%")
-
-
 def usual_metrics(y: Tensor, prediction: Tensor) -> tuple[Metric, ...]:
     """Return accuracy where the targets are one class per example, and nothing elsewhere.
 
@@ -53,8 +45,21 @@ def usual_metrics(y: Tensor, prediction: Tensor) -> tuple[Metric, ...]:
     return (ACCURACY,) if classes else ()
 
 
-def measured(bound: BoundTask, metrics: Sequence[Metric] | None, steps: int, each_step: bool) -> dict[str, Any]:
-    """Take the inner steps of one task, and measure it on the way."""
+def measured(
+    bound: BoundTask, layer: str | None, metrics: Sequence[Metric] | None, steps: int, each_step: bool
+) -> dict[str, Any]:
+    """Take the inner steps of one task, and measure it on the way.
+
+    Args:
+        bound: the task.
+        layer: the head, where the body can run once (:func:`rbml.learner.frozen.frozen_body`).
+        metrics: what to measure; ``None`` is what is usual for the targets.
+        steps: how many inner steps.
+        each_step: whether to measure before and after every one, or after the last alone.
+    """
+    if layer is not None:
+        body = FrozenBody(bound, layer)
+        bound = body.on(body.features({}))
     inner, carry, query = bound.inner(), bound.start({}), bound.task.query
     losses, rows = [], []
     for t in range(steps + 1):

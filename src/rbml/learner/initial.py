@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import nn
 
+from rbml.autodiff import layers
 from rbml.autodiff import module as modules
 from rbml.errors import UsageError
 from rbml.learner.binding import head_layer
@@ -45,12 +45,11 @@ def prepare(model: nn.Module, initial: Initial, steps: int, made: bool) -> Resol
         UsageError: if a pattern matches no parameter, or there is no head where one is needed.
     """
     trained = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
-    pattern = head_pattern(model) if initial.head.pattern is None else initial.head.pattern
-    rows = {name: _rows(model, name) for name in (_matching_tied(model, trained, pattern) if pattern else [])}
+    rows = {name: _rows(model, name) for name in head_names(model, initial.head.pattern) if name in trained}
     head = list(rows) if len(set(rows.values())) == 1 else []
     ways = rows[head[0]] if head else None
     if initial.head.shared:
-        _share_rows(model, head, pattern)
+        _share_rows(model, head, initial.head.pattern)
     stepwise = _stepwise(model, trained, initial.stepwise)
     adapted = [name for name in _adapted(model, trained, head, initial.adapt) if name not in stepwise]
     if made:
@@ -63,28 +62,28 @@ def prepare(model: nn.Module, initial: Initial, steps: int, made: bool) -> Resol
     return Resolved(adapted, head, ways, stepwise)
 
 
-def head_pattern(model: nn.Module) -> str:
-    """Return the pattern of the head's parameters: those of a layer ``head``, or else of the last linear layer.
+def head_names(model: nn.Module, pattern: str | None = None) -> list[str]:
+    """Return the names of the head's parameters: what the pattern matches, a layer ``head``, or the last linear layer.
 
-    >>> head_pattern(nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2)))
-    '2.*'
+    >>> head_names(nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2)))
+    ['2.weight', '2.bias']
     """
-    if any(name.startswith("head.") for name, _ in model.named_parameters()):
-        return "head.*"
-    linear = [name for name, layer in model.named_modules() if isinstance(layer, nn.Linear)]
-    return f"{linear[-1]}.*" if linear and linear[-1] else "*" if linear else ""
+    names = [name for name, _ in model.named_parameters()]
+    if pattern is None:
+        return _matching_tied(model, names, "head.*") or layers.head_parameters(model)
+    return _matching_tied(model, names, pattern) if pattern else []
 
 
-def aliases(model: nn.Module) -> dict[str, str]:
-    """Return, for every name of a parameter, the first name of the same parameter: tied layers share one."""
-    first: dict[int, str] = {}
-    return {name: first.setdefault(id(p), name) for name, p in model.named_parameters(remove_duplicate=False)}
+def head_layer_name(model: nn.Module, pattern: str | None = None) -> str:
+    """Return the name of the layer that the head's parameters belong to; empty where there is none."""
+    names = head_names(model, pattern)
+    return names[0].rpartition(".")[0] if names else ""
 
 
 def _matching_tied(model: nn.Module, names: list[str], pattern: str) -> list[str]:
     """Return the parameters that a pattern matches by any of their names, in the order of ``names``."""
-    known = aliases(model)
-    found = {known[name] for name in matching(known, pattern)}
+    other_names = {name: group[0] for group in layers.tied(model) for name in group[1:]}
+    found = {other_names.get(name, name) for name in matching([*names, *other_names], pattern)}
     return [name for name in names if name in found]
 
 
@@ -108,24 +107,11 @@ def _adapted(model: nn.Module, trained: list[str], head: list[str], pattern: str
 def _stepwise(model: nn.Module, trained: list[str], pattern: str) -> list[str]:
     if pattern != "norms":
         return _named(model, trained, pattern, "stepwise") if pattern else []
-    found = set(norm_parameters(model))
+    found = set(layers.norm_parameters(model))
     norms = [name for name in trained if name in found]
     if not norms:
         raise UsageError("stepwise='norms' finds no normalisation layer with a gain or shift: leave it out")
     return norms
-
-
-def norm_parameters(model: nn.Module) -> Iterator[str]:
-    """Yield the names of gains and shifts of normalisation layers, which are known by their type."""
-    for name, layer in model.named_modules():
-        if "norm" in type(layer).__name__.lower():
-            yield from (f"{name}.{own}".lstrip(".") for own, _ in layer.named_parameters(recurse=False))
-
-
-def head_layer_name(model: nn.Module, pattern: str | None = None) -> str:
-    """Return the name of the layer that the head's parameters belong to; empty where there is none."""
-    names = matching([name for name, _ in model.named_parameters()], pattern or head_pattern(model) or "!*")
-    return names[0].rpartition(".")[0] if names else ""
 
 
 def _rows(model: nn.Module, name: str) -> int:
@@ -133,10 +119,10 @@ def _rows(model: nn.Module, name: str) -> int:
     return int(shape[0]) if shape else 0
 
 
-def _share_rows(model: nn.Module, head: list[str], pattern: str) -> None:
+def _share_rows(model: nn.Module, head: list[str], pattern: str | None) -> None:
     """Replace the head's rows by their mean: the one row from which every class starts."""
     if not head:
-        raise UsageError(f"shared_head needs a head, and head={pattern!r} matches no parameter of the model")
+        raise UsageError(f"shared_head needs a head, and head={pattern!r} matches no parameters with a row per class")
     for name in head:
         rows = model.get_parameter(name).detach()
         modules.put(model, name, nn.Parameter(rows.mean(0, keepdim=True)))

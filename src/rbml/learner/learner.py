@@ -25,6 +25,7 @@ from rbml.learner.adapted import Adapted
 from rbml.learner.binding import BoundTask, Plan, Statistics, check_statistics
 from rbml.learner.checks import Predict, check_batch, check_tasks, explained
 from rbml.learner.evaluation import Evaluation, measured
+from rbml.learner.frozen import FrozenBody, frozen_body
 from rbml.learner.initial import leave_head_to_support, prepare
 from rbml.learner.meta import meta_gradient
 from rbml.learner.options import Curriculum, Execution, Initial, Phase
@@ -112,6 +113,7 @@ class Learner(nn.Module):
 
     @hypergradient.setter
     def hypergradient(self, engine: Hypergradient) -> None:
+        """Put one engine in the place of any curriculum."""
         self.curriculum = _curriculum(Phase(engine, self.phase(1.0).step_weights))
 
     def phase(self, progress: float) -> Phase:
@@ -211,9 +213,11 @@ class Learner(nn.Module):
         check_tasks(tasks, ways, steps, self.dtype, self._predict(ways))
         first = one(tasks, 0)
 
+        layer = frozen_body(self.bind(first, statistics, ways))
+
         def measure(given: tuple[Any, Tensor]) -> dict[str, Any]:
             task, key = given
-            return measured(self.bind(task, statistics, ways, key=key), metrics, steps, each_step)
+            return measured(self.bind(task, statistics, ways, key=key), layer, metrics, steps, each_step)
 
         keys = torch.arange(count(tasks), device=tasks.query.y.device)
         with torch.no_grad(), explained(self._predict(ways), self.loss, (first.support, first.query)):
@@ -251,7 +255,10 @@ class Learner(nn.Module):
         key = torch.zeros((), dtype=torch.int64, device=y.device)
         bound = self.bind(Episode(support, support), statistics, ways, key=key)
         with explained(self._predict(ways), self.loss, (support,)), torch.no_grad():
-            carry = roll(bound.inner(), bound.start({}), {})
+            layer = frozen_body(bound)
+            body = None if layer is None else FrozenBody(bound, layer)
+            works = bound if body is None else body.on(body.features({}))
+            carry = roll(works.inner(), works.start({}), {})
             whole = bound.whole(carry.theta, {}, self.steps)
             used = bound.fitted_statistics(whole)
         return Adapted(self.model, whole, used)

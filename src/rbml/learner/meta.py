@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -10,7 +11,10 @@ from torch.utils._pytree import tree_leaves
 
 from rbml.errors import UsageError
 from rbml.hypergrad import Hypergradient, Implicit, MetaGradient
+from rbml.learner.binding import BoundTask
+from rbml.learner.frozen import FrozenBody, frozen_body
 from rbml.learner.options import Phase
+from rbml.learner.steps import stacked
 from rbml.learner.verification import verify
 from rbml.tasks import Task
 from rbml.tasks.base import count, one
@@ -35,10 +39,19 @@ def meta_gradient(learner: Learner, tasks: Task, phase: Phase, ways: int | None,
     _verify_once(learner, tasks, engine, keys)
     m = {name: leaf.detach() for name, leaf in learner.named_parameters() if leaf.requires_grad}
 
-    def single(m: Tree, given: dict[str, Any], *weights: Tensor) -> tuple[Tensor, Tree, Tree]:
-        bound = learner.bind(given["task"], None, ways, weights[0] if weights else None, given.get("key"))
-        inner = bound.inner()
-        loss, grads, aux, info = engine(inner, m) if warm is None else engine(inner, m, warm=given["warm"])
+    layer = frozen_body(learner.bind(one(tasks, 0), None, ways), engine)
+
+    def bind(given: dict[str, Any]) -> BoundTask:
+        return learner.bind(given["task"], None, ways, given.get("weights"), given.get("key"))
+
+    def single(m: Tree, given: dict[str, Any]) -> tuple[Tensor, Tree, Tree]:
+        bound = bind(given)
+        if layer is not None:
+            loss, grads, aux, info = FrozenBody(bound, layer).gradient(engine, m)
+        elif warm is not None:
+            loss, grads, aux, info = engine(bound.inner(), m, warm=given["warm"])
+        else:
+            loss, grads, aux, info = engine(bound.inner(), m)
         return loss, grads, prefixed(aux | {"loss": loss}, "aux.") | prefixed(info, "info.")
 
     stack: dict[str, Any] = {"task": tasks}
@@ -46,9 +59,15 @@ def meta_gradient(learner: Learner, tasks: Task, phase: Phase, ways: int | None,
         stack["key"] = keys
     if warm is not None:
         stack["warm"] = warm
-    shared = () if weights is None else (weights,)
+    if weights is not None:
+        stack["weights"] = weights.expand(count(tasks), -1)
     variant = (engine, learner.statistics, ways, None if warm is None else tuple(warm))
-    loss, grads, kept = learner.over_tasks.mean(single, m, stack, shared, learner.compiled, variant)
+    if learner.execution.compile == "step":
+        assert learner.compiled is not None
+        run = partial(stacked, lambda given: bind(given).inner(), engine, compiled=learner.compiled, variant=variant)
+        loss, grads, kept = learner.over_tasks.mean_of_stacks(run, m, stack)
+        return MetaGradient(loss, grads, kept, {})
+    loss, grads, kept = learner.over_tasks.mean(single, m, stack, learner.compiled, variant)
     return MetaGradient(loss, grads, under(kept, "aux."), under(kept, "info."))
 
 

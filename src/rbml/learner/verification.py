@@ -9,6 +9,7 @@ the forward-over-reverse derivative of one task's first inner steps is compared 
 from __future__ import annotations
 
 import copy
+import math
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -87,11 +88,12 @@ def _check_not_blind(learner: Learner, truth: Tree) -> None:
     adapted = [f"model.{name}" for name in learner.adapted if f"model.{name}" in truth]
     if adapted and not any(bool(truth[name].any()) for name in adapted):
         shown = ", ".join(name.removeprefix("model.") for name in adapted[:3])
+        more = ", ..." if len(adapted) > 3 else ""
         raise UnsoundError(
-            f"the meta-gradient of everything that a task adapts ({shown}{', ...' * (len(adapted) > 3)}) is exactly "
-            "zero: the model does not compute with the parameters it is called with. It may read its weights from elsewhere "
-            "(a Keras layer, a cached copy, tensor.data); compute with the module's own parameters, or, if zero is "
-            "what you expect, say verify=False",
+            f"the meta-gradient of everything that a task adapts ({shown}{more}) is exactly zero: the model does not "
+            "compute with the parameters it is called with. It may read its weights from elsewhere (a Keras layer, a "
+            "cached copy, tensor.data); compute with the module's own parameters, or, if zero is what you expect, say "
+            "verify=False",
             adapted,
         )
 
@@ -100,16 +102,17 @@ def _compare(found: Tree, truth: Tree, tolerance: float, engine: Hypergradient) 
     size = float(norm(truth))
     far = {name: float((found[name] - leaf).norm()) for name, leaf in truth.items()}
     wrong = {name: error for name, error in far.items() if not error <= tolerance * size}
-    if not wrong or size == 0:
+    if not wrong or size == 0 or not math.isfinite(size):  # a loss that is not finite is said by who trains
         return
     worst = sorted(wrong, key=lambda name: -wrong[name])
     listed = ", ".join(
         f"{name} {tuple(truth[name].shape)} off by {wrong[name] / size:.1e} of the gradient" for name in worst[:3]
     )
+    more = ", ..." if len(worst) > 3 else ""
     raise UnsoundError(
-        f"{engine} is wrong for this model: a forward derivative of the inner gradient disagrees with "
-        f"backpropagation through it ({listed}{', ...' * (len(worst) > 3)}). Something in the model, the loss or the strategy is "
-        "hidden from one of the two (torch.no_grad or tensor hooks inside, an operator with two different derivatives, a "
-        "model that gives another gradient each time): use hypergradient=Unrolled(), which is backpropagation itself",
+        f"{engine} is wrong for this model: a forward derivative of the inner gradient disagrees with backpropagation "
+        f"through it ({listed}{more}). Something in the model, the loss or the strategy is hidden from one of the two "
+        "(torch.no_grad or tensor hooks inside, an operator with two different derivatives, a model that gives another "
+        "gradient each time): use hypergradient=Unrolled(), which is backpropagation itself",
         worst,
     )

@@ -1,5 +1,5 @@
 """What PyTorch differentiates wrongly, slowly or not at all, written so that every derivative is right."""
 
-from rbml.operators.replaced import REPLACED, Differentiable
+from rbml.operators.mode import REPLACED, Differentiable
 
 __all__ = ["REPLACED", "Differentiable"]

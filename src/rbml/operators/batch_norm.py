@@ -19,12 +19,15 @@ batch is normalised by ordinary operators from the start.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch._C._functorch import TransformType, get_interpreter_stack
 from torch.autograd import Function
+
+from rbml.errors import UsageError
 
 LARGE = 2**17
 """From how many values of a task on it is worth the millisecond that derivatives of its own cost."""
@@ -53,6 +56,46 @@ def batch_norm(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
         return torch.addcmul(_wide(bias, x), centred, r * _wide(weight, x))
     y: Tensor = _Normalise.apply(x, weight, bias, eps)[0]  # type: ignore[no-untyped-call]
     return y
+
+
+def masked_batch_norm(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float, mask: Tensor) -> Tensor:
+    r"""Normalise ``x`` by the mean and the biased variance of the examples that count, per channel.
+
+    .. math:: \bar x = \frac{\sum_i w_i x_i}{\sum_i w_i}, \qquad
+              \sigma^2 = \frac{\sum_i w_i (x_i - \bar x)^2}{\sum_i w_i}, \qquad w_i \in \{0, 1\}
+
+    Args:
+        x: ``(n, channels, ...)``.
+        weight: ``(channels,)``; ``None`` is one.
+        bias: ``(channels,)``; ``None`` is zero.
+        eps: what is added to the variance.
+        mask: ``(n,)``, boolean.
+
+    Raises:
+        UsageError: if ``x`` does not have one row per example.
+    """
+    mean, variance = masked_moments(x, mask)
+    weight = x.new_ones(x.shape[1]) if weight is None else weight
+    bias = x.new_zeros(x.shape[1]) if bias is None else bias
+    return torch.addcmul(_wide(bias, x), x - _wide(mean, x), _wide(torch.rsqrt(variance + eps) * weight, x))
+
+
+def masked_moments(x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the mean and the biased variance per channel, ``(channels,)`` each, of the examples that count.
+
+    Raises:
+        UsageError: if ``x`` does not have one row per example.
+    """
+    if x.shape[0] != mask.shape[0]:
+        raise UsageError(
+            f"batch norm sees {tuple(x.shape)}, and the mask is of {mask.shape[0]} examples: with tasks of unequal "
+            "size it needs one row per example; use layer or group norm, or tasks of one size"
+        )
+    counts = mask.view(-1, *[1] * (x.dim() - 1))
+    axes = [axis for axis in range(x.dim()) if axis != 1]
+    share = mask.to(x.dtype).sum() * math.prod(x.shape[2:])
+    mean = torch.where(counts, x, 0).sum(axes) / share
+    return mean, (torch.where(counts, x - _wide(mean, x), 0) ** 2).sum(axes) / share
 
 
 def _gradient(g: Tensor, x: Tensor, weight: Tensor, mean: Tensor, r: Tensor) -> tuple[Tensor, Tensor, Tensor]:

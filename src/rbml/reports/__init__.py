@@ -1,6 +1,6 @@
 """Reports: what a run has learned, in pictures, tables and words. They read run folders, never a live trainer."""
 
-from rbml.reports.adaptation import accuracy_by_step
+from rbml.reports.adaptation import metric_by_step
 from rbml.reports.curves import learning_curve
 from rbml.reports.gallery import gallery
 from rbml.reports.page import write_report
@@ -11,9 +11,9 @@ __all__ = [
     "PhiRow",
     "Summary",
     "TensorRow",
-    "accuracy_by_step",
     "gallery",
     "learning_curve",
+    "metric_by_step",
     "phi_figure",
     "phi_table",
     "tensor_table",

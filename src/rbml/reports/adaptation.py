@@ -1,4 +1,4 @@
-"""How fast a learner learns: accuracy after each inner step, on every source of tasks that it was measured on."""
+"""How fast a learner learns: its metric after each inner step, on every source of tasks that it was measured on."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ import numpy as np
 
 from rbml.errors import UsageError
 from rbml.reports import style
+from rbml.reports.evaluations import shown_metric
+from rbml.training import Score
+from rbml.training.evaluator import sizes_in_words
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -19,11 +22,11 @@ LOOKS = {"transductive": (style.BLUE, "o"), "inductive": (style.RED, "s"), "runn
 """Colour and marker of whose batch-norm statistics the queries were judged with."""
 
 
-def accuracy_by_step(evaluations: Mapping[str, Any]) -> Figure:
-    """Draw accuracy before and after each inner step, with 95 % intervals over tasks; a panel for every evaluation.
+def metric_by_step(evaluations: Mapping[str, Any]) -> Figure:
+    """Draw the metric before and after each inner step, with 95 % intervals over tasks; one panel per evaluation.
 
     Args:
-        evaluations: by name, what ``RUN/evaluations/NAME.json`` holds.
+        evaluations: by name, what ``RUN/evaluations/NAME.json`` holds; of each, the first metric is drawn.
 
     Raises:
         UsageError: if there is none.
@@ -33,30 +36,34 @@ def accuracy_by_step(evaluations: Mapping[str, Any]) -> Figure:
     columns = min(COLUMNS, len(evaluations))
     rows = -(-len(evaluations) // columns)
     subtitle = "with 95 % intervals over tasks; in numbers, after the last step"
-    figure = style.new_figure(
-        max(4.4, 0.7 + 2.55 * columns), 1.4 + 2.5 * rows, "Accuracy after each inner step", subtitle
-    )
-    panels = figure.subplots(rows, columns, sharey=True, squeeze=False)
+    names = [shown_metric(one)["name"] for one in evaluations.values()]
+    what = names[0] if len(set(names)) == 1 else "metrics"
+    title = f"{what[:1].upper()}{what[1:]} after each inner step"
+    figure = style.new_figure(max(4.4, 0.7 + 2.55 * columns), 1.4 + 2.5 * rows, title, subtitle)
+    panels = figure.subplots(rows, columns, sharey=len(set(names)) == 1, squeeze=False)
     handles: dict[str, Any] = {}
     for index, (axes, evaluation) in enumerate(zip(panels.flat, evaluations.values(), strict=False)):
-        handles |= _panel(axes, evaluation)
-        style.dress(axes, x="inner steps", y="query accuracy" if index % columns == 0 else "")
-        title = f"{_source(evaluation['tasks'])}, {evaluation['ways']}-way {evaluation['shots']}-shot"
+        metric = shown_metric(evaluation)
+        handles |= _panel(axes, evaluation, metric)
+        labelled = index % columns == 0 or len(set(names)) > 1
+        style.dress(axes, x="inner steps", y=style.axis_label(metric["name"], metric["unit"]) if labelled else "")
+        sizes = sizes_in_words({key: evaluation[key] for key in ("ways", "shots") if key in evaluation})
+        title = ", ".join(part for part in (_source(evaluation["tasks"]), sizes) if part)
         axes.set_title(title, loc="left", fontsize=style.LABEL, color=style.INK, fontweight="bold", pad=29)
         under = f"{style.count(evaluation['episodes'])} {evaluation['part']} tasks"
         axes.annotate(under, (0, 1), (0, 18), "axes fraction", "offset points", fontsize=style.SMALL, color=style.MUTED)
-        style.percent(axes)
+        style.in_unit(axes, metric["unit"])
     for axes in panels.flat[len(evaluations) :]:
         axes.set_visible(False)
     style.legend(figure, handles.values())
     return figure
 
 
-def _panel(axes: Axes, evaluation: Mapping[str, Any]) -> dict[str, Any]:
+def _panel(axes: Axes, evaluation: Mapping[str, Any], metric: Mapping[str, str]) -> dict[str, Any]:
     """Draw one evaluation; return what the legend shows."""
     handles: dict[str, Any] = {}
     steps = 0
-    for which, scores in evaluation["accuracy"].items():
+    for which, scores in evaluation[metric["name"]].items():
         colour, marker = LOOKS.get(which, (style.PURPLE, "D"))
         means = np.array([score["mean"] for score in scores], dtype=np.float64)
         half = np.array([score["interval"] for score in scores], dtype=np.float64)
@@ -67,15 +74,17 @@ def _panel(axes: Axes, evaluation: Mapping[str, Any]) -> dict[str, Any]:
             label=which,
         )  # fmt: skip
         handles[which] = bars
-        final = f"{100 * means[-1]:.1f} ± {100 * half[-1]:.1f} %"
+        final = f"{Score(**scores[-1]).shown(metric['unit'])} {metric['unit']}".rstrip()
         place = (72 * (len(handles) - 1), 6)
         axes.annotate(final, (0, 1), place, "axes fraction", "offset points", fontsize=style.SMALL, color=colour,
                       fontweight="bold")  # fmt: skip
         steps = max(steps, len(means) - 1)
-    chance = 1 / evaluation["ways"]
-    handles["chance"] = axes.axhline(chance, color=style.MUTED, linewidth=1, linestyle=(0, (1, 2)), label="chance")
+    if "ways" in evaluation:
+        look: dict[str, Any] = {"color": style.MUTED, "linewidth": 1, "linestyle": (0, (1, 2)), "label": "chance"}
+        handles["chance"] = axes.axhline(1 / evaluation["ways"], **look)
     axes.set_xlim(-0.12 * max(steps, 1), max(steps, 1) * 1.12)
-    axes.set_ylim(0, 1.04)
+    if metric["unit"] == "%":
+        axes.set_ylim(0, 1.04)
     style.whole_numbers(axes.xaxis)
     return handles
 

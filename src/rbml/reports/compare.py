@@ -6,15 +6,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rbml.data.extras import require
+from rbml.errors import UsageError
 from rbml.reports import style
-from rbml.reports.curves import best_validation, column, journal, smooth
-from rbml.reports.evaluations import evaluations
-from rbml.reports.learned import Pair, Quantity, quantities
+from rbml.reports.curves import best_validation, column, journal, loss_label, smooth
+from rbml.reports.evaluations import evaluations, shown_metric
+from rbml.reports.facts import entries, facts
+from rbml.reports.learned import LearnedNumber, Pair, quantities
 from rbml.reports.phi import Summary
-from rbml.reports.wording import duration, score, spread, table
-from rbml.strategy.parsing import nested_away
-from rbml.strategy.serialize import in_words
-from rbml.training import RunFolder
+from rbml.reports.text import duration, table
+from rbml.reports.wording import spread
+from rbml.training import RunFolder, Score
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -36,32 +37,35 @@ def differences(run: RunFolder, other: RunFolder) -> str:
     Raises:
         CheckpointError: if a folder is not that of a run, or a run has no journal yet.
     """
-    recipes = [_entries(one) for one in (run, other)]
+    recipes = [entries(one) for one in (run, other)]
     results = [recipe | _results(one) for recipe, one in zip(recipes, (run, other), strict=True)]
     keys = list(dict.fromkeys(key for result in results for key in result))
     told = [key for key in keys if key not in {*recipes[0], *recipes[1]} or recipes[0].get(key) != recipes[1].get(key)]
     return table(["", *names(run, other)], [[key, *(result.get(key, "") for result in results)] for key in told])
 
 
-def _entries(run: RunFolder) -> dict[str, str]:
-    recipe = run.recipe()
-    values = nested_away(recipe.to_json())
-    written = {name: str(value) for name, value in values.items() if value not in ({}, None) and "_file" not in name}
-    return written | {"strategy": in_words(recipe.build_learner().strategy)}
-
-
 def _results(run: RunFolder) -> dict[str, str]:
     """Return how far a run came and what it was measured to be."""
-    entries = journal(run)
-    best = best_validation(entries)
+    steps, metric = journal(run), facts(run).metric
+    best = best_validation(steps, metric)
     found = {
-        "outer steps taken": style.count(entries[-1]["step"]),
-        "time": duration(sum(entry.get("seconds", 0.0) for entry in entries)),
-        "best validation, %": f"{100 * best['validation']:.1f}" if best else "",
+        "outer steps taken": style.count(steps[-1]["step"]),
+        "time": duration(sum(entry.get("seconds", 0.0) for entry in steps)),
+        _with_unit("best validation", metric.unit): _number(best["validation"], metric.unit) if best else "",
     }
     for name, one in evaluations(run)[0].items():
-        found |= {f"{name}, {which}, %": score(column[-1]) for which, column in one["accuracy"].items()}
+        shown = shown_metric(one)
+        for which, scores in one[shown["name"]].items():
+            found[_with_unit(f"{name}, {which}", shown["unit"])] = Score(**scores[-1]).shown(shown["unit"])
     return found
+
+
+def _with_unit(name: str, unit: str) -> str:
+    return f"{name}, {unit}" if unit else name
+
+
+def _number(value: float, unit: str) -> str:
+    return f"{100 * value:.1f}" if unit == "%" else f"{value:.3g}"
 
 
 def phi_beside(run: RunFolder, other: RunFolder) -> str:
@@ -84,18 +88,18 @@ def phi_beside(run: RunFolder, other: RunFolder) -> str:
     )
 
 
-def _both(run: RunFolder, other: RunFolder) -> dict[str, tuple[Quantity | None, Quantity | None]]:
+def _both(run: RunFolder, other: RunFolder) -> dict[str, tuple[LearnedNumber | None, LearnedNumber | None]]:
     first, second = ({one.name: one for one in quantities(each)} for each in (run, other))
     return {name: (first.get(name), second.get(name)) for name in dict.fromkeys([*first, *second])}
 
 
-def _layers(pair: tuple[Quantity | None, Quantity | None]) -> list[str]:
+def _layers(pair: tuple[LearnedNumber | None, LearnedNumber | None]) -> list[str]:
     """Return the layers of either, in the order of the one that has more of them."""
     longest_first = sorted((list(one.layers) for one in pair if one), key=len, reverse=True)
     return list(dict.fromkeys(layer for layers in longest_first for layer in layers))
 
 
-def _cell(quantity: Quantity | None, layer: str) -> str:
+def _cell(quantity: LearnedNumber | None, layer: str) -> str:
     if quantity is None or layer not in quantity.layers:
         return ""
     learned = quantity.layers[layer].learned
@@ -103,7 +107,7 @@ def _cell(quantity: Quantity | None, layer: str) -> str:
 
 
 def phi_compared(run: RunFolder, other: RunFolder) -> Figure | None:
-    """Draw what two runs have learned of their strategies, a panel for every quantity: by step, or a row a layer.
+    """Draw what two runs have learned of their strategies, one panel per number: by step, or one row per layer.
 
     Returns:
         The figure, or ``None`` where neither has learned anything of it.
@@ -131,14 +135,14 @@ def phi_compared(run: RunFolder, other: RunFolder) -> Figure | None:
     return figure
 
 
-def _steps(pair: tuple[Quantity | None, Quantity | None]) -> bool:
-    """Return whether both are one value a step, or one for all: then they are lines by step."""
+def _steps(pair: tuple[LearnedNumber | None, LearnedNumber | None]) -> bool:
+    """Return whether both are one value per step, or one for all: then they are lines by step."""
     there = [one for one in pair if one]
     one_row = all(one.hyper and len(one.layers) == 1 and one.hyper.per == "all" for one in there)
     return one_row and any(one.hyper and one.hyper.per_step for one in there)
 
 
-def _by_step(axes: Axes, pair: tuple[Quantity | None, Quantity | None], label: str) -> None:
+def _by_step(axes: Axes, pair: tuple[LearnedNumber | None, LearnedNumber | None], label: str) -> None:
     longest = max(len(values.learned) for one in pair if one for values in one.layers.values())
     for quantity, colour in zip(pair, _COLOURS, strict=True):
         for values in quantity.layers.values() if quantity else ():
@@ -149,7 +153,7 @@ def _by_step(axes: Axes, pair: tuple[Quantity | None, Quantity | None], label: s
     style.dress(axes, label, "inner step", "")
 
 
-def _by_layer(axes: Axes, pair: tuple[Quantity | None, Quantity | None], rows: list[str], label: str) -> None:
+def _by_layer(axes: Axes, pair: tuple[LearnedNumber | None, LearnedNumber | None], rows: list[str], label: str) -> None:
     for quantity, colour, shift in zip(pair, _COLOURS, (-0.15, 0.15), strict=True):
         for layer, values in quantity.layers.items() if quantity else ():
             row, (low, mean, high) = rows.index(layer) + shift, _range(quantity, values)
@@ -162,33 +166,37 @@ def _by_layer(axes: Axes, pair: tuple[Quantity | None, Quantity | None], rows: l
     style.dress(axes, label, "norm" if tensors else "mean, and lowest to highest", grid="x")
 
 
-def _range(quantity: Quantity | None, pair: Pair) -> tuple[float, float, float]:
+def _range(quantity: LearnedNumber | None, pair: Pair) -> tuple[float, float, float]:
     values = pair.learned if quantity is not None and quantity.hyper else pair.learned.norm()
     return values.min().item(), values.mean().item(), values.max().item()
 
 
 def curves_compared(run: RunFolder, other: RunFolder) -> Figure:
-    """Draw the learning curves of two runs in one plot: training (smoothed) and validation accuracy, and the loss.
+    """Draw the learning curves of two runs in one plot: the metric in training (smoothed) and validation, and the loss.
 
     Raises:
         CheckpointError: if a run has no journal yet.
+        UsageError: if the runs are judged by different metrics.
     """
     figure = style.new_figure(
         7.2, 5.4, "Learning curves of two runs", "lines: training tasks, smoothed; dots: validation"
     )
     top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=[3, 2])
+    metric, theirs = (facts(one).metric for one in (run, other))
+    if metric.name != theirs.name:
+        raise UsageError(f"one run is judged by {metric.name}, the other by {theirs.name}: their curves do not compare")
     for one, colour in zip((run, other), _COLOURS, strict=True):
-        entries = journal(one)
-        steps, window = column(entries, "step"), max(3, len(entries) // 20)
-        top.plot(steps, smooth(column(entries, "accuracy"), window), color=colour, linewidth=1.5)
-        bottom.plot(steps, smooth(column(entries, "loss"), window), color=colour, linewidth=1.5)
-        measured = [entry for entry in entries if "validation" in entry]
+        lines = journal(one)
+        steps, window = column(lines, "step"), max(3, len(lines) // 20)
+        top.plot(steps, smooth(column(lines, metric.name), window), color=colour, linewidth=1.5)
+        bottom.plot(steps, smooth(column(lines, "loss"), window), color=colour, linewidth=1.5)
+        measured = [entry for entry in lines if "validation" in entry]
         if measured:
             dots = column(measured, "step"), column(measured, "validation")
             top.plot(*dots, "o", color=colour, markersize=4.5, markeredgecolor="white")
-    style.dress(top, y="query accuracy")
-    style.percent(top)
-    style.dress(bottom, "Loss", "outer steps", "query loss (nats)")
+    style.dress(top, y=style.axis_label(metric.name, metric.unit))
+    style.in_unit(top, metric.unit)
+    style.dress(bottom, "Loss", "outer steps", loss_label(facts(run)))
     style.whole_numbers(bottom.xaxis)
     _legend(figure, names(run, other))
     return figure

@@ -1,4 +1,4 @@
-"""How training went: accuracy, loss, meta-gradient and outer learning rate by outer step."""
+"""How training went: the metric, loss, meta-gradient and outer learning rate by outer step."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from rbml.data.targets import Metric
 from rbml.errors import CheckpointError
 from rbml.reports import style
+from rbml.reports.facts import Facts, facts
 from rbml.training import RunFolder
 
 if TYPE_CHECKING:
@@ -19,7 +21,7 @@ Floats = npt.NDArray[np.float64]
 
 
 def journal(run: RunFolder) -> list[dict[str, Any]]:
-    """Return the entries of the run's journal, one an outer step.
+    """Return the entries of the run's journal, one per outer step.
 
     Raises:
         CheckpointError: if there are none yet, or they cannot be read.
@@ -33,10 +35,14 @@ def journal(run: RunFolder) -> list[dict[str, Any]]:
     return entries
 
 
-def best_validation(entries: list[dict[str, Any]]) -> dict[str, Any] | None:
+def best_validation(entries: list[dict[str, Any]], metric: Metric) -> dict[str, Any] | None:
     """Return the entry of the best validation, the first of equals; ``None`` before the first validation."""
-    measured = [entry for entry in entries if "validation" in entry]
-    return max(measured, key=lambda entry: entry["validation"], default=None)
+    best: dict[str, Any] | None = None
+    for entry in entries:
+        so_far = None if best is None else best["validation"]
+        if "validation" in entry and metric.improves(entry["validation"], so_far):
+            best = entry
+    return best
 
 
 def smooth(values: Floats, window: int) -> Floats:
@@ -56,11 +62,11 @@ def learning_curve(run: RunFolder) -> Figure:
     Raises:
         CheckpointError: if the run has no journal yet.
     """
-    entries, recipe = journal(run), run.recipe()
+    entries, about = journal(run), facts(run)
     last = entries[-1]["step"]
-    setting = f"{recipe.algorithm} on {recipe.data}, {recipe.ways}-way {recipe.shots}-shot"
-    if last < recipe.meta_steps:
-        setting += f"; up to step {style.count(last)} of {style.count(recipe.meta_steps)}"
+    setting = f"{about.algorithm} on {about.source}, {about.tasks.partition(',')[0]}"
+    if last < about.meta_steps:
+        setting += f"; up to step {style.count(last)} of {style.count(about.meta_steps)}"
     figure = style.new_figure(7.2, 6.4, "Learning curve", setting)
     grid = figure.add_gridspec(3, 2, height_ratios=[3.0, 1.8, 1.3])
     top, middle = figure.add_subplot(grid[0, :]), figure.add_subplot(grid[1, :])
@@ -68,13 +74,13 @@ def learning_curve(run: RunFolder) -> Figure:
 
     steps = column(entries, "step")
     window = max(3, len(entries) // 20)
-    _accuracy(top, entries, window, 1 / recipe.ways)
+    _metric(top, entries, window, about.metric, about.chance)
     _faint_and_smooth(middle, steps, column(entries, "loss"), window)
-    style.dress(middle, "Loss", y="query loss (nats)")
+    style.dress(middle, "Loss", y=loss_label(about))
     left.plot(steps, column(entries, "grad_norm"), color=style.MUTED, linewidth=0.9, label="gradient norm")
-    if recipe.clip:
+    if about.clip:
         look: dict[str, Any] = {"color": style.RED, "linewidth": 1, "linestyle": (0, (2, 2))}
-        left.axhline(recipe.clip, label=f"clipped at {recipe.clip:g}", **look)
+        left.axhline(about.clip, label=f"clipped at {about.clip:g}", **look)
     left.set_yscale("log")
     style.dress(left, "Meta-gradient", "outer steps", "norm")
     right.plot(steps, column(entries, "outer_lr"), color=style.MUTED, linewidth=1.4, label="outer learning rate")
@@ -87,7 +93,7 @@ def learning_curve(run: RunFolder) -> Figure:
         style.whole_numbers(axes.xaxis)
     top.tick_params(labelbottom=False)
     middle.set_xlabel("outer steps", fontsize=style.LABEL, color=style.INK)
-    per_step = float(recipe.tasks)
+    per_step = float(about.tasks_per_step)
     scale: Any = (lambda step: step * per_step, lambda task: task / per_step)
     seen = top.secondary_xaxis("top", functions=scale)
     seen.set_xlabel("training tasks seen", fontsize=style.LABEL, color=style.INK)
@@ -103,20 +109,28 @@ def column(entries: list[dict[str, Any]], name: str) -> Floats:
     return np.array([entry[name] for entry in entries], dtype=np.float64)
 
 
-def _accuracy(axes: Axes, entries: list[dict[str, Any]], window: int, chance: float) -> None:
-    _faint_and_smooth(axes, column(entries, "step"), column(entries, "accuracy"), window)
+def loss_label(about: Facts) -> str:
+    """Return the label of an axis of losses; those of classes are in nats."""
+    return "query loss (nats)" if about.setting.target.kind == "classes" else "query loss"
+
+
+def _metric(axes: Axes, entries: list[dict[str, Any]], window: int, metric: Metric, chance: float | None) -> None:
+    _faint_and_smooth(axes, column(entries, "step"), column(entries, metric.name), window)
     measured = [entry for entry in entries if "validation" in entry]
-    if best := best_validation(entries):
+    if best := best_validation(entries, metric):
         x, y = column(measured, "step"), column(measured, "validation")
         axes.plot(x, y, "o-", color=style.RED, linewidth=1, markersize=4, label="validation tasks", clip_on=False)
-        label = f"best: {best['validation']:.1%} at step {style.count(best['step'])}".replace("%", " %")
+        shown = metric.shown(best["validation"]).replace("%", " %")
+        label = f"best: {shown} at step {style.count(best['step'])}"
         axes.plot(
             best["step"], best["validation"], "*", color=style.RED, markersize=12, markeredgecolor="white",
             markeredgewidth=0.8, label=label, clip_on=False, linestyle="none", zorder=5,
         )  # fmt: skip
-    axes.axhline(chance, color=style.MUTED, linewidth=1, linestyle=(0, (1, 2)), label=f"chance: {100 * chance:.3g} %")
-    style.dress(axes, y="query accuracy")
-    style.percent(axes)
+    if chance is not None:
+        label = f"chance: {100 * chance:.3g} %"
+        axes.axhline(chance, color=style.MUTED, linewidth=1, linestyle=(0, (1, 2)), label=label)
+    style.dress(axes, y=style.axis_label(metric.name, metric.unit))
+    style.in_unit(axes, metric.unit)
 
 
 def _faint_and_smooth(axes: Axes, steps: Floats, values: Floats, window: int) -> None:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from rbml.errors import CheckpointError
-from rbml.reports.wording import sentence
+from rbml.reports.text import sentence
 from rbml.training import RunFolder
 
-_ENTRIES = {"tasks", "part", "ways", "shots", "episodes", "accuracy"}
+_ENTRIES = {"tasks", "part", "episodes"}
+_OF_0_1 = [{"name": "accuracy", "better": "higher", "unit": "%"}]
+"""What rbml 0.1.0 measured, and did not say."""
 
 
 def evaluations(run: RunFolder) -> tuple[dict[str, Any], list[str]]:
@@ -30,6 +33,15 @@ def _evaluation(path: Path) -> dict[str, Any]:
         content = json.loads(path.read_text())
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{path} is damaged: {error}") from error
-    if not isinstance(content, dict) or not content.keys() >= _ENTRIES or not content["accuracy"]:
+    if not isinstance(content, dict) or not content.keys() >= _ENTRIES:
+        raise CheckpointError(f"{path} is not an evaluation of rbml")
+    metrics = content.setdefault("metrics", _OF_0_1)
+    if not all(content.get(metric["name"]) for metric in metrics):
         raise CheckpointError(f"{path} is not an evaluation of rbml")
     return content
+
+
+def shown_metric(evaluation: Mapping[str, Any]) -> Mapping[str, str]:
+    """Return the metric of an evaluation that is shown, the first: its name, unit, and which way is better."""
+    metric: Mapping[str, str] = evaluation.get("metrics", _OF_0_1)[0]
+    return metric

@@ -15,16 +15,16 @@ from rbml.tree import Tree
 
 UNITS = {
     "lr": "step / gradient",
-    "decay": "share kept a step",
-    "beta1": "share kept a step",
-    "beta2": "share kept a step",
-    "alpha": "share kept a step",
+    "decay": "share kept per step",
+    "beta1": "share kept per step",
+    "beta2": "share kept per step",
+    "alpha": "share kept per step",
     "eps": "gradient",
     "dampening": "share left out",
     "rate": "pull / weight",
     "strength": "loss / weight²",
     "floor": "share of the rate",
-    "gamma": "factor a step",
+    "gamma": "factor per step",
     "limit": "norm of the step",
     "std": "gradient",
     "scale": "factor",
@@ -54,13 +54,13 @@ class Pair(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Quantity:
-    """One quantity of a strategy: a number that may be learned, or tensors.
+class LearnedNumber:
+    """A number of a strategy that may be learned, or tensors that are.
 
     Attributes:
         name: where it is filed: ``"sgd.lr"``.
         hyper: of a number, how finely it varies, and in which bounds; ``None`` for tensors.
-        layers: its values by layer (by tensor, where it has one value a tensor), or its tensors by name.
+        layers: its values by layer (by tensor, where it has one value per tensor), or its tensors by name.
         unit: of its values, where it is known.
         learned: whether it is a meta-parameter.
     """
@@ -85,10 +85,10 @@ def before_and_now(run: RunFolder) -> tuple[Learner, Learner]:
     Raises:
         CheckpointError: if there is no checkpoint yet, or it is damaged.
     """
-    return run.recipe().build_learner(), run.learner()
+    return run.fresh(), run.learner()
 
 
-def quantities(run: RunFolder) -> list[Quantity]:
+def quantities(run: RunFolder) -> list[LearnedNumber]:
     """Return everything of phi that was learned, in the order of the strategy; nothing for plain MAML.
 
     Raises:
@@ -99,7 +99,7 @@ def quantities(run: RunFolder) -> list[Quantity]:
     return [quantity for quantity in found if quantity.learned]
 
 
-def quantities_of(strategy: Strategy, before: Tree, after: Tree) -> list[Quantity]:
+def quantities_of(strategy: Strategy, before: Tree, after: Tree) -> list[LearnedNumber]:
     """Return every quantity of a strategy, learned or not, in its order.
 
     Args:
@@ -123,7 +123,7 @@ def quantities_of(strategy: Strategy, before: Tree, after: Tree) -> list[Quantit
                 layers = {leaf[len(whole) + 1 :]: Pair(before[leaf], after[leaf]) for leaf in leaves}
             unit = UNITS.get(f"{_by(part)}.{name}", UNITS.get(name, "")) if hyper else ""
             unit = "step" if unitless and name == "lr" else unit
-            found.append(Quantity(whole, hyper, layers, unit, quantity.learn))
+            found.append(LearnedNumber(whole, hyper, layers, unit, quantity.learn))
     return found
 
 

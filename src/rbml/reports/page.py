@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING
 
 from rbml.errors import RbmlError
 from rbml.reports import compare, style, wording
-from rbml.reports.adaptation import accuracy_by_step
+from rbml.reports.adaptation import metric_by_step
 from rbml.reports.curves import learning_curve
 from rbml.reports.evaluations import evaluations
+from rbml.reports.facts import facts
 from rbml.reports.gallery import gallery
 from rbml.reports.phi import phi_figure, phi_table, tensor_table
+from rbml.reports.text import sentence
 from rbml.reports.theta import theta_figure
-from rbml.tasks import FewShot
+from rbml.tasks import TaskSource
 from rbml.training import RunFolder
 from rbml.training.files import write_atomically
 
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def write_report(run: RunFolder, tasks: FewShot | None, seed: int, other: RunFolder | None = None) -> list[Path]:
+def write_report(run: RunFolder, tasks: TaskSource | None, seed: int, other: RunFolder | None = None) -> list[Path]:
     """Write all that can be said of a run under ``run.plots``: pictures, and ``report.md`` that shows them.
 
     What is missing yet (a checkpoint, an evaluation) is said on the page in words, with the command that makes it.
@@ -57,7 +59,7 @@ def write_report(run: RunFolder, tasks: FewShot | None, seed: int, other: RunFol
             page.append(table())
             picture = draw()
         except RbmlError as error:
-            page.append(f"{wording.sentence(str(error))}\n")
+            page.append(f"{sentence(str(error))}\n")
             continue
         if picture is not None:
             path = run.plots / f"{name}.png"
@@ -72,24 +74,25 @@ def write_report(run: RunFolder, tasks: FewShot | None, seed: int, other: RunFol
 Section = tuple[str, str, Callable[[], "Figure | None"], Callable[[], str]]
 
 
-def _sections(run: RunFolder, tasks: FewShot | None, seed: int) -> list[Section]:
+def _sections(run: RunFolder, tasks: TaskSource | None, seed: int) -> list[Section]:
     """Return title, name of the picture, and how picture and text are made, of each part of the page."""
     found, problems = evaluations(run)
+    name = facts(run).metric.name
 
-    def accuracy() -> str:
+    def measured() -> str:
         table = wording.evaluation_table(found) if found else f"Not measured yet: `rbml evaluate {run.path}`.\n"
         return "\n".join([table, *problems])
 
     def task() -> str:
         if tasks is None:
             return f"Not drawn, for the data is not there: `rbml report {run.path} --data-root FOLDER`.\n"
-        return f"Task {seed}. The learner has seen the support pictures, and predicts every query by itself.\n"
+        return f"Task {seed}. The learner has seen the support examples, and predicts every query by itself.\n"
 
     def nothing() -> str:
         return ""
 
     return [
-        ("Accuracy", "adaptation", lambda: accuracy_by_step(found) if found else None, accuracy),
+        (name[:1].upper() + name[1:], "adaptation", lambda: metric_by_step(found) if found else None, measured),
         ("One task", "gallery", lambda: None if tasks is None else gallery(run, tasks, seed), task),
         ("Learning curve", "learning_curve", lambda: learning_curve(run), nothing),
         (

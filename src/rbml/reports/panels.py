@@ -10,19 +10,19 @@ import numpy.typing as npt
 from torch import Tensor
 
 from rbml.reports import style
-from rbml.reports.learned import Quantity
+from rbml.reports.learned import LearnedNumber
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 Floats = npt.NDArray[np.float64]
-Panel = Callable[["Axes", Quantity, str], None]
+Panel = Callable[["Axes", LearnedNumber, str], None]
 
 _READABLE = 12
 """The most inner steps whose cells have room for their value."""
 
 
-def panel(quantity: Quantity) -> tuple[Panel, float]:
+def panel(quantity: LearnedNumber) -> tuple[Panel, float]:
     """Return how a quantity is drawn and how high, in inches."""
     rows = len(quantity.layers)
     if quantity.hyper is None:
@@ -37,7 +37,7 @@ def panel(quantity: Quantity) -> tuple[Panel, float]:
     return _dots, 0.95 + 0.27 * rows
 
 
-def _ridges(axes: Axes, quantity: Quantity, label: str) -> None:
+def _ridges(axes: Axes, quantity: LearnedNumber, label: str) -> None:
     """Draw the density of the values of each layer with its median, all on one axis of values."""
     for row, pair in enumerate(quantity.layers.values()):
         curves = [density(values) for values in pair]
@@ -84,7 +84,7 @@ def density(values: Tensor) -> tuple[Floats, Floats]:
     return np.concatenate([[low], centres, [high]]), np.concatenate([[0.0], heights, [0.0]])
 
 
-def _dots(axes: Axes, quantity: Quantity, label: str) -> None:
+def _dots(axes: Axes, quantity: LearnedNumber, label: str) -> None:
     """Draw a dot where a value started, a dot where it is, and the way between."""
     starts = [pair.start.item() for pair in quantity.layers.values()]
     ends = [pair.learned.item() for pair in quantity.layers.values()]
@@ -104,7 +104,7 @@ def _dots(axes: Axes, quantity: Quantity, label: str) -> None:
     style.dress(axes, _title(quantity), label)
 
 
-def _norms(axes: Axes, quantity: Quantity, label: str) -> None:
+def _norms(axes: Axes, quantity: LearnedNumber, label: str) -> None:
     """Draw the norm of every tensor at its start and now, and say how far it moved."""
     starts = [pair.start.norm().item() for pair in quantity.layers.values()]
     ends = [pair.learned.norm().item() for pair in quantity.layers.values()]
@@ -123,8 +123,8 @@ def _norms(axes: Axes, quantity: Quantity, label: str) -> None:
     style.dress(axes, f"{quantity.name}: norm of each tensor, and how far it moved", "norm", grid="x")
 
 
-def _by_step(axes: Axes, quantity: Quantity, label: str) -> None:
-    """Draw one value an inner step as a line."""
+def _by_step(axes: Axes, quantity: LearnedNumber, label: str) -> None:
+    """Draw one value per inner step as a line."""
     (pair,) = quantity.layers.values()
     steps = range(1, len(pair.learned) + 1)
     axes.plot(steps, pair.start.flatten(), color=style.START, linewidth=2)
@@ -133,8 +133,8 @@ def _by_step(axes: Axes, quantity: Quantity, label: str) -> None:
     style.dress(axes, f"{quantity.name} by inner step", "inner step", quantity.unit or quantity.name)
 
 
-def heat_map(axes: Axes, quantity: Quantity, label: str) -> None:
-    """Draw the start and every inner step of every layer as a coloured cell; the mean where there is one an element."""
+def heat_map(axes: Axes, quantity: LearnedNumber, label: str) -> None:
+    """Draw the start and every inner step of every layer as a coloured cell; of values per element, the mean."""
     pairs = quantity.layers.values()
     start = np.array([[pair.start.mean().item()] for pair in pairs])
     learned = np.array([pair.learned.mean(1).tolist() for pair in pairs])
@@ -171,10 +171,10 @@ def heat_map(axes: Axes, quantity: Quantity, label: str) -> None:
         bar.ax.tick_params(labelsize=style.SMALL, color=style.FAINT, labelcolor=style.INK)
 
 
-def _title(quantity: Quantity) -> str:
+def _title(quantity: LearnedNumber) -> str:
     fine = quantity.granularity
     return quantity.name if fine == "all" else f"{quantity.name} by {fine}"
 
 
-def _layers(axes: Axes, quantity: Quantity) -> None:
+def _layers(axes: Axes, quantity: LearnedNumber) -> None:
     axes.set_yticks(range(len(quantity.layers)), list(quantity.layers))

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from rbml.data.extras import require
 from rbml.reports import style
-from rbml.reports.learned import Quantity, quantities
+from rbml.reports.learned import LearnedNumber, quantities
 from rbml.reports.panels import heat_map, panel
 from rbml.training import RunFolder
 
@@ -43,7 +43,7 @@ class PhiRow:
 
     Attributes:
         name: ``"sgd.lr"``.
-        layer: the layer, or the tensor where there is one value a tensor.
+        layer: the layer, or the tensor where there is one value per tensor.
         granularity: ``"element"``, ``"layer, each step"`` and so on; ``"all, fixed"`` where it is not learned.
         values: how many it has there.
         start: where they started.
@@ -101,7 +101,7 @@ def tensor_table(run: RunFolder) -> list[TensorRow]:
     return tensor_rows(quantities(run))
 
 
-def phi_rows(found: Sequence[Quantity]) -> list[PhiRow]:
+def phi_rows(found: Sequence[LearnedNumber]) -> list[PhiRow]:
     """Return a row for every number and every layer."""
     rows = []
     for quantity in found:
@@ -112,7 +112,7 @@ def phi_rows(found: Sequence[Quantity]) -> list[PhiRow]:
     return rows
 
 
-def tensor_rows(found: Sequence[Quantity]) -> list[TensorRow]:
+def tensor_rows(found: Sequence[LearnedNumber]) -> list[TensorRow]:
     """Return a row for every tensor."""
     rows = []
     for quantity in found:
@@ -129,8 +129,8 @@ def tensor_rows(found: Sequence[Quantity]) -> list[TensorRow]:
 def phi_figure(run: RunFolder) -> Figure | None:
     """Draw where phi started and where it went, a panel for every learned number of the strategy.
 
-    One value an element: its distribution in every layer. One value a step: by step. Else a dot a layer. Of tensors,
-    their norms, and how far they moved.
+    One value per element: its distribution in every layer. One value per step: by step. Else one dot per layer. Of
+    tensors, their norms, and how far they moved.
 
     Returns:
         The figure, or ``None`` where nothing of phi is learned (MAML).

@@ -75,9 +75,19 @@ def legend(figure: Figure, handles: Iterable[Any], columns: int = 4) -> None:
     )
 
 
-def percent(axes: Axes) -> None:
-    """Write the shares of the y axis as per cent."""
-    axes.yaxis.set_major_formatter(lambda share, place: f"{100 * share:.4g} %")
+def axis_label(name: str, unit: str) -> str:
+    """Return the label of an axis of a metric on queries; shares carry their % at the ticks.
+
+    >>> axis_label("accuracy", "%"), axis_label("MAE", "points")
+    ('query accuracy', 'query MAE (points)')
+    """
+    return f"query {name}" + (f" ({unit})" if unit not in ("", "%") else "")
+
+
+def in_unit(axes: Axes, unit: str) -> None:
+    """Write the numbers of the y axis in a unit: shares as per cent, others as they are."""
+    if unit == "%":
+        axes.yaxis.set_major_formatter(lambda share, place: f"{100 * share:.4g} %")
 
 
 def whole_numbers(axis: Any) -> None:

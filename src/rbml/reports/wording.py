@@ -9,82 +9,92 @@ from rbml.errors import RbmlError
 from rbml.learner import Learner
 from rbml.reports import style
 from rbml.reports.curves import best_validation, journal
+from rbml.reports.evaluations import shown_metric
+from rbml.reports.facts import Facts, facts
 from rbml.reports.phi import PhiRow, Summary, TensorRow
+from rbml.reports.text import duration, sentence, table
 from rbml.strategy.serialize import in_words
-from rbml.training import Recipe, RunFolder
+from rbml.training import RunFolder, Score
+from rbml.training.evaluator import sizes_in_words
 
 
 def recipe_in_words(run: RunFolder) -> list[str]:
-    """Return what the run does and how far it has come, a list item each.
+    """Return what the run does and how far it has come, one list item each.
 
     Raises:
         CheckpointError: if the folder is not that of a run.
     """
-    config, recipe = run.read_config(), run.recipe()
-    learner = recipe.build_learner()
+    config, told, learner = run.read_config(), facts(run), run.fresh()
     sizes = {name: leaf.numel() for name, leaf in learner.named_parameters()}
     theta = sum(size for name, size in sizes.items() if name.startswith("model."))
     adapted = sum(sizes[f"model.{name}"] for name in learner.adapted)
-    shape = (
-        f" ({recipe.filters} filters, norm: {recipe.norm}, pooling: {recipe.pool})" if recipe.model == "conv4" else ""
-    )
     part = "" if adapted == theta else f", of which a task adapts {style.count(adapted)}"
     phi = sum(sizes.values()) - theta
-    clip = f", gradients clipped at norm {recipe.clip:g}" if recipe.clip else ""
+    clip = f", gradients clipped at norm {told.clip:g}" if told.clip else ""
     about = "; ".join(f"{part}: {text}" for part, text in config.get("about", {}).items())
     engine = type(learner.hypergradient).__name__
     lines = {
-        "Tasks": f"{recipe.ways}-way {recipe.shots}-shot, {recipe.queries} queries a class, from {recipe.data}"
-        + (f" ({about})" if about else ""),
-        "Learner": f"{recipe.algorithm}, {learner.steps} inner step{'s' * (learner.steps != 1)}, "
-        f"hypergradient: {engine}, batch-norm statistics while training: {recipe.statistics}",
-        "Strategy": _strategy(recipe, learner),
-        "Model": f"{recipe.model}{shape}, theta0 of {style.count(theta)} parameters{part}; phi of {style.count(phi)}",
-        "Outer loop": f"Adam, rate {recipe.outer_lr:g} falling to zero along a cosine over "
-        f"{style.count(recipe.meta_steps)} steps of {recipe.tasks} tasks{clip}",
-        "Seed": str(recipe.seed),
+        "Tasks": f"{told.tasks}, from {told.source}" + (f" ({about})" if about else ""),
+        "Learner": f"{told.algorithm}, {learner.steps} inner step{'s' * (learner.steps != 1)}, "
+        f"hypergradient: {engine}, batch-norm statistics while training: {learner.statistics}",
+        "Strategy": _strategy(told, learner),
+        "Model": f"{told.model}, theta0 of {style.count(theta)} parameters{part}; phi of {style.count(phi)}",
+        "Outer loop": f"Adam, rate {told.outer_lr:g} falling to zero along a cosine over "
+        f"{style.count(told.meta_steps)} steps of {told.tasks_per_step} tasks{clip}",
+        "Seed": str(told.seed),
         "Versions": ", ".join(f"{name} {version}" for name, version in config.get("versions", {}).items()),
         "Progress": _progress(run),
     }
     return [f"- **{name}:** {text}" for name, text in lines.items()]
 
 
-def _strategy(recipe: Recipe, learner: Learner) -> str:
+def _strategy(told: Facts, learner: Learner) -> str:
     text = in_words(learner.strategy)
-    if recipe.strategy_file is not None:
+    if told.begins_with_learned:
         text += ", beginning with what another run has learned"
-    return text + (", frozen" if recipe.freeze_strategy else "")
+    return text + (", frozen" if told.frozen else "")
 
 
 def _progress(run: RunFolder) -> str:
-    recipe = run.recipe()
+    told = facts(run)
     try:
         entries = journal(run)
     except RbmlError as error:
         return sentence(str(error))
     last = entries[-1]["step"]
     seconds = sum(entry.get("seconds", 0.0) for entry in entries)
-    text = f"{style.count(last)} of {style.count(recipe.meta_steps)} outer steps, {duration(seconds)}"
-    if best := best_validation(entries):
-        text += f"; best validation {100 * best['validation']:.1f} % at step {style.count(best['step'])}"
-    if last < recipe.meta_steps:
+    text = f"{style.count(last)} of {style.count(told.meta_steps)} outer steps, {duration(seconds)}"
+    if best := best_validation(entries, told.metric):
+        shown = told.metric.shown(best["validation"]).replace("%", " %")
+        text += f"; best validation {shown} at step {style.count(best['step'])}"
+    if last < told.meta_steps:
         text += f". Not finished: go on with `rbml train --resume {run.path}`"
     shown = "best validation" if run.best.is_file() else "last checkpoint"
     return f"{text}. What follows is of the {shown}"
 
 
 def evaluation_table(evaluations: Mapping[str, Any]) -> str:
-    """Return a row for every evaluation: accuracy before and after adaptation, mean ± 95 % interval in per cent."""
-    kinds = list(dict.fromkeys(which for one in evaluations.values() for which in one["accuracy"]))
-    rows = []
+    """Return tables with a row per evaluation, one table per metric that is shown: before and after adaptation."""
+    tables: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
     for one in evaluations.values():
-        setting = [one["tasks"], one["part"], f"{one['ways']}-way {one['shots']}-shot", style.count(one["episodes"])]
-        scores = [one["accuracy"].get(which) for which in kinds]
+        metric = shown_metric(one)
+        tables.setdefault((metric["name"], metric["unit"]), []).append(one)
+    return "\n".join(_evaluations_of(name, unit, found) for (name, unit), found in tables.items())
+
+
+def _evaluations_of(name: str, unit: str, evaluations: Sequence[Mapping[str, Any]]) -> str:
+    kinds = list(dict.fromkeys(which for one in evaluations for which in one[name]))
+    rows = []
+    for one in evaluations:
+        sizes = sizes_in_words({key: one[key] for key in ("ways", "shots") if key in one})
+        setting = [one["tasks"], one["part"], sizes, style.count(one["episodes"])]
+        scores = [one[name].get(which) for which in kinds]
         first = next(column for column in scores if column)
-        cells = [score(column[-1]) if column else "" for column in scores]
-        rows.append([*setting, str(len(first) - 1), score(first[0]), *cells])
+        cells = [Score(**column[-1]).shown(unit) if column else "" for column in scores]
+        rows.append([*setting, str(len(first) - 1), Score(**first[0]).shown(unit), *cells])
     head = ["source", "part", "tasks", "episodes", "inner steps", f"before ({kinds[0]})", *kinds]
-    return "Accuracy in %, mean ± 95 % interval over tasks.\n\n" + table(head, rows)
+    title = f"{name[:1].upper()}{name[1:]}" + (f" in {unit}" if unit else "")
+    return f"{title}, mean ± 95 % interval over tasks.\n\n" + table(head, rows)
 
 
 def phi_in_words(rows: Sequence[PhiRow], tensors: Sequence[TensorRow] = ()) -> str:
@@ -121,43 +131,8 @@ def tensor_cells(rows: Sequence[TensorRow], start: bool = True) -> tuple[list[st
     return head, cells
 
 
-def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    r"""Return a Markdown table.
-
-    >>> print(table(["a", "b"], [["1", "x|y"]]))
-    | a | b |
-    | --- | --- |
-    | 1 | x\|y |
-    <BLANKLINE>
-    """
-    lines = [head, ["---"] * len(head), *rows]
-    return "".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |\n" for line in lines)
-
-
-def score(one: Mapping[str, Any]) -> str:
-    """Return an accuracy with its interval, in per cent."""
-    return f"{100 * one['mean']:.1f} ± {100 * one['interval']:.1f}"
-
-
 def spread(summary: Summary) -> str:
     """Return a mean with its extremes, or the value alone where they are one."""
     if summary.min == summary.max:
         return f"{summary.mean:.3g}"
     return f"{summary.mean:.3g} ({summary.min:.3g} to {summary.max:.3g})"
-
-
-def duration(seconds: float) -> str:
-    """Return a time as a person writes it.
-
-    >>> duration(42.4), duration(754), duration(7320)
-    ('42 s', '13 min', '2 h 2 min')
-    """
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60} min"
-
-
-def sentence(text: str) -> str:
-    """Return an error's message as a sentence."""
-    return text[:1].upper() + text[1:].rstrip(".") + "."

@@ -1,21 +1,9 @@
 """Learning strategies: how one step changes theta, and what of that is learned."""
 
 from rbml.strategy.adaptive import adagrad, adam, lion, nadam, rmsprop
-from rbml.strategy.base import (
-    Features,
-    Gate,
-    Part,
-    Rule,
-    Start,
-    StepInfo,
-    Strategy,
-    Term,
-    TermInputs,
-    Values,
-    chain,
-    part,
-)
+from rbml.strategy.base import Gate, Part, Rule, Start, Term, Values, part
 from rbml.strategy.bayesian import bayesian_linear
+from rbml.strategy.chain import Strategy, chain
 from rbml.strategy.descent import momentum, sgd, weight_decay
 from rbml.strategy.draws import normal, uniform
 from rbml.strategy.example_weights import example_weights, weight_net
@@ -28,7 +16,9 @@ from rbml.strategy.learned_optimizer import learned_lstm, learned_optimizer
 from rbml.strategy.limits import clip_norm, clip_value, noise
 from rbml.strategy.penalties import confidence, l1, l2, label_smoothing, proximal
 from rbml.strategy.precondition import kronecker, low_rank
+from rbml.strategy.restrict import only
 from rbml.strategy.schedules import cosine, exponential, inverse_time, piecewise, polynomial, warmup
+from rbml.strategy.views import Features, StepInfo, TermInputs
 from rbml.strategy.weights import Weights
 
 ALL = {
@@ -114,6 +104,7 @@ __all__ = [
     "nadam",
     "noise",
     "normal",
+    "only",
     "part",
     "piecewise",
     "polynomial",

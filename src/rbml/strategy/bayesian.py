@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from rbml.errors import UsageError
-from rbml.strategy.base import Features, Start, Values, part
+from rbml.strategy.base import Start, Values, part
 from rbml.strategy.heads import counted
+from rbml.strategy.views import Features
 from rbml.strategy.weights import Weights
 from rbml.tree import Tree
 

@@ -1,11 +1,12 @@
-"""Rules of plain gradient descent: the learning rate, momentum, decay of weights."""
+"""Rules of plain gradient descent: the learning rate, momentum and weight decay."""
 
 from __future__ import annotations
 
 import torch
 
-from rbml.strategy.base import Rule, RunningSum, StepInfo, Values, part
+from rbml.strategy.base import Rule, RunningSum, Values, part
 from rbml.strategy.hyper import Hyper, as_hyper
+from rbml.strategy.views import StepInfo
 from rbml.tree import Tree, tmap, zeros_like
 
 
@@ -15,12 +16,12 @@ def sgd(lr: float | Hyper = 0.1, name: str = "sgd") -> Rule:
 
     .. math:: d \leftarrow \mathrm{lr} \cdot d
 
-    With ``Hyper(per="element")`` it is Meta-SGD's (Li et al. 2017, arXiv:1707.09835), with
-    ``Hyper(per="layer", per_step=True)`` MAML++'s (Antoniou et al. 2019, arXiv:1810.09502).
+    ``Hyper(per="element")`` gives the learning rates of Meta-SGD (Li et al. 2017, arXiv:1707.09835),
+    ``Hyper(per="layer", per_step=True)`` those of MAML++ (Antoniou et al. 2019, arXiv:1810.09502).
 
     Args:
-        lr: the learning rate; a number is fixed, a :class:`Hyper` may be learned.
-        name: what it is filed under.
+        lr: the learning rate; a plain number is fixed, a :class:`Hyper` may be learned.
+        name: the name of the part in the strategy.
     """
 
     def update(direction: Tree, state: Tree, theta: Tree, values: Values, at: StepInfo) -> tuple[Tree, Tree]:
@@ -38,18 +39,20 @@ def momentum(
     .. math:: b \leftarrow \mathrm{decay} \cdot b + (1 - \mathrm{dampening})\, d, \qquad d \leftarrow b
               \quad (\text{Nesterov: } d \leftarrow d + \mathrm{decay} \cdot b)
 
-    Source: Sutskever et al. 2013; the form of ``torch.optim.SGD``, where the first step is not dampened. It sets no
-    learning rate: ``chain(momentum(0.9), sgd(0.1))``. Without Nesterov a step of it can be undone
-    (``Adjoint(store="reverse")``).
+    Source: Sutskever et al. 2013, in the form of ``torch.optim.SGD``, which does not dampen the first step. It does not
+    set a learning rate: ``chain(momentum(0.9), sgd(0.1))``. Without Nesterov its steps can be undone
+    (``Adjoint(store="reverse")``). State: one tensor like theta.
 
     Args:
-        decay: how much of the sum is kept a step; learn it with ``Hyper(0.9, bounds=(0, 1))``.
+        decay: the fraction of the sum kept at each step; learn it with ``Hyper(0.9, bounds=(0, 1))``.
         nesterov: whether to look one step ahead.
-        dampening: how much of each new direction is left out of the sum; equal to the decay it makes the sum a mean.
-        name: what it is filed under.
+        dampening: the fraction of each new direction that is left out of the sum; if it equals the decay, the sum is a
+            running mean.
+        name: the name of the part in the strategy.
     """
     damped = as_hyper(dampening)
 
+    # `inflow` is separate from `update` because `Adjoint(store="reverse")` needs it to subtract what a step added.
     def inflow(direction: Tree, values: Values, at: StepInfo) -> Tree:
         if "dampening" not in values:
             return direction
@@ -62,6 +65,7 @@ def momentum(
         return ahead, buffer
 
     numbers = {"decay": as_hyper(decay)}
+    # A dampening fixed at zero gets no entry in phi.
     if damped.learn or damped.range != (0, 0):
         numbers["dampening"] = damped
     return Rule(name, numbers, update, zeros_like, sums=None if nesterov else RunningSum("decay", inflow))
@@ -73,12 +77,12 @@ def weight_decay(rate: float | Hyper = 1e-4, name: str = "weight_decay") -> Rule
 
     .. math:: d \leftarrow d + \mathrm{rate} \cdot \theta
 
-    Before :func:`sgd` in the chain it is the decay of ``torch.optim.SGD``; after it, the decoupled decay of Loshchilov
-    and Hutter (2019, arXiv:1711.05101), not scaled by the learning rate.
+    Placed before :func:`sgd` in the chain it is the weight decay of ``torch.optim.SGD``. Placed after, it is the
+    decoupled decay of Loshchilov and Hutter (2019, arXiv:1711.05101), which the learning rate does not scale.
 
     Args:
-        rate: the strength.
-        name: what it is filed under.
+        rate: the strength of the decay.
+        name: the name of the part in the strategy.
     """
 
     def update(direction: Tree, state: Tree, theta: Tree, values: Values, at: StepInfo) -> tuple[Tree, Tree]:

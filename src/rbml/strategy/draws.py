@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from rbml import random
-from rbml.strategy.base import StepInfo
+from rbml.strategy.views import StepInfo
 
 
 def uniform(at: StepInfo, name: str, like: Tensor) -> Tensor:

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from rbml.errors import UsageError
-from rbml.strategy.base import Features, Start, Values, part
+from rbml.strategy.base import Start, Values, part
 from rbml.strategy.hyper import Scalar, as_scalar
+from rbml.strategy.views import Features
 
 
 @part

@@ -1,9 +1,9 @@
-r"""Rules that are a learned optimizer: a small network that acts on every element of theta by itself.
+r"""Learned optimizers: rules in which a small network computes the step of every element of theta separately.
 
-Both add the network's output to plain descent, :math:`d \leftarrow \mathrm{lr}\, d + \mathrm{scale}\, o`, and start
-with outputs of zero, so that learning starts as ``sgd(lr)``: a nominal part keeps a learned optimizer stable (Harrison
-et al. 2022, arXiv:2209.11208). With ``lr=0.0`` there is none, as in the older papers. The network is the same for all
-elements, whatever tensors there are, and rules before it decide what it sees as the gradient.
+Both rules add the network's output to plain descent, :math:`d \leftarrow \mathrm{lr}\, d + \mathrm{scale}\, o`, and
+start with outputs of zero, that is, as ``sgd(lr)``. Such a nominal term keeps a learned optimizer stable (Harrison et
+al. 2022, arXiv:2209.11208); ``lr=0.0`` removes it, as in the older papers. One network serves all elements of all
+tensors. Rules earlier in the chain determine what it sees as the gradient.
 """
 
 from __future__ import annotations
@@ -14,9 +14,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from rbml.strategy.base import Parameterised, Rule, StepInfo, Values, part, stateless
+from rbml.strategy.base import Parameterised, Rule, Values, part, stateless
 from rbml.strategy.hyper import Hyper, as_hyper
 from rbml.strategy.networks import check_hidden, check_widths, drawn, first, forward, perceptron
+from rbml.strategy.views import StepInfo
 from rbml.strategy.weights import Weights
 from rbml.tree import Tree
 
@@ -32,28 +33,29 @@ def learned_optimizer(
     decays: Sequence[float] = _DECAYS,
     name: str = "learned_optimizer",
 ) -> Rule:
-    r"""Add to the direction of every element what a perceptron makes of its gradient, value, momenta and of the time.
+    r"""Add to every element's direction the output of a perceptron that sees its gradient, value, momenta and the time.
 
     .. math:: d \leftarrow \mathrm{lr}\, d + \mathrm{scale} \cdot o_1 \exp(o_2 / 1000), \qquad
               o = \mathrm{MLP}(\mathrm{rms}(d),\, \mathrm{rms}(\theta),\, \mathrm{rms}(m_1) ..,\, \log|d|,\,
               \mathrm{sign}\, d,\, \mathrm{time})
 
-    rms divides a feature by the root of its mean square over the tensor; the momenta are
-    :math:`m_k \leftarrow \mathrm{decay}_k\, m_k + (1 - \mathrm{decay}_k)\, d`; the logarithm and the sign are those of
-    :func:`learned_lstm`; the time is t / T and :math:`\tanh(t / \tau - 1)` for nine times tau from 1 to 10,000.
+    rms divides a feature by its root mean square over the tensor. The momenta are
+    :math:`m_k \leftarrow \mathrm{decay}_k\, m_k + (1 - \mathrm{decay}_k)\, d`. The logarithm and the sign are computed
+    as in :func:`learned_lstm`. The time features are t / T and :math:`\tanh(t / \tau - 1)` for nine values of tau from
+    1 to 10,000.
 
-    Source: Metz et al. 2019 (arXiv:1810.10180), whose features, time and form of the output it takes; Metz et al. 2020
-    (arXiv:2009.11243) for such optimizers at scale (theirs has layer-wise networks besides, which are left out). tanh
-    units in place of ReLU.
+    Source: Metz et al. 2019 (arXiv:1810.10180), for the features, the time and the form of the output; Metz et al. 2020
+    (arXiv:2009.11243) for such optimizers at scale, whose additional networks per layer are left out. The units are
+    tanh instead of ReLU.
 
-    Cost: as many copies of theta as there are decays as state, and a pass of the network an element and step.
+    Cost: one copy of theta per decay as state, and one forward pass of the network per element and step.
 
     Args:
-        lr: the learning rate of the plain part; 0 leaves it out.
-        scale: what the network's output is multiplied by.
+        lr: the learning rate of plain descent; 0 removes it.
+        scale: the factor of the network's output.
         hidden: widths of the hidden layers.
-        decays: of the momenta.
-        name: what it is filed under.
+        decays: the decays of the momenta.
+        name: the name of the part in the strategy.
 
     Raises:
         UsageError: if a hidden width is below 1.
@@ -70,9 +72,11 @@ def learned_optimizer(
         after: Tree = {}
         momenta: Tree = {}
         for key, d in direction.items():
+            # Without decays there is no state (see `init` below), hence `get`.
             kept = [decay * m + (1 - decay) * d for decay, m in zip(decays, state.get(key, ()), strict=True)]
-            scaled = [_rms(feature) for feature in (d, theta[key], *kept)]
-            seen = torch.stack([*scaled, *preprocessed(d), *_time(at, d)], -1)
+            scaled = [_divided_by_rms(feature) for feature in (d, theta[key], *kept)]
+            seen = torch.stack([*scaled, *preprocessed(d), *_time_features(at, d)], -1)
+            # One network for all elements: a linear layer over the last dimension, (..., features) -> (..., 2).
             way, size = forward(values["net"], seen, torch.tanh).unbind(-1)
             after[key] = values["lr"][key] * d + values["scale"][key] * way * torch.exp(size / 1000)
             if kept:
@@ -87,26 +91,26 @@ def learned_optimizer(
 def learned_lstm(
     lr: float | Hyper = 0.1, scale: float | Hyper = 0.1, hidden: int = 20, layers: int = 2, name: str = "learned_lstm"
 ) -> Rule:
-    r"""Add to the direction of every element what an LSTM makes of its gradients so far.
+    r"""Add to every element's direction the output of an LSTM that has seen all its gradients so far.
 
     .. math:: d \leftarrow \mathrm{lr}\, d + \mathrm{scale} \cdot o, \qquad (o, h') = \mathrm{LSTM}(\tilde d, h), \qquad
               \tilde d = \begin{cases} (\log|d| / p,\; \mathrm{sign}\, d) & |d| \ge e^{-p} \\
               (-1,\; e^p d) & \text{else} \end{cases}, \quad p = 10
 
-    Source: Andrychowicz et al. 2016 (arXiv:1606.04474): two layers of 20 units, outputs times 0.1; theirs is without
-    the plain part, ``lr=0.0``. They take the gradients of the optimizee as constants, which ``FirstOrder()`` does; any
-    exact engine goes through them. Around zero the logarithm and the sign are steep, with slopes up to ``exp(p)``, so
-    that an exact hypergradient through several steps can be large.
+    Source: Andrychowicz et al. 2016 (arXiv:1606.04474): two layers of 20 units, outputs times 0.1, without plain
+    descent (``lr=0.0``). The paper treats the gradients of the optimizee as constants, as ``FirstOrder()`` does; exact
+    engines differentiate them. Around zero the logarithm and the sign have slopes of up to ``exp(p)``, so that an exact
+    hypergradient through several steps can be large.
 
     Cost: ``2 * layers * hidden`` copies of theta as state, and about ``4 * hidden**2 * (2 * layers - 1)``
-    multiplications an element and step.
+    multiplications per element and step.
 
     Args:
-        lr: the learning rate of the plain part; 0 leaves it out.
-        scale: what the network's output is multiplied by.
-        hidden: units of a layer.
-        layers: how many LSTM layers.
-        name: what it is filed under.
+        lr: the learning rate of plain descent; 0 removes it.
+        scale: the factor of the network's output.
+        hidden: units per layer.
+        layers: the number of LSTM layers.
+        name: the name of the part in the strategy.
 
     Raises:
         UsageError: if ``hidden`` or ``layers`` is below 1.
@@ -114,7 +118,7 @@ def learned_lstm(
     check_widths("hidden and layers", hidden, layers)
 
     def start(theta: Tree, steps: int, generator: torch.Generator | None) -> Tree:
-        like, bound = first(theta), hidden**-0.5
+        like, bound = first(theta), hidden**-0.5  # initialised as in nn.LSTM
         net: Tree = {}
         for layer in range(layers):
             inputs = hidden if layer else 2
@@ -127,6 +131,7 @@ def learned_lstm(
         return net | {"out/weight": like.new_zeros(1, hidden), "out/bias": like.new_zeros(1)}
 
     def init(theta: Tree) -> Tree:
+        # h and c of every layer, (hidden, *shape): the units come first, so that a layer is one matrix product.
         names = [f"{kind}{layer}" for layer in range(layers) for kind in "hc"]
         return {
             f"{key}/{one}": torch.stack([torch.zeros_like(p)] * hidden) for key, p in theta.items() for one in names
@@ -151,15 +156,17 @@ def learned_lstm(
 
 
 def lstm_cell(net: Tree, layer: int, x: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the next h and c of an LSTM layer, as ``nn.LSTMCell`` does, whose fused form has no second derivative.
+    """Return the next h and c of an LSTM layer, as ``nn.LSTMCell`` does.
+
+    Written out because the fused form in PyTorch has no second derivative.
 
     Args:
         net: ``"0/input"`` ``(4 hidden, inputs)``, ``"0/hidden"`` ``(4 hidden, hidden)`` and ``"0/bias"``
             ``(4 hidden,)``: the rows of four gates, in the order in, forget, cell, out.
-        layer: which.
-        x: ``(inputs, n)``.
-        h: ``(hidden, n)``.
-        c: ``(hidden, n)``.
+        layer: the number of the layer, from 0.
+        x: the inputs ``(inputs, n)``.
+        h: the hidden state ``(hidden, n)``.
+        c: the cell state ``(hidden, n)``.
     """
     gates = net[f"{layer}/input"] @ x + net[f"{layer}/hidden"] @ h + net[f"{layer}/bias"][:, None]
     enter, forget, cell, leave = gates.chunk(4)
@@ -168,9 +175,10 @@ def lstm_cell(net: Tree, layer: int, x: Tensor, h: Tensor, c: Tensor) -> tuple[T
 
 
 def preprocessed(gradient: Tensor, p: float = 10.0) -> tuple[Tensor, Tensor]:
-    """Return logarithm and sign of a gradient, of its shape; below ``exp(-p)`` -1 and the gradient itself, scaled.
+    """Return the scaled logarithm and the sign of a gradient; for sizes below ``exp(-p)``, -1 and the scaled gradient.
 
-    Andrychowicz et al. 2016 (arXiv:1606.04474, appendix A). Values and derivatives are finite everywhere, at zero too.
+    Source: Andrychowicz et al. 2016 (arXiv:1606.04474, appendix A). Values and derivatives are finite everywhere, also
+    at zero.
     """
     size = gradient.abs()
     large = size >= math.exp(-p)
@@ -178,11 +186,12 @@ def preprocessed(gradient: Tensor, p: float = 10.0) -> tuple[Tensor, Tensor]:
     return logarithm, torch.where(large, torch.sign(gradient), math.exp(p) * gradient)
 
 
-def _rms(feature: Tensor) -> Tensor:
+def _divided_by_rms(feature: Tensor) -> Tensor:
+    # 1e-5 inside the root keeps a tensor whose gradient is exactly zero from giving nan.
     return feature * torch.rsqrt(1e-5 + (feature**2).mean())
 
 
-def _time(at: StepInfo, like: Tensor) -> list[Tensor]:
+def _time_features(at: StepInfo, like: Tensor) -> list[Tensor]:
     if isinstance(at.time, float):
         numbers = [at.time / at.steps, *(math.tanh(at.time / time - 1) for time in _TIMES)]
         return [torch.full_like(like, number) for number in numbers]

@@ -1,4 +1,4 @@
-"""Rules that bound the direction or shake it: clipping by norm, clipping by value, noise."""
+"""Rules that limit the direction or add noise: clipping by norm, clipping by value, Gaussian noise."""
 
 from __future__ import annotations
 
@@ -6,25 +6,26 @@ import torch
 from torch import Tensor
 
 from rbml.strategy.adaptive import root
-from rbml.strategy.base import Rule, StepInfo, Values, part
+from rbml.strategy.base import Rule, Values, part
 from rbml.strategy.draws import normal
 from rbml.strategy.hyper import Hyper, as_hyper
+from rbml.strategy.views import StepInfo
 from rbml.tree import Tree, tmap
 
 
 @part
 def clip_norm(limit: float | Hyper = 1.0, name: str = "clip_norm") -> Rule:
-    r"""Shorten the direction to a given length, as ``torch.nn.utils.clip_grad_norm_`` does.
+    r"""Limit the norm of the direction, as ``torch.nn.utils.clip_grad_norm_`` does.
 
     .. math:: d \leftarrow \min\left(1, \frac{\mathrm{limit}}{\|d\| + 10^{-6}}\right) d
 
-    Source: Pascanu, Mikolov, Bengio 2013, arXiv:1211.5063. The norm is Euclidean, over all parameters that are adapted,
-    also where the limit differs from one to another. First in the chain it clips the gradient. A shorter direction
-    passes unchanged, and then the limit has the derivative zero.
+    Source: Pascanu, Mikolov, Bengio 2013, arXiv:1211.5063. The norm is Euclidean and taken over all adapted parameters,
+    even if each of them has its own limit. As the first part of a chain it clips the gradient. A direction within the
+    limit passes unchanged, and the derivative of the limit is then zero.
 
     Args:
-        limit: the greatest length; learn it with ``Hyper(1.0, bounds=(0, None))``.
-        name: what it is filed under.
+        limit: the largest norm; learn it with ``Hyper(1.0, bounds=(0, None))``.
+        name: the name of the part in the strategy.
     """
 
     def update(direction: Tree, state: Tree, theta: Tree, values: Values, at: StepInfo) -> tuple[Tree, Tree]:
@@ -38,18 +39,19 @@ def clip_norm(limit: float | Hyper = 1.0, name: str = "clip_norm") -> Rule:
 
 @part
 def clip_value(limit: float | Hyper = 1.0, soft: bool = False, name: str = "clip_value") -> Rule:
-    r"""Keep every element of the direction between -limit and limit.
+    r"""Clip every element of the direction to the range from -limit to limit.
 
     .. math:: d \leftarrow \max(-\mathrm{limit}, \min(\mathrm{limit}, d))
               \quad (\text{soft: } \mathrm{limit} \cdot \tanh(d / \mathrm{limit}))
 
-    As ``torch.nn.utils.clip_grad_value_``. A clipped element hides what came before it from the hypergradient; the soft
-    form (ours) lets a little through, and changes the elements inside the limit a little too.
+    As ``torch.nn.utils.clip_grad_value_``. The derivative of a clipped element is zero, so that the hypergradient sees
+    nothing of the parts before this one through it. The soft form (ours) keeps a small derivative, at the price of
+    changing the elements within the limit slightly.
 
     Args:
-        limit: the greatest size, above zero; learn it with ``Hyper(1.0, bounds=(0, None))``.
-        soft: whether it bends instead of breaking off.
-        name: what it is filed under.
+        limit: the largest absolute value, above zero; learn it with ``Hyper(1.0, bounds=(0, None))``.
+        soft: whether to clip smoothly, by tanh.
+        name: the name of the part in the strategy.
     """
 
     def clipped(d: Tensor, limit: Tensor) -> Tensor:
@@ -63,19 +65,19 @@ def clip_value(limit: float | Hyper = 1.0, soft: bool = False, name: str = "clip
 
 @part
 def noise(std: float | Hyper = 0.1, decay: float | Hyper = 0.55, name: str = "noise") -> Rule:
-    r"""Add normal noise that fades over the steps.
+    r"""Add Gaussian noise that decreases over the steps.
 
     .. math:: d \leftarrow d + \frac{\mathrm{std}}{(1 + t)^{\mathrm{decay} / 2}}\, n, \qquad n \sim \mathcal{N}(0, I)
 
     Source: Neelakantan et al. 2015, arXiv:1511.06807, whose eta is std squared (0.01, 0.3 or 1) and whose gamma is the
-    decay. First in the chain it is noise of the gradient. The noise is a function of the task's key, the step and the
-    parameter's name (:func:`rbml.strategy.normal`), so that an engine that takes a step twice sees it again; the
-    derivatives are those for the noise that was drawn.
+    decay. As the first part of a chain it adds noise to the gradient. The noise is a function of the task's key, the
+    step and the parameter's name (:func:`rbml.strategy.normal`), so that an engine that evaluates a step twice sees the
+    same noise. Derivatives are taken for the noise that was drawn.
 
     Args:
         std: the standard deviation at the first step.
-        decay: how soon the variance fades; 0 is the same at every step.
-        name: what it is filed under; two of them with other names draw other numbers.
+        decay: how fast the variance decreases; with 0 it is the same at every step.
+        name: the name of the part in the strategy; two parts with different names draw different noise.
     """
 
     def update(direction: Tree, state: Tree, theta: Tree, values: Values, at: StepInfo) -> tuple[Tree, Tree]:

@@ -1,4 +1,4 @@
-"""Small networks as pure functions of a tree, for the parts of a strategy that contain one."""
+"""Small networks as pure functions of a tree, for parts of a strategy that contain a network."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ Activation = Callable[[Tensor], Tensor]
 def perceptron(
     widths: Sequence[int], like: Tensor, generator: torch.Generator | None, last: float | None = None
 ) -> Tree:
-    """Return a perceptron: layers ``0/weight`` ``(outputs, inputs)`` and ``0/bias``, drawn as ``nn.Linear`` does.
+    """Return a perceptron: layers ``0/weight`` ``(outputs, inputs)`` and ``0/bias``, initialised as in ``nn.Linear``.
 
     Args:
-        widths: inputs, hidden widths, outputs.
-        like: the type and device.
-        generator: what the numbers are drawn from; ``None`` is PyTorch's global one.
-        last: where every output starts whatever comes in: the last weights are zero, and its bias this. ``None`` draws
-            the last layer too.
+        widths: the numbers of inputs, hidden units of every layer, and outputs.
+        like: a tensor whose type and device are used.
+        generator: the source of random numbers; ``None`` is PyTorch's global generator.
+        last: the initial value of every output, whatever the input: the weights of the last layer are zero and its
+            biases have this value. ``None`` draws the last layer too.
     """
     net: Tree = {}
     for layer, (inputs, outputs) in enumerate(pairwise(widths)):
@@ -49,47 +49,48 @@ def forward(net: Tree, x: Tensor, activation: Activation) -> Tensor:
 
 
 def drawn(shape: Sequence[int], bound: float, like: Tensor, generator: torch.Generator | None) -> Tensor:
-    """Return numbers drawn uniformly from [-bound, bound], of the type and on the device of ``like``."""
+    """Return numbers drawn uniformly from [-bound, bound], with the type and device of ``like``."""
+    # Drawn on the CPU and then moved, so that a seed gives the same numbers on every device.
     numbers = torch.rand(tuple(shape), dtype=like.dtype, generator=generator)
     return ((2 * numbers - 1) * bound).to(like.device)
 
 
 def each_step(steps: int, make: Callable[[], Tree]) -> Tree:
-    """Return ``steps`` trees as one, with a leading T: a network a step, each drawn anew."""
+    """Return ``steps`` trees stacked into one with a leading T: one network per step, each drawn separately."""
     trees = [make() for _ in range(max(steps, 1))]
     return {name: torch.stack([tree[name] for tree in trees]) for name in trees[0]}
 
 
 def at_step(tree: Tree, t: Step) -> Tree:
-    """Return the tree of step ``t`` out of :func:`each_step`; steps beyond the last use the last."""
+    """Return the tree of step ``t`` from :func:`each_step`; steps beyond the last use the last."""
     return {name: row(leaf, t) for name, leaf in tree.items()}
 
 
 def means(tree: Tree) -> list[Tensor]:
-    """Return the mean of every leaf, in the order of their names."""
+    """Return the mean of every leaf, in alphabetical order of the names."""
     return [tree[name].mean() for name in sorted(tree)]
 
 
 def first(theta: Tree) -> Tensor:
-    """Return the tensor whose type and device new ones take."""
+    """Return the first parameter, whose type and device new tensors take."""
     return next(iter(theta.values()))
 
 
 def check_widths(what: str, *widths: int) -> None:
-    """Refuse a network without width.
+    """Check that all widths are at least 1.
 
     Raises:
-        UsageError: naming it.
+        UsageError: if one is not; the message names ``what``.
     """
     if any(width < 1 for width in widths):
         raise UsageError(f"{what} must be at least 1, not {min(widths)}")
 
 
 def check_hidden(hidden: Iterable[int]) -> tuple[int, ...]:
-    """Return the hidden widths, each at least 1.
+    """Return the hidden widths, after checking that each is at least 1.
 
     Raises:
-        UsageError: naming one that is less.
+        UsageError: if one is not.
     """
     widths = tuple(hidden)
     check_widths("a hidden width", *widths, 1)

@@ -1,4 +1,4 @@
-"""Values that come as text or from a file, made to fit the type that a function expects."""
+"""Convert values from the command line or a file to the types that a function expects."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from rbml.errors import UsageError, unknown
 from rbml.strategy.hyper import Hyper, Scalar
 
 _WORDS = {"true": "True", "false": "False", "none": "None", "null": "None", "inf": "1e999"}
-_KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a text", type(None): "none"}
+_KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text", type(None): "none"}
 LEARNABLE: dict[type[Hyper | Scalar], dict[str, Any]] = {kind: get_type_hints(kind) for kind in (Hyper, Scalar)}
-"""The kinds of number that may be learned, each with its fields and their types."""
+"""The kinds of number that can be learned, each with its fields and their types."""
 
 _MISFIT = object()
 
 
 def parse(text: str) -> Any:
-    """Return the value that a text means: a number, true, false, none, a list of such, or else the text itself.
+    """Return the value that a text stands for: a number, true, false, none, a list of these, or else the text itself.
 
     >>> parse("0.1"), parse("true"), parse("[0, none]"), parse("layer")
     (0.1, True, [0, None], 'layer')
@@ -36,7 +36,7 @@ def parse(text: str) -> Any:
 
 
 def nested_away(settings: Mapping[str, Any], before: str = "") -> dict[str, Any]:
-    """Return tables within tables as one table of addresses.
+    """Return nested tables as one flat table of addresses.
 
     >>> nested_away({"sgd": {"lr": {"per": "layer"}}, "momentum.nesterov": True})
     {'sgd.lr.per': 'layer', 'momentum.nesterov': True}
@@ -49,21 +49,21 @@ def nested_away(settings: Mapping[str, Any], before: str = "") -> dict[str, Any]
 
 
 def alternatives(hint: Any) -> tuple[Any, ...]:
-    """Return the types that a union allows, or the one type."""
+    """Return the members of a union type, or the type itself."""
     return get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
 
 
 def fitted(value: Any, hint: Any, where: str) -> Any:
-    """Return a plain value as the type that is expected.
+    """Return a plain value converted to the expected type.
 
     Args:
-        value: a plain value: a number, a text, true or false, none, a list or a table of such.
-        hint: the type, as ``typing.get_type_hints`` gives it.
-        where: what it is for, as it is named to the user.
+        value: a plain value: a number, a text, true or false, none, or a list or table of these.
+        hint: the expected type, as returned by ``typing.get_type_hints``.
+        where: the name of the value in error messages.
 
     Raises:
-        UsageError: if it does not fit; of a choice, the nearest is named.
-    """
+        UsageError: if the value does not fit; among choices, the message names the closest one.
+    """  # noqa: DOC501  `unknown` returns the UsageError
     found = _as(value, hint)
     if found is not _MISFIT:
         return found
@@ -74,7 +74,7 @@ def fitted(value: Any, hint: Any, where: str) -> Any:
 
 
 def _as(value: Any, hint: Any) -> Any:
-    """Return the value as the type, or that it does not fit."""
+    """Return the value converted to the type, or ``_MISFIT``."""
     kinds = alternatives(hint)
     if len(kinds) > 1:
         return next((found for kind in kinds if (found := _as(value, kind)) is not _MISFIT), _MISFIT)
@@ -110,17 +110,17 @@ def _as_learnable(value: Any, kind: type[Hyper | Scalar]) -> Any:
 
 
 def learnable(kind: type[Hyper | Scalar], old: Any, fields: Mapping[str, Any], where: str) -> Hyper | Scalar:
-    """Return a number that may be learned with some of its fields set.
+    """Return a number of a kind that can be learned, with some of its fields set.
 
     Args:
-        kind: which kind of number.
-        old: the number as it is: a plain one, or one of the kind.
-        fields: the fields that are set, as plain values.
-        where: how the number is named to the user.
+        kind: the kind of number.
+        old: the number before: a plain one, or one of that kind.
+        fields: the fields to set, as plain values.
+        where: the name of the number in error messages.
 
     Raises:
-        UsageError: if a field is none, a value does not fit, or the start does not lie inside the bounds.
-    """
+        UsageError: if a field is unknown, a value does not fit, or the start is not inside the bounds.
+    """  # noqa: DOC501  `unknown` returns the UsageError
     hints = LEARNABLE[kind]
     for field in fields:
         if field not in hints:
@@ -137,7 +137,7 @@ def learnable(kind: type[Hyper | Scalar], old: Any, fields: Mapping[str, Any], w
 
 
 def _kind(hint: Any) -> str:
-    """Return what a type asks for, in words."""
+    """Return a description of the values that a type allows."""
     words = []
     for one in alternatives(hint):
         choices = get_args(one)

@@ -1,4 +1,4 @@
-"""A strategy written down: as plain values that JSON knows, and in words."""
+"""Saving and describing strategies: as plain values for JSON, and as text for people."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from typing import Any
 
 from rbml import strategy
 from rbml.errors import UsageError
-from rbml.strategy.base import Origin, Part, Strategy, chain
+from rbml.strategy.base import Origin, Part
+from rbml.strategy.chain import Strategy, chain
 from rbml.strategy.hyper import Hyper, Scalar
 from rbml.strategy.parsing import LEARNABLE
 from rbml.strategy.settings import Draft, defaults, keeping
@@ -15,22 +16,23 @@ from rbml.strategy.weights import Weights
 
 
 def plain(plan: Strategy) -> list[dict[str, Any]]:
-    """Return a strategy as values that JSON knows: by what every part was made, of what, and what is learned.
+    """Return a strategy as plain values for JSON: for every part its function, the arguments, and what is learned.
 
     Raises:
-        UsageError: if a part was not made by a function of :data:`rbml.strategy.ALL` from plain values.
+        UsageError: if a part was not made by a function of :data:`rbml.strategy.ALL`, or its arguments are not plain
+            values.
     """
     return [
-        {"by": _made(part).by, "settings": _plain(part.name, dict(_made(part).settings)), "learned": _learned(part)}
+        {"by": _origin(part).by, "settings": _plain(part.name, dict(_origin(part).settings)), "learned": _learned(part)}
         for part in plan.parts
     ]
 
 
 def from_plain(parts: Iterable[Mapping[str, Any]]) -> Strategy:
-    """Return the strategy of plain values, the inverse of :func:`plain`.
+    """Return the strategy that plain values describe; the inverse of :func:`plain`.
 
     Raises:
-        UsageError: if they are not those of a strategy that this rbml knows.
+        UsageError: if a function, an argument or a value is unknown to this version of rbml.
     """
     made = []
     for entry in parts:
@@ -42,14 +44,15 @@ def from_plain(parts: Iterable[Mapping[str, Any]]) -> Strategy:
 
 
 def in_words(plan: Strategy) -> str:
-    """Return a strategy as a person reads it, part by part: what is learned, and what is not at its default."""
-    return ", ".join(_words(part) for part in plan.parts)
+    """Return a readable description of a strategy, part by part: what is learned and what differs from the default."""
+    return ", ".join(_described(part) for part in plan.parts)
 
 
-def _made(part: Part) -> Origin:
+def _origin(part: Part) -> Origin:
     if part.origin is None or part.origin.by not in strategy.ALL:
         raise UsageError(
-            f"the part {part.name} was not made by a function of rbml.strategy.ALL: it cannot be written down"
+            f"the part {part.name} was not made by a function of rbml.strategy.ALL, so it cannot be saved: "
+            "add its function to that table"
         )
     return part.origin
 
@@ -63,22 +66,24 @@ def _plain(where: str, value: Any) -> Any:
         return [_plain(where, one) for one in value]
     if value is None or isinstance(value, bool | int | float | str):
         return value
-    raise UsageError(f"{where} is a {type(value).__name__}, which cannot be written down as a plain value")
+    raise UsageError(
+        f"{where} is a {type(value).__name__}, which cannot be saved: use numbers, texts, lists, tables or None"
+    )
 
 
-def _words(part: Part) -> str:
+def _described(part: Part) -> str:
     made = part.origin
     usual = defaults(made.by) if made and made.by in strategy.ALL else {}
-    said, learned = [], _learned(part)
+    notes, learned = [], _learned(part)
     for name, value in made.settings.items() if made else ():
         if isinstance(value, bool):
-            said += [name if value else f"no {name}"] if value != usual.get(name) else []
+            notes += [name if value else f"no {name}"] if value != usual.get(name) else []
         elif isinstance(value, Hyper | Scalar) or name in part.hypers:
-            said.append(f"{name} {_number(value, name in learned)}")
+            notes.append(f"{name} {_number(value, name in learned)}")
         elif name != "name" and value != usual.get(name):
-            said.append(f"{name} {value}")
-    said += [f"learned {name}" for name in learned if isinstance(part.hypers[name], Weights)]
-    return part.name + (f"={made.by}" if made and made.by != part.name else "") + f"({', '.join(said)})"
+            notes.append(f"{name} {value}")
+    notes += [f"learned {name}" for name in learned if isinstance(part.hypers[name], Weights)]
+    return part.name + (f"={made.by}" if made and made.by != part.name else "") + f"({', '.join(notes)})"
 
 
 def _number(value: Any, learned: bool) -> str:

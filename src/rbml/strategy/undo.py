@@ -1,4 +1,4 @@
-"""A chain of rules taken apart at its running sum, so that a step can be walked back."""
+"""A chain of rules split at its running sum, so that a step can be undone."""
 
 from __future__ import annotations
 
@@ -6,24 +6,30 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from rbml.errors import UsageError
-from rbml.strategy.base import Rule, RunningSum, StepInfo, Strategy, stateless
+from rbml.strategy.base import Rule, RunningSum, stateless
+from rbml.strategy.chain import Strategy
 from rbml.strategy.hyper import Bounds, Hyper
+from rbml.strategy.views import StepInfo
 from rbml.tree import Tree, prefixed, under
 
 _ELSE = "use Adjoint(store='segments') or Adjoint(store='all')"
 DENOMINATOR = 2**16
-"""The largest denominator that a fixed decay is written with."""
+"""The largest denominator of the fraction that represents a fixed decay."""
 
 
 @dataclass(frozen=True)
 class Split:
-    """What comes before the running sum, the sum, and what comes after it.
+    r"""A chain of rules split into those before the running sum, the one that keeps the sum, and those after it.
+
+    A step with the sum b is :math:`b' = decay \cdot b + inflow(g, \theta)`, :math:`\theta' = \theta - outflow(b')`. To
+    undo it, add outflow(b') to theta', compute the gradient g at the resulting theta, and solve the first equation for
+    b.
 
     Attributes:
         strategy: the whole chain.
-        before: rules without memory; they may look at theta.
-        rule: the rule that keeps the sum.
-        after: rules that look at the direction alone.
+        before: rules without state; they may depend on theta.
+        rule: the rule that keeps the running sum.
+        after: rules that depend on the direction alone.
     """
 
     strategy: Strategy
@@ -33,17 +39,17 @@ class Split:
 
     @property
     def sums(self) -> RunningSum:
-        """The running sum."""
+        """The running sum of the rule that keeps it."""
         assert self.rule.sums is not None
         return self.rule.sums
 
     def decay(self, phi: Tree, theta: Tree, t: int) -> Tree:
-        """Return the decay of every leaf of the sum, named as in the state."""
+        """Return the decay of every leaf of the sum, with the names of the state."""
         values = self.strategy.values(self.rule, phi, theta, t)
         return prefixed(values[self.sums.decay], f"{self.rule.name}/")
 
     def inflow(self, grads: Tree, theta: Tree, phi: Tree, at: StepInfo) -> Tree:
-        """Return what the gradient adds to the sum."""
+        """Return what the gradient contributes to the sum at this step."""
         direction = grads
         for rule in self.before:
             direction, _ = rule.update(direction, {}, theta, self.strategy.values(rule, phi, theta, at.t), at)
@@ -51,15 +57,16 @@ class Split:
         return prefixed(self.sums.inflow(direction, values, at), f"{self.rule.name}/")
 
     def outflow(self, state: Tree, phi: Tree, at: StepInfo) -> Tree:
-        """Return the step that the sum makes theta take."""
+        """Return the change of theta that the sum causes at this step."""
         direction = under(state, f"{self.rule.name}/")
+        # Rules after the sum must not depend on theta (`split` checks), so no theta is passed to them.
         for rule in self.after:
             direction, _ = rule.update(direction, {}, {}, self.strategy.values(rule, phi, direction, at.t), at)
         return direction
 
     @property
     def ratio(self) -> Fraction | None:
-        """The decay as a fraction, where it is one fixed number."""
+        """The decay as a fraction, if it is a single fixed number."""
         hyper = self.rule.hypers[self.sums.decay]
         if not isinstance(hyper, Hyper) or hyper.learn or hyper.range[0] < hyper.range[1]:
             return None
@@ -67,7 +74,7 @@ class Split:
 
     @property
     def span(self) -> Bounds:
-        """Between which bounds the decay stays, whatever is learned."""
+        """The bounds of the decay, whatever is learned."""
         hyper = self.rule.hypers[self.sums.decay]
         if not isinstance(hyper, Hyper):
             return None, None
@@ -75,25 +82,31 @@ class Split:
 
 
 def split(strategy: Strategy) -> Split:
-    """Take a chain apart at its running sum.
+    """Split a chain at its running sum.
+
+    Args:
+        strategy: the chain.
 
     Raises:
-        UsageError: naming the rule whose step cannot be undone, and what to use instead.
+        UsageError: if a step cannot be undone; the message names the rule and what to use instead.
     """
     rules = strategy.rules
     names = ", ".join(rule.name for rule in rules)
     for rule in rules:
         if rule.sums is None and rule.init is not stateless:
-            raise UsageError(f"a step of {rule.name} cannot be undone, only one of momentum without nesterov: {_ELSE}")
+            raise UsageError(
+                f"a step of {rule.name} cannot be undone; of the rules with a state only momentum without nesterov "
+                f"can: {_ELSE}"
+            )
     places = [place for place, rule in enumerate(rules) if rule.sums is not None]
     if len(places) != 1:
-        found = "two running sums" if places else "none, and its steps forget where they came from"
-        raise UsageError(f"a step can be undone where one rule keeps a running sum; {names} has {found}: {_ELSE}")
+        found = f"{len(places)}" if places else "none, so that the carry before a step is lost"
+        raise UsageError(f"undoing a step needs exactly one rule with a running sum; {names} has {found}: {_ELSE}")
     before, rule, after = rules[: places[0]], rules[places[0]], rules[places[0] + 1 :]
     for late in after:
         if not late.direct:
             raise UsageError(
-                f"{late.name} after {rule.name} may look at theta, so that a step cannot be undone: put it before "
-                f"{rule.name}, or {_ELSE}"
+                f"{late.name} comes after {rule.name} and may depend on theta, so that a step cannot be undone: put it "
+                f"before {rule.name}, or {_ELSE}"
             )
     return Split(strategy, before, rule, after)

@@ -16,6 +16,8 @@ from rbml.tasks.base import (
 )
 from rbml.tasks.few_shot import FewShot
 from rbml.tasks.grouped import PerGroup
+from rbml.tasks.mixture import Mixture
+from rbml.tasks.padding import stack
 from rbml.tasks.sinusoid import Sinusoid
 from rbml.tasks.supervised import Supervised
 
@@ -27,6 +29,7 @@ __all__ = [
     "FewShot",
     "Inputs",
     "Job",
+    "Mixture",
     "PerGroup",
     "Sinusoid",
     "Stream",
@@ -35,7 +38,14 @@ __all__ = [
     "TaskDistribution",
     "TaskSource",
     "generator",
+    "stack",
     "task_seeds",
 ]
 
-ALL = {"few_shot": FewShot, "per_group": PerGroup, "sinusoid": Sinusoid, "supervised": Supervised}
+ALL = {
+    "few_shot": FewShot,
+    "per_group": PerGroup,
+    "mixture": Mixture,
+    "sinusoid": Sinusoid,
+    "supervised": Supervised,
+}

@@ -1,7 +1,7 @@
 """Few-shot classification: tasks of a few classes each, drawn from labelled arrays.
 
-Shapes: B tasks, N ways (classes of a task), K shots (support examples a class), Q queries a class, M examples in the
-arrays, ``...`` the shape of one example.
+Shapes: B tasks, N ways (classes of a task), K shots (support examples per class), Q queries per class, M examples in
+the arrays, ``...`` the shape of one example.
 """
 
 from __future__ import annotations
@@ -13,8 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rbml.data.batch import Batch
+from rbml.data.batch import Batch, Inputs, each_input
 from rbml.data.examples import Labelled
+from rbml.data.inputs import Arrays, Modality
+from rbml.data.targets import CLASSES, Target
 from rbml.errors import DataError, UsageError
 from rbml.tasks.base import Episodes, generator, task_seeds
 
@@ -27,15 +29,15 @@ class FewShot:
     order: all of class 0 first.
 
     Every task comes from its own seed, so it does not depend on how many are drawn along with it. The choice is made
-    on the CPU; the examples are gathered once, on the device where ``x`` lies. Images in uint8 become float32
-    ``0 .. 1`` after the gather; any other dtype stays as it is.
+    on the CPU; the examples are gathered once, on the device where ``x`` lies, and the modality makes them ready after
+    the gather: pictures in uint8 become float32 ``0 .. 1``.
 
     Args:
-        arrays: a ``Labelled``, or a pair ``(x, y)`` of tensors or arrays: ``x`` is ``(M, ...)`` and ``y`` is ``(M,)``
-            with labels of any kind, strings included.
+        arrays: a ``Labelled``, or a pair ``(x, y)``: ``x`` is a tensor or array ``(M, ...)``, or a tree of tensors,
+            and ``y`` is ``(M,)`` with labels of any kind, strings included.
         ways: N, classes in a task.
-        shots: K, support examples a class.
-        queries: Q, query examples a class.
+        shots: K, support examples per class.
+        queries: Q, query examples per class.
 
     Raises:
         UsageError: for numbers below one, more ways than classes, or arrays that do not fit together.
@@ -56,6 +58,9 @@ class FewShot:
                 raise UsageError(f"{name} must be at least 1, not {number}.")
         self.ways, self.shots, self.queries = ways, shots, queries
         self.x, y, self.names = arrays_of(arrays)
+        self.modality: Modality = arrays.modality if isinstance(arrays, Labelled) else Arrays()
+        self.target: Target = CLASSES
+        self.outputs = ways
         self.about = arrays.about if isinstance(arrays, Labelled) else f"{len(self.names)} classes of the user's arrays"
         if ways > len(self.names):
             raise UsageError(f"{ways} ways need {ways} classes, but the data has {len(self.names)}: lower the ways.")
@@ -73,7 +78,7 @@ class FewShot:
         """Return the same tasks with the examples on ``device``: they are then gathered there."""
         same = FewShot.__new__(FewShot)
         same.__dict__.update(self.__dict__)
-        same.x = self.x.to(device)
+        same.x = each_input(lambda leaf: leaf.to(device), self.x)
         return same
 
     def sample(self, count: int, generator: torch.Generator) -> Episodes:
@@ -82,15 +87,12 @@ class FewShot:
 
     def draw(self, seeds: Sequence[int]) -> Episodes:
         """Return the tasks of the given seeds: a task is the same whenever its seed is."""
-        support, query = self.indices(seeds)
-        rows = torch.cat([support.flatten(), query.flatten()]).to(self.x.device)
-        examples = self.x.index_select(0, rows)
-        if examples.dtype == torch.uint8:
-            examples = examples.float().div_(255)
-        cut = support.numel()
-        return Episodes(
-            self._batch(examples[:cut], len(seeds), self.shots), self._batch(examples[cut:], len(seeds), self.queries)
-        )
+        support, query = self.stored(seeds)
+        return Episodes(*(Batch(self.modality.ready(part.x), part.y) for part in (support, query)))
+
+    def stored(self, seeds: Sequence[int]) -> Episodes:
+        """Return the tasks of the given seeds with the inputs as they are stored, which is what can be shown."""
+        return Episodes(*(self._gathered(rows) for rows in self.indices(seeds)))
 
     def chosen(self, seed: int) -> list[int]:
         """Return the N classes of the task of ``seed`` in the order of its targets; ``names`` has their names."""
@@ -114,34 +116,46 @@ class FewShot:
         # Examples with the smallest keys are taken. In double precision, because float32 has only 2**24 different keys.
         return classes, torch.rand(self.ways, len(self._places), generator=source, dtype=torch.float64)
 
-    def _batch(self, examples: Tensor, count: int, each: int) -> Batch:
-        x = examples.view(count, self.ways * each, *examples.shape[1:])
-        y = torch.arange(self.ways, device=x.device).repeat_interleave(each).expand(count, -1)
-        return Batch(x, y.contiguous())
+    def _gathered(self, rows: Tensor) -> Batch:
+        def gather(leaf: Tensor) -> Tensor:
+            return leaf.index_select(0, rows.flatten().to(leaf.device)).view(*rows.shape, *leaf.shape[1:])
+
+        y = torch.arange(self.ways, device=device_of(self.x)).repeat_interleave(rows.shape[1] // self.ways)
+        return Batch(each_input(gather, self.x), y.expand(len(rows), -1).contiguous())
 
 
 def _classes(source: torch.Generator, classes: int, ways: int) -> Tensor:
     return torch.randperm(classes, generator=source)[:ways]
 
 
-def arrays_of(arrays: Labelled | tuple[Any, Any]) -> tuple[Tensor, Tensor, list[str]]:
-    """Return ``x``, ``y`` as int64 ``0 .. C-1`` on the CPU, and the class names."""
+def arrays_of(arrays: Labelled | tuple[Any, Any]) -> tuple[Inputs, Tensor, list[str]]:
+    """Return ``x``, ``y`` as int64 ``0 .. C-1`` on the CPU, and the class names.
+
+    Raises:
+        UsageError: if they do not fit together, or are no numbers.
+    """
     if isinstance(arrays, Labelled):
         x, y, names = arrays.x, arrays.y.cpu(), arrays.names
     else:
         x, y, names = _relabelled(*arrays)
-    if y.ndim != 1 or len(x) != len(y):
-        raise UsageError(f"expected x (M, ...) and y (M,), but {tuple(x.shape)=} and {tuple(y.shape)=}.")
+    for leaf in x.values() if isinstance(x, dict) else [x]:
+        if y.ndim != 1 or len(leaf) != len(y):
+            raise UsageError(f"expected x (M, ...) and y (M,), but x.shape={tuple(leaf.shape)} and {tuple(y.shape)=}.")
     if len(y) and not 0 <= int(y.min()) <= int(y.max()) < len(names):
         span = f"{int(y.min())} to {int(y.max())}"
         raise UsageError(f"{len(names)} class names need labels in 0 .. {len(names) - 1}, but they run from {span}.")
     return x, y, names
 
 
-def _relabelled(x: Any, y: Any) -> tuple[Tensor, Tensor, list[str]]:
+def device_of(x: Inputs) -> torch.device:
+    """Return where inputs lie."""
+    return x.device if isinstance(x, Tensor) else next(iter(x.values())).device
+
+
+def _relabelled(x: Any, y: Any) -> tuple[Inputs, Tensor, list[str]]:
     labels = y.detach().cpu().numpy() if isinstance(y, Tensor) else np.asarray(y)
     try:
-        x = torch.as_tensor(x)
+        x = {name: torch.as_tensor(leaf) for name, leaf in x.items()} if isinstance(x, dict) else torch.as_tensor(x)
     except TypeError as error:
         raise UsageError(f"x must hold numbers: {error}") from None
     kinds, places = np.unique(labels, return_inverse=True)

@@ -55,7 +55,7 @@ class PerGroup:
         self.modality: Modality = grouped.modality
         self.target: Target = TARGETS[grouped.kind]
         self.outputs = int(grouped.y.shape[1])
-        self.names, self.about = grouped.names, grouped.about
+        self.names, self.about, self.columns = grouped.names, grouped.about, tuple(grouped.columns)
         groups = grouped.groups.cpu()
         self._counts = torch.bincount(groups, minlength=len(self.names))
         _check_counts(self._counts, self.names, shots, queries)
@@ -77,6 +77,10 @@ class PerGroup:
 
     def draw(self, seeds: Sequence[int]) -> Episodes:
         """Return the tasks of the given seeds: a task is the same whenever its seed is."""
+        return self._ready(self.stored(seeds))
+
+    def stored(self, seeds: Sequence[int]) -> Episodes:
+        """Return the tasks of the given seeds with the inputs as they are stored, which is what can be shown."""
         return self._gathered(seeds, [self.chosen(seed) for seed in seeds])
 
     def draw_of(self, group: int, seeds: Sequence[int]) -> Episodes:
@@ -87,7 +91,10 @@ class PerGroup:
         """
         if not 0 <= group < len(self.names):
             raise UsageError(f"group must be 0 .. {len(self.names) - 1}, not {group}.")
-        return self._gathered(seeds, [group] * len(seeds))
+        return self._ready(self._gathered(seeds, [group] * len(seeds)))
+
+    def _ready(self, tasks: Episodes) -> Episodes:
+        return Episodes(*(Batch(self.modality.ready(part.x), part.y) for part in (tasks.support, tasks.query)))
 
     def chosen(self, seed: int) -> int:
         """Return the group of the task of ``seed``; ``names`` has its name."""
@@ -114,7 +121,7 @@ class PerGroup:
             taken = leaf.index_select(0, places.flatten().to(leaf.device))
             return taken.view(*places.shape, *leaf.shape[1:])
 
-        return Batch(self.modality.ready(each_input(gather, self.grouped.x)), gather(self.grouped.y))
+        return Batch(each_input(gather, self.grouped.x), gather(self.grouped.y))
 
 
 def _check_counts(counts: Tensor, names: Sequence[str], shots: int, queries: int) -> None:

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 
 from rbml.data.batch import Batch
+from rbml.data.inputs import Arrays, Modality
+from rbml.data.targets import REAL, Target
 from rbml.errors import UsageError
 from rbml.tasks.base import Episodes, generator, task_seeds
 
@@ -22,8 +24,8 @@ class Sinusoid:
     """Tasks ``y = amplitude * sin(x - phase)`` with amplitude in U[0.1, 5], phase in U[0, pi] and x in U[-5, 5].
 
     Args:
-        shots: K, support points a task.
-        queries: Q, query points a task.
+        shots: K, support points per task.
+        queries: Q, query points per task.
 
     Raises:
         UsageError: for numbers below one.
@@ -34,6 +36,26 @@ class Sinusoid:
 
     shots: int = 10
     queries: int = 10
+
+    @property
+    def modality(self) -> Modality:
+        """Numbers as they are."""
+        return Arrays()
+
+    @property
+    def target(self) -> Target:
+        """Real values."""
+        return REAL
+
+    @property
+    def outputs(self) -> int:
+        """One value per point."""
+        return 1
+
+    @property
+    def about(self) -> str:
+        """What the tasks are, in words."""
+        return "sinusoids with amplitude in U[0.1, 5], phase in U[0, pi] and x in U[-5, 5]"
 
     def __post_init__(self) -> None:
         """Check the numbers."""

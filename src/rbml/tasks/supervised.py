@@ -8,11 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rbml.data.batch import Batch
+from rbml.data.batch import Batch, each_input
 from rbml.data.examples import Labelled
+from rbml.data.inputs import Arrays, Modality
+from rbml.data.targets import CLASSES, Target
 from rbml.errors import UsageError
 from rbml.tasks.base import Episodes, generator, task_seeds
-from rbml.tasks.few_shot import arrays_of
+from rbml.tasks.few_shot import arrays_of, device_of
 
 
 class Supervised:
@@ -24,7 +26,7 @@ class Supervised:
 
     Args:
         arrays: as of :class:`rbml.tasks.FewShot`.
-        batch: examples a batch, drawn uniformly with replacement.
+        batch: examples per batch, drawn uniformly with replacement.
 
     Raises:
         UsageError: for a number below one, or arrays that do not fit together.
@@ -40,6 +42,10 @@ class Supervised:
             raise UsageError(f"batch must be at least 1, not {batch}.")
         self.x, self.y, names = arrays_of(arrays)
         self.classes, self.batch = len(names), batch
+        self.modality: Modality = arrays.modality if isinstance(arrays, Labelled) else Arrays()
+        self.target: Target = CLASSES
+        self.outputs = self.classes
+        self.about = arrays.about if isinstance(arrays, Labelled) else f"{self.classes} classes of the user's arrays"
 
     def sample(self, count: int, generator: torch.Generator) -> Episodes:
         """Draw ``count`` batches: query ``(B, batch, ...)`` and a support set ``(B, 1, ...)``."""
@@ -47,11 +53,15 @@ class Supervised:
 
     def draw(self, seeds: Sequence[int]) -> Episodes:
         """Return the batches of the given seeds: one is the same whenever its seed is."""
-        rows = torch.stack([torch.randint(len(self.y), (self.batch,), generator=generator(seed)) for seed in seeds])
-        x, y = self._examples(rows), self.y[rows].to(self.x.device)
-        return Episodes(Batch(x[:, :1], y[:, :1]), Batch(x, y))
+        stored = self.stored(seeds)
+        return Episodes(*(Batch(self.modality.ready(part.x), part.y) for part in (stored.support, stored.query)))
 
-    def _examples(self, rows: Tensor) -> Tensor:
-        examples = self.x.index_select(0, rows.flatten().to(self.x.device))
-        examples = examples.float().div_(255) if examples.dtype == torch.uint8 else examples
-        return examples.view(*rows.shape, *examples.shape[1:])
+    def stored(self, seeds: Sequence[int]) -> Episodes:
+        """Return the batches of the given seeds with the inputs as they are stored."""
+        rows = torch.stack([torch.randint(len(self.y), (self.batch,), generator=generator(seed)) for seed in seeds])
+
+        def gather(leaf: Tensor) -> Tensor:
+            return leaf.index_select(0, rows.flatten().to(leaf.device)).view(*rows.shape, *leaf.shape[1:])
+
+        query = Batch(each_input(gather, self.x), self.y[rows].to(device_of(self.x)))
+        return Episodes(Batch(each_input(lambda leaf: leaf[:, :1], query.x), query.y[:, :1]), query)

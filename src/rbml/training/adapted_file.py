@@ -1,20 +1,46 @@
-"""The small file in which a model that has learned somebody's classes is kept."""
+"""The small file in which a model that has learned somebody's task is kept."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
+from torch import nn
 
+from rbml.data.setting import Setting
 from rbml.errors import CheckpointError, DivergedError
 from rbml.learner import Adapted
+from rbml.recipe import Recipe, StrategyChoice, build
 from rbml.training import files
-from rbml.training.recipe import Recipe
 
 
-def save_adapted(path: Path, adapted: Adapted, recipe: Recipe, names: list[str]) -> None:
-    """Write an adapted model with the names of its classes.
+class AdaptedFile(NamedTuple):
+    """What a file of an adapted model holds.
+
+    Attributes:
+        adapted: the model.
+        recipe: of the run that it comes from.
+        setting: what goes in and what comes out.
+        names: of the classes or values, in the order of its outputs.
+    """
+
+    adapted: Adapted
+    recipe: Recipe
+    setting: Setting
+    names: list[str]
+
+
+def save_adapted(path: Path, adapted: Adapted, recipe: Recipe, setting: Setting, names: Sequence[str]) -> None:
+    """Write an adapted model with what is needed to use it.
+
+    Args:
+        path: the file.
+        adapted: the model.
+        recipe: of the run that it comes from.
+        setting: of that run.
+        names: of the classes or values, in the order of its outputs.
 
     Raises:
         DivergedError: if it has numbers that are not finite: its predictions would mean nothing.
@@ -25,24 +51,31 @@ def save_adapted(path: Path, adapted: Adapted, recipe: Recipe, names: list[str])
             f"learning from these examples made {bad[0]} of the model not finite: {path} is not written. "
             "Train a run with a smaller lr"
         )
-    content = {"recipe": recipe.to_json(), "names": names, "model": adapted.model.state_dict()}
+    state = adapted.model.state_dict()
+    content = {"recipe": recipe.to_json(), "setting": setting.to_json(), "names": list(names), "model": state}
     files.save(path, "adapted", content)
 
 
-def load_adapted(path: Path) -> tuple[Adapted, Recipe, list[str]]:
-    """Return the adapted model, the recipe of its run, and the class names in the order of its outputs.
+def load_adapted(path: Path) -> AdaptedFile:
+    """Return what :func:`save_adapted` wrote; files of rbml 0.1.0, which knew pictures of classes alone, too.
 
     Raises:
         CheckpointError: if the file is damaged, or is not one of these.
     """
     content = files.load(path, "adapted")
     recipe = Recipe.from_json(content["recipe"])
+    setting = Setting.from_json(content["setting"]) if "setting" in content else build.setting(recipe)
     state = content["model"]
-    preset = replace(recipe, strategy=None, settings={}, strategy_file=None, freeze_strategy=False, lr=None, steps=None)
-    model = preset.build_learner().model  # not the recipe's own: a preset may have put layers into it
+    model = _model(recipe, setting)
     own = model.state_dict()
     if own.keys() != state.keys():
         raise CheckpointError(f"{path} belongs to another model than it says: {sorted(own.keys() ^ state.keys())}")
     parameters = {name: state[name] for name, _ in model.named_parameters()}
     statistics = {name: leaf for name, leaf in state.items() if name not in parameters}
-    return Adapted(model, parameters, statistics), recipe, content["names"]
+    return AdaptedFile(Adapted(model, parameters, statistics), recipe, setting, content["names"])
+
+
+def _model(recipe: Recipe, setting: Setting) -> nn.Module:
+    """Return the model as the algorithm has it: a preset may have put layers into it."""
+    preset = recipe.model_copy(update={"strategy": StrategyChoice()}).changed(lr=None, steps=None)
+    return build.learner(preset, setting).model

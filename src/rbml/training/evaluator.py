@@ -1,19 +1,27 @@
-"""How good a learner is: accuracy after every inner step, over many tasks, with its interval."""
+"""How good a learner is: its metrics after every inner step, over many tasks, with intervals."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import cast
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, func
 
+from rbml.data.batch import Batch, rows
+from rbml.data.targets import Baseline, Metric, Target
 from rbml.learner import Learner, Statistics
-from rbml.tasks import Episodes, FewShot, generator, task_seeds
-from rbml.training.recipe import TEST
+from rbml.recipe.streams import TEST
+from rbml.tasks import TaskSource, generator, task_seeds
+from rbml.tasks.base import count, one
 
 BOTH: tuple[Statistics, ...] = ("transductive", "inductive")
+SIZES = ("ways", "shots", "queries")
+"""How the sizes of a source's tasks are called, where it has them."""
+
+Scores = dict[str, list["Score"]]
+"""By metric, before and after each inner step: T + 1 scores."""
 
 
 @dataclass(frozen=True)
@@ -21,7 +29,7 @@ class Score:
     r"""A mean over tasks.
 
     Attributes:
-        mean: accuracy, 0 to 1.
+        mean: the mean of the metric.
         interval: half the width of its 95 % interval, :math:`1.96\,s/\sqrt{B}`.
         tasks: B.
     """
@@ -32,31 +40,59 @@ class Score:
 
     @staticmethod
     def of(values: Tensor) -> Score:
-        """Return the score of one accuracy a task, ``(B,)``."""
+        """Return the score of one value per task, ``(B,)``."""
         spread = values.double().std().item() if len(values) > 1 else float("nan")
         return Score(values.double().mean().item(), 1.96 * spread / len(values) ** 0.5, len(values))
 
+    def shown(self, unit: str) -> str:
+        """Return it as a person writes it, without the unit; shares in per cent.
 
-def accuracy(prediction: Tensor, target: Tensor) -> Tensor:
-    """Return the share of right predictions of each task: ``(B, n, C)`` and ``(B, n)`` to ``(B,)``."""
-    return (prediction.argmax(-1) == target).float().mean(-1)
+        >>> Score(0.974, 0.003, 600).shown("%"), Score(2.3456, 0.12, 42).shown("points")
+        ('97.4 ± 0.3', '2.35 ± 0.12')
+        """
+        if unit == "%":
+            return f"{100 * self.mean:.1f} ± {100 * self.interval:.1f}"
+        return f"{self.mean:.3g} ± {self.interval:.2g}"
+
+
+def sizes_of(tasks: TaskSource) -> dict[str, int]:
+    """Return the sizes of a source's tasks, by name; those that it does not have are left out."""
+    found = {name: getattr(tasks, name, None) for name in SIZES}
+    return {name: size for name, size in found.items() if size is not None}
+
+
+def sizes_in_words(sizes: dict[str, Any]) -> str:
+    """Return the sizes of tasks as the papers write them.
+
+    >>> sizes_in_words({"ways": 5, "shots": 1, "queries": 15}), sizes_in_words({"shots": 3, "queries": 10})
+    ('5-way 1-shot, 15 queries per class', '3-shot, 10 queries')
+    """
+    head = " ".join(f"{sizes[name]}-{name[:-1]}" for name in ("ways", "shots") if name in sizes)
+    queries = f"{sizes['queries']} queries{' per class' * ('ways' in sizes)}" if "queries" in sizes else ""
+    return ", ".join(part for part in (head, queries) if part)
+
+
+def per_task(metric: Metric, prediction: Tensor, batch: Batch) -> Tensor:
+    """Return a metric of each task of a stack, ``(B,)``, from predictions ``(B, n, ...)`` and a batch of all tasks."""
+    found: Tensor = func.vmap(metric.of)(prediction, batch)
+    return found
 
 
 def evaluate(
     learner: Learner,
-    tasks: FewShot,
+    tasks: TaskSource,
     episodes: int,
     seed: int,
     stream: int = TEST,
     steps: int | None = None,
     statistics: tuple[Statistics, ...] = BOTH,
     advance: Callable[[int], None] = lambda count: None,
-) -> dict[Statistics, list[Score]]:
+) -> dict[Statistics, Scores]:
     """Measure a learner on tasks, drawn in the same way for every learner that is given the same seed.
 
     Args:
         learner: the learner.
-        tasks: where tasks come from.
+        tasks: where tasks come from; their target says what is measured.
         episodes: how many.
         seed: which.
         stream: which stream of random numbers they come from.
@@ -65,57 +101,90 @@ def evaluate(
         advance: called with the number of tasks that are newly done.
 
     Returns:
-        For each kind of statistics, the accuracy before and after each inner step: T + 1 scores.
+        For each kind of statistics and each metric of the target, the scores before and after each inner step.
+
+    Raises:
+        UsageError: if predictions and targets do not belong together, or the tasks do not fit the model.
     """
-    kept: dict[Statistics, list[Tensor]] = {which: [] for which in statistics}
+    metrics = tasks.target.metrics
+    kept: dict[Statistics, dict[str, list[Tensor]]] = {
+        which: {metric.name: [] for metric in metrics} for which in statistics
+    }
     for part in draw(tasks, episodes, learner.execution.chunk, seed, stream):
         for which in statistics:
-            kept[which].append(cast(Tensor, learner.evaluate(part, which, steps, tasks.ways).accuracy))
-        advance(part.tasks)
-    return {which: [Score.of(column) for column in torch.cat(rows).T] for which, rows in kept.items()}
+            found = learner.evaluate(part, which, steps, getattr(tasks, "ways", None), metrics=metrics)
+            tasks.target.check(found.prediction[0], one(part.query, 0))
+            for name, column in kept[which].items():
+                column.append(found.metrics[name])
+        advance(count(part))
+    return {
+        which: {name: [Score.of(step) for step in torch.cat(parts).T] for name, parts in found.items()}
+        for which, found in kept.items()
+    }
 
 
-def draw(tasks: FewShot, episodes: int, chunk: int, *key: int) -> Iterator[Episodes]:
+def draw(tasks: TaskSource, episodes: int, chunk: int, *key: int) -> Iterator[Any]:
     """Yield the ``episodes`` tasks of a key, ``chunk`` at a time: no more than that is in memory."""
     seeds = task_seeds(episodes, generator(*key))
     for start in range(0, episodes, chunk):
         yield tasks.draw(seeds[start : start + chunk])
 
 
+def judge(baseline: Baseline, metric: Metric, tasks: Any) -> Tensor:
+    """Return a metric of a baseline on each task of a stack, ``(B,)``; every task is predicted by itself."""
+    found = []
+    for index in range(count(tasks)):
+        task = one(tasks, index)
+        found.append(metric.of(baseline(task.support, task.query), task.query))
+    return torch.stack(found)
+
+
 def leave_out(
     learner: Learner,
-    x: Tensor,
-    y: Tensor,
-    ways: int,
+    support: Batch,
+    target: Target,
+    ways: int | None = None,
     groups: int | None = None,
     advance: Callable[[int], None] = lambda count: None,
 ) -> Score | None:
-    """Classify the examples of a support set after learning from the others: what a user may expect of new ones.
+    """Predict the examples of a support set after learning from the others: what a user may expect of new ones.
 
     Each costs one adaptation, so many examples are better left out in groups. A class never leaves out its last one.
 
     Args:
         learner: the learner.
-        x: examples ``(n, ...)``.
-        y: labels ``(n,)``.
-        ways: classes.
+        support: the examples ``(n, ...)``.
+        target: its first metric is taken of every example by itself.
+        ways: classes; ``None`` for other targets.
         groups: in how many groups, at least 2, examples are left out in turn; ``None`` leaves out one at a time.
-        advance: called with the number of examples that are newly classified.
+        advance: called with the number of examples that are newly predicted.
 
     Returns:
-        The accuracy over the examples whose class has another one, or ``None`` where no class has two.
+        The metric over the examples that could be left out, or ``None`` where there is none.
     """
-    counts = torch.bincount(y, minlength=ways)
-    candidates = [index for index in torch.argsort(y, stable=True).tolist() if counts[y[index]] > 1]
+    candidates = _can_be_left_out(support.y)
     if not candidates:
         return None
+    metric, total = target.metrics[0], len(support.y)
     groups = min(groups or len(candidates), len(candidates))
-    right = []
+    found = []
     for group in range(groups):
-        queries = candidates[group::groups]  # in class order, so that a class is spread over the groups
-        rest = [index for index in range(len(y)) if index not in set(queries)]
-        adapted = learner.adapt(x[rest], y[rest], ways=ways)
+        left = candidates[group::groups]  # in class order, so that a class is spread over the groups
+        rest = torch.tensor([index for index in range(total) if index not in set(left)])
+        adapted = learner.adapt(*rows(support, rest), ways=ways)
+        queries = rows(support, torch.tensor(left))
         with torch.no_grad():
-            right.append((adapted(x[queries]).argmax(1) == y[queries]).float())
-        advance(len(queries))
-    return Score.of(torch.cat(right))
+            prediction = adapted(queries.x)
+        found += [
+            metric.of(prediction[at : at + 1], rows(queries, torch.tensor([at]))).double() for at in range(len(left))
+        ]
+        advance(len(left))
+    return Score.of(torch.stack(found))
+
+
+def _can_be_left_out(y: Tensor) -> list[int]:
+    """Return the examples without which there is still something to learn from: of classes, one of the same class."""
+    if y.is_floating_point() or y.dim() != 1:
+        return list(range(len(y))) if len(y) > 1 else []
+    counts = torch.bincount(y)
+    return [index for index in torch.argsort(y, stable=True).tolist() if counts[y[index]] > 1]

@@ -14,7 +14,7 @@ from typing import Any
 from rbml.training.files import writing
 from rbml.training.run_folder import RunFolder
 
-_CURVES = ("loss", "accuracy", "validation", "grad_norm", "outer_lr")
+_NO_CURVES = ("step", "stage", "seconds")
 
 
 class Log:
@@ -51,7 +51,7 @@ class Log:
             self.journal.flush()
         if self.curves is not None:
             with writing(self.run.tensorboard):
-                self.curves.add({name: entry[name] for name in _CURVES if name in entry}, entry["step"])
+                self.curves.add({name: value for name, value in entry.items() if name not in _NO_CURVES}, entry["step"])
 
     def sync(self) -> None:
         """Bring the journal to the disk: a checkpoint must not be ahead of it."""

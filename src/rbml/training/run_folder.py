@@ -2,13 +2,13 @@
 
 ::
 
-    config.json       the recipe, the whole strategy, in words what was trained on, versions, threads
+    config.json       the recipe, the setting, the whole strategy, what was trained on, versions, threads
     strategy.pt       the learned strategy that it began with, if it was given one
     journal.jsonl     a line an outer step, a line a validation
     last.pt           everything to go on from: theta0, phi, optimizer, schedule, step
     best.pt           theta0 and phi of the best validation
     tensorboard/      the same curves for TensorBoard
-    evaluations/      a file of accuracies for every source of tasks it was measured on
+    evaluations/      a file of scores for every source of tasks it was measured on
     plots/            what ``rbml report`` draws
 """
 
@@ -18,19 +18,22 @@ import json
 import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 import rbml
+from rbml.data.setting import Setting
 from rbml.errors import CheckpointError, RbmlError, UsageError
 from rbml.learner import Learner
+from rbml.recipe import Recipe, build
 from rbml.strategy import Strategy
 from rbml.strategy.serialize import in_words, plain
 from rbml.training import files
-from rbml.training.recipe import Recipe
+
+PRETRAINING = "pretraining"
+"""What a checkpoint and an entry of the journal say of their stage, where it is not training across tasks."""
 
 try:
     import fcntl
@@ -84,28 +87,38 @@ class RunFolder:
         """The accuracies on one source of tasks, such as ``"omniglot-5w1s"``."""
         return self.path / "evaluations" / f"{name}.json"
 
-    def create(self, recipe: Recipe, about: dict[str, str], data_root: str | None) -> None:
+    def create(
+        self, recipe: Recipe, about: dict[str, str], data_root: str | None, setting: Setting | None = None
+    ) -> None:
         """Make the folder and write the configuration, with a copy of the strategy file.
+
+        Args:
+            recipe: what the run does.
+            about: where its tasks come from, in words.
+            data_root: where data was looked for.
+            setting: what the data has decided; ``None`` is pictures with classes, as the recipe has them.
 
         Raises:
             RbmlError: if the folder cannot be made.
             UsageError: if the recipe's options are none of its preset or strategy.
             CheckpointError: if the strategy file cannot be read, or does not fit.
         """
-        strategy = recipe.build_learner().strategy
+        setting = build.setting(recipe) if setting is None else setting
+        strategy = build.learner(recipe, setting).strategy
         with files.writing(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
         versions = {"rbml": rbml.__version__, "torch": torch.__version__, "python": platform.python_version()}
         content = {
             "recipe": recipe.to_json(),
+            "setting": setting.to_json(),
             "strategy": _written(strategy),
             "about": about,
             "data_root": data_root,
             "versions": versions,
             "threads": torch.get_num_threads(),
         }
-        if recipe.strategy_file is not None:
-            files.write_atomically(self.strategy, Path(recipe.strategy_file).read_bytes())
+        if recipe.strategy.file is not None:
+            files.write_atomically(self.strategy, Path(recipe.strategy.file).read_bytes())
         files.write_json(self.config, content)
 
     def read_config(self) -> dict[str, Any]:
@@ -128,7 +141,16 @@ class RunFolder:
     def recipe(self) -> Recipe:
         """Return the recipe of the run; a strategy file that it names is the folder's own copy."""
         recipe = Recipe.from_json(self.read_config()["recipe"])
-        return recipe if recipe.strategy_file is None else replace(recipe, strategy_file=str(self.strategy))
+        return recipe if recipe.strategy.file is None else recipe.changed(strategy_file=str(self.strategy))
+
+    def setting(self) -> Setting:
+        """Return what the data has decided for the run; of a run of rbml 0.1.0, what its recipe says.
+
+        Raises:
+            CheckpointError: if it is not there, or names what this rbml does not have.
+        """
+        written = self.read_config().get("setting")
+        return build.setting(self.recipe()) if written is None else Setting.from_json(written)
 
     def learner(self, which: str = "best") -> Learner:
         """Return the learner of the best validation (or of the last checkpoint), ready to use.
@@ -140,20 +162,44 @@ class RunFolder:
         path = self.best if which == "best" and self.best.is_file() else self.last
         if not path.is_file():
             raise CheckpointError(f"{self.path} has no checkpoint yet: rbml train --resume {self.path} goes on")
-        learner = recipe.build_learner()
-        restore(learner, files.load(path, "best" if path == self.best else "checkpoint")["learner"], path)
+        content = files.load(path, "best" if path == self.best else "checkpoint")
+        if content.get("stage") == PRETRAINING:
+            raise CheckpointError(f"{self.path} is still pretraining: rbml train --resume {self.path} goes on")
+        learner = build.learner(recipe, self.setting())
+        restore(learner, content["learner"], path)
         return learner
+
+    def fresh(self) -> Learner:
+        """Return the learner as it was before training, without pretrained weights.
+
+        Raises:
+            CheckpointError: if the configuration cannot be read.
+        """
+        return build.learner(self.recipe(), self.setting())
 
     def saved_step(self) -> int:
         """Return the outer steps that the last checkpoint has behind it; 0 where there is none.
+
+        Steps of pretraining are numbered so that the last of them is 0, and those before it are below.
 
         Raises:
             CheckpointError: if it is damaged.
         """
         return int(files.load(self.last, "checkpoint")["step"]) if self.last.is_file() else 0
 
-    def lines(self) -> Iterator[dict[str, Any]]:
+    def best_validation(self) -> float:
+        """Return the validation of the best learner so far.
+
+        Raises:
+            CheckpointError: if there is none, or it is damaged.
+        """
+        return float(files.load(self.best, "best")["validation"])
+
+    def lines(self, pretraining: bool = False) -> Iterator[dict[str, Any]]:
         """Yield the journal's entries; a last line that was cut off is left out.
+
+        Args:
+            pretraining: also those of pretraining, whose steps count up to 0.
 
         Raises:
             CheckpointError: if another line is not what was written.
@@ -163,7 +209,9 @@ class RunFolder:
         with self.journal.open(errors="replace") as file:
             for number, line in enumerate(file, 1):
                 if line.endswith("\n"):
-                    yield self._entry(line, number)
+                    entry = self._entry(line, number)
+                    if pretraining or entry.get("stage") != PRETRAINING:
+                        yield entry
 
     def _entry(self, line: str, number: int) -> dict[str, Any]:
         try:
@@ -176,7 +224,7 @@ class RunFolder:
 
     def trim_journal(self, step: int) -> None:
         """Take back what the journal says of steps after ``step``: they will be taken again."""
-        kept = [line for line in self.lines() if line["step"] <= step]
+        kept = [line for line in self.lines(pretraining=True) if line["step"] <= step]
         files.write_atomically(self.journal, "".join(json.dumps(line) + "\n" for line in kept).encode())
 
     @contextmanager

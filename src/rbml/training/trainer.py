@@ -4,43 +4,34 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Generator
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from rbml.errors import DivergedError
+from rbml.data.targets import Metric
+from rbml.errors import DivergedError, UsageError
 from rbml.learner import Learner
-from rbml.tasks import Episodes, FewShot, generator, task_seeds
+from rbml.recipe import Recipe, build
+from rbml.recipe.streams import TRAIN, VALIDATE
+from rbml.tasks import Supervised, TaskSource, generator, task_seeds
 from rbml.training import files
-from rbml.training.evaluator import accuracy
+from rbml.training.evaluator import per_task
 from rbml.training.log import Log
-from rbml.training.recipe import TRAIN, VALIDATE, Recipe
-from rbml.training.run_folder import RunFolder, restore
-from rbml.tree import norm
-
-
-@dataclass(frozen=True)
-class Progress:
-    """What one outer step came to.
-
-    Attributes:
-        step: outer steps taken, from 1.
-        loss: mean query loss of the step's tasks.
-        accuracy: mean query accuracy of the step's tasks, 0 to 1.
-        validation: accuracy on the validation tasks, where there was a validation.
-    """
-
-    step: int
-    loss: float
-    accuracy: float
-    validation: float | None
+from rbml.training.pretraining import body_of, pretrain
+from rbml.training.progress import Outer, Progress
+from rbml.training.run_folder import PRETRAINING, RunFolder, restore
+from rbml.tree import Tree, norm
 
 
 def train(
-    run: RunFolder, recipe: Recipe, training: FewShot, validation: FewShot, stop: Callable[[], bool] = lambda: False
+    run: RunFolder,
+    recipe: Recipe,
+    training: TaskSource,
+    validation: TaskSource,
+    stop: Callable[[], bool] = lambda: False,
+    classes: Supervised | None = None,
 ) -> Generator[Progress]:
     """Meta-train from the run's last checkpoint, or from the start, to the recipe's last step.
 
@@ -52,6 +43,7 @@ def train(
         training: where training tasks come from.
         validation: where validation tasks come from.
         stop: asked after every step; the loop saves and ends when it says so.
+        classes: all training classes at once, where the recipe says to pretrain.
 
     Yields:
         What every outer step came to. Until the generator is exhausted or closed, the run's files stay open and locked.
@@ -59,55 +51,101 @@ def train(
     Raises:
         DivergedError: if a loss or a gradient is not finite. The last checkpoint is from before.
         CheckpointError: if the checkpoint is damaged or of another model.
+        UsageError: if the recipe says to pretrain and there are no classes.
         RbmlError: if a file cannot be written, or another process is training the same run.
     """
-    learner = recipe.build_learner()
-    optimizer = torch.optim.Adam(learner.parameters(), lr=recipe.outer_lr)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, recipe.meta_steps)
-    held_out = validation.sample(recipe.validate_tasks, generator(recipe.seed, VALIDATE))
-
+    if recipe.outer.pretrain and classes is None:
+        raise UsageError("the recipe says to pretrain: classes= must be all training classes, tasks.Supervised(...)")
+    setting, metric = run.setting(), training.target.metrics[0]
     with run.locked(), Log(run) as log:
-        torch.manual_seed(recipe.seed)  # rbml draws nothing from the global state; a model or an engine may
-        step, best = _go_on(run, learner, optimizer, schedule) if run.last.is_file() else (0, -math.inf)
-        log.begin(step)
-        while step < recipe.meta_steps:
-            began = time.perf_counter()
-            seeds = task_seeds(recipe.tasks, generator(recipe.seed, TRAIN, step))
-            episodes = training.draw(seeds)
-            optimizer.zero_grad()
-            result = learner.backward(episodes, phase=learner.phase(step / recipe.meta_steps))
-            size = norm(result.grads)
-            _check_finite(result.loss, size, result.aux["loss"], step, seeds, run)
-            if recipe.clip:
-                torch.nn.utils.clip_grad_norm_(learner.parameters(), recipe.clip)
-            entry: dict[str, Any] = {"step": step + 1, "loss": result.loss.item(), "grad_norm": size.item()}
-            entry["accuracy"] = accuracy(result.aux["prediction"], episodes.query.y).mean().item()
-            entry["outer_lr"] = schedule.get_last_lr()[0]
-            optimizer.step()
-            schedule.step()
-            step += 1
-
-            done = step == recipe.meta_steps
-            if step % recipe.validate_every == 0 or done:
-                entry["validation"] = _validate(learner, held_out)
-                if entry["validation"] > best:
-                    best = entry["validation"]
-                    files.save(run.best, "best", {"learner": learner.state_dict(), "step": step, "validation": best})
-            entry["seconds"] = time.perf_counter() - began
-            log(entry)
-            asked = stop()
-            if step % recipe.save_every == 0 or done or asked:
-                log.sync()
-                _save(run, learner, optimizer, schedule, step, best)
-            yield Progress(step, entry["loss"], entry["accuracy"], entry.get("validation"))
-            if asked:
+        saved = files.load(run.last, "checkpoint") if run.last.is_file() else {}
+        body: Tree = {}
+        if recipe.outer.pretrain and (not saved or saved.get("stage") == PRETRAINING):
+            assert classes is not None
+            learner = build.pretrainer(recipe, build.setting(recipe, classes))
+            if (yield from pretrain(run, recipe, learner, classes, log, saved, stop)):
                 return
+            body, saved = body_of(learner), {}
+        learner = build.learner(recipe, setting, body)
+        held_out = draw_validation(validation, recipe)
+        yield from _across_tasks(run, recipe, learner, training, held_out, metric, log, saved, stop)
 
 
-def _validate(learner: Learner, episodes: Episodes) -> float:
-    final = learner.evaluate(episodes, each_step=False).accuracy
-    assert final is not None  # few-shot tasks have classes
-    return final[:, -1].mean().item()
+def draw_validation(validation: TaskSource, recipe: Recipe) -> Any:
+    """Return the tasks of every validation: the same each time."""
+    return validation.draw(task_seeds(recipe.outer.validate_tasks, generator(recipe.outer.seed, VALIDATE)))
+
+
+def _across_tasks(
+    run: RunFolder,
+    recipe: Recipe,
+    learner: Learner,
+    training: TaskSource,
+    held_out: Any,
+    metric: Metric,
+    log: Log,
+    saved: Mapping[str, Any],
+    stop: Callable[[], bool],
+) -> Generator[Progress]:
+    total = recipe.outer.meta_steps
+    outer = Outer.of(learner, recipe.outer.lr, total)
+    torch.manual_seed(recipe.outer.seed)  # rbml draws nothing from the global state; a model or an engine may
+    step, best = 0, None
+    if saved:
+        restore(learner, saved["learner"], run.last)
+        outer.restore(saved)
+        step, best = saved["step"], saved["best"]
+        best = None if best is None or math.isinf(best) else best  # 0.1.0 began with minus infinity
+    log.begin(step)
+    if total == 0:  # nothing but pretraining: what it has come to is the result
+        _keep_best(run, learner, 0, _validate(learner, held_out, metric))
+        outer.save(run, learner, 0, None)
+    while step < total:
+        began = time.perf_counter()
+        seeds = task_seeds(recipe.outer.tasks, generator(recipe.outer.seed, TRAIN, step))
+        tasks = training.draw(seeds)
+        outer.optimizer.zero_grad()
+        result = learner.backward(tasks, phase=learner.phase(step / total))
+        size = norm(result.grads)
+        _check_finite(result.loss, size, result.aux["loss"], step, seeds, run)
+        if recipe.outer.clip:
+            torch.nn.utils.clip_grad_norm_(learner.parameters(), recipe.outer.clip)
+        entry: dict[str, Any] = {"step": step + 1, "loss": result.loss.item(), "grad_norm": size.item()}
+        entry[metric.name] = _measured(metric, result.aux["prediction"], tasks)
+        entry["outer_lr"] = outer.schedule.get_last_lr()[0]
+        outer.optimizer.step()
+        outer.schedule.step()
+        step += 1
+
+        done = step == total
+        if step % recipe.outer.validate_every == 0 or done:
+            entry["validation"] = _validate(learner, held_out, metric)
+            if metric.improves(entry["validation"], best):
+                best = entry["validation"]
+                _keep_best(run, learner, step, best)
+        entry["seconds"] = time.perf_counter() - began
+        log(entry)
+        asked = stop()
+        if step % recipe.outer.save_every == 0 or done or asked:
+            log.sync()
+            outer.save(run, learner, step, best)
+        yield Progress(step, entry["loss"], entry[metric.name], entry.get("validation"), metric)
+        if asked:
+            return
+
+
+def _measured(metric: Metric, prediction: Tensor, tasks: Any) -> float:
+    """Return the mean over the tasks."""
+    return per_task(metric, prediction, tasks.query).mean().item()
+
+
+def _validate(learner: Learner, tasks: Any, metric: Metric) -> float:
+    return _measured(metric, learner.evaluate(tasks, each_step=False, metrics=()).prediction, tasks)
+
+
+def _keep_best(run: RunFolder, learner: Learner, step: int, validation: float) -> None:
+    content = {"learner": learner.state_dict(), "step": step, "validation": validation}
+    files.save(run.best, "best", content)
 
 
 def _check_finite(loss: Tensor, size: Tensor, losses: Tensor, step: int, seeds: list[int], run: RunFolder) -> None:
@@ -125,28 +163,3 @@ def _check_finite(loss: Tensor, size: Tensor, losses: Tensor, step: int, seeds: 
 def _some(seeds: list[int]) -> str:
     shown = ", ".join(str(seed) for seed in seeds[:4])
     return shown if len(seeds) <= 4 else f"{shown} and {len(seeds) - 4} more of the step"
-
-
-Optimizer = torch.optim.Optimizer
-Schedule = torch.optim.lr_scheduler.LRScheduler
-
-
-def _save(run: RunFolder, learner: Learner, optimizer: Optimizer, schedule: Schedule, step: int, best: float) -> None:
-    content = {
-        "learner": learner.state_dict(),
-        "optimizer": optimizer.state_dict(),
-        "schedule": schedule.state_dict(),
-        "random": torch.get_rng_state(),
-        "step": step,
-        "best": best,
-    }
-    files.save(run.last, "checkpoint", content)
-
-
-def _go_on(run: RunFolder, learner: Learner, optimizer: Optimizer, schedule: Schedule) -> tuple[int, float]:
-    content = files.load(run.last, "checkpoint")
-    restore(learner, content["learner"], run.last)
-    optimizer.load_state_dict(content["optimizer"])
-    schedule.load_state_dict(content["schedule"])
-    torch.set_rng_state(content["random"])
-    return content["step"], content["best"]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from rbml.data.inputs import pictures
+from rbml.data.inputs import Pictures, pictures
 from rbml.errors import DataError, UsageError
 
 Image = pytest.importorskip("PIL.Image")
@@ -151,3 +151,37 @@ def test_a_picture_that_is_cut_short_or_missing(tmp_path: Path) -> None:
 def test_wrong_options(tmp_path: Path, size: int, channels: int) -> None:
     with pytest.raises(UsageError, match=f"size={size} and channels={channels}"):
         pictures.read(tmp_path / "a.png", size, channels)
+
+
+def test_a_support_folder_has_a_folder_per_class(tmp_path: Path) -> None:
+    for name, count in (("b", 2), ("a", 1)):
+        (tmp_path / name).mkdir()
+        for index in range(count):
+            saved(cross(255, 0), tmp_path / name / f"{index}.png")
+    (tmp_path / "a" / ".hidden").touch()
+    found = Pictures(20).find([tmp_path], labelled=True)
+    assert found.labels == ["a", "b", "b"] and found.names == [str(path) for path in found.raw]
+    assert Pictures(20).read(found.raw).shape == (3, 1, 20, 20)
+    with pytest.raises(DataError, match="has no class folders"):
+        Pictures(20).find([tmp_path / "a"], labelled=True)
+    files = Pictures(20).find(["x.png", tmp_path], labelled=False)
+    assert files.labels is None and files.names == ["x.png", str(tmp_path)]
+
+
+def test_files_that_are_no_pictures_are_named_up_to_three(tmp_path: Path) -> None:
+    paths = [tmp_path / f"{index}.png" for index in range(5)]
+    for path in paths:
+        path.write_text("no picture")
+    with pytest.raises(DataError, match=r"0\.png.*1\.png.*2\.png.* And 2 more\. Remove"):
+        Pictures().read(paths)
+    assert Pictures(7, 3).read([]).shape == (0, 3, 7, 7)
+    with pytest.raises(UsageError, match="size=0"):
+        Pictures(0)
+
+
+def test_a_model_gets_shares_and_a_report_arrays() -> None:
+    stored = torch.tensor([0, 51, 255], dtype=torch.uint8).reshape(1, 3, 1, 1)
+    assert torch.equal(Pictures(1, 3).ready(stored), torch.tensor([0, 0.2, 1]).reshape(1, 3, 1, 1))
+    (shown,) = Pictures(1, 3).show(stored).values
+    assert shown.shape == (1, 1, 3) and shown[0, 0].tolist() == pytest.approx([0, 0.2, 1])
+    assert Pictures(8, 3).facts() == {"channels": 3, "size": 8, "inputs": 192}

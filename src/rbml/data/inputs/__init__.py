@@ -1,8 +1,12 @@
 """Modalities: how raw things become tensors, one file each. ``ALL`` is the table of them."""
 
-from rbml.data.inputs.base import Modality
+from collections.abc import Callable
+
+from rbml.data.inputs.arrays import Arrays
+from rbml.data.inputs.base import Modality, RawExamples, Shown
+from rbml.data.inputs.pictures import Pictures
 from rbml.data.inputs.table import Table
 
-__all__ = ["ALL", "Modality", "Table"]
+__all__ = ["ALL", "Arrays", "Modality", "Pictures", "RawExamples", "Shown", "Table"]
 
-ALL: dict[str, type[Modality]] = {"table": Table}
+ALL: dict[str, Callable[..., Modality]] = {"pictures": Pictures, "arrays": Arrays, "table": Table}

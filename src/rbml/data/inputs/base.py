@@ -23,11 +23,19 @@ class Shown(NamedTuple):
 
 
 class RawExamples(NamedTuple):
-    """What a user has put somewhere: raw things, their raw labels (``None``: there are none) and what to call each."""
+    """What a user has put somewhere.
+
+    Attributes:
+        raw: the raw things.
+        labels: their raw labels; ``None`` where there are none.
+        names: what to call each.
+        targets: what to call the numbers of a label, where the labels themselves do not say it.
+    """
 
     raw: Sequence[Any]
     labels: Sequence[Any] | None
     names: Sequence[str]
+    targets: Sequence[str] | None = None
 
 
 class Modality(Protocol):

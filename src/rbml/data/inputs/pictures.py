@@ -1,7 +1,9 @@
-"""Read any picture as an array of one size. Needs Pillow."""
+"""Pictures of one size, read from files of any size and format. Reading needs Pillow."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +12,91 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from rbml.data.batch import Inputs, each_input
 from rbml.data.extras import require
+from rbml.data.inputs.arrays import as_floats, as_pictures
+from rbml.data.inputs.base import RawExamples, Shown
+from rbml.data.inputs.class_folders import class_files, class_folders
 from rbml.errors import DataError, UsageError
 
 _PLAIN = 16  # grey levels between the quartiles of the border, up to which the background counts as plain
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Square pictures, stored as uint8 ``(n, channels, size, size)``, given to a model as float ``0 .. 1``.
+
+    Args:
+        size: pixels per side.
+        channels: 1 for grey, 3 for red, green and blue.
+
+    Raises:
+        UsageError: for a size below one, or other channels.
+    """
+
+    size: int = 28
+    channels: int = 1
+
+    kind = "pictures"
+
+    def __post_init__(self) -> None:
+        """Refuse what no picture can be."""
+        _check(self.size, self.channels)
+
+    def read(self, raw: Sequence[Any]) -> Tensor:
+        """Return the pictures of files as :func:`read` reads them.
+
+        Raises:
+            DataError: naming the files that are not pictures.
+            UsageError: where Pillow is not installed.
+        """
+        found, bad = [], []
+        for path in raw:
+            try:
+                found.append(read(path, self.size, self.channels))
+            except DataError as error:
+                bad.append(str(error))
+        if bad:
+            more = f" And {len(bad) - 3} more." if len(bad) > 3 else ""
+            raise DataError(f"{' '.join(bad[:3])}{more} Remove what is not a picture, or repair it.")
+        return torch.stack(found) if found else torch.empty(0, self.channels, self.size, self.size, dtype=torch.uint8)
+
+    def ready(self, stored: Inputs) -> Inputs:
+        """Return float32 ``0 .. 1``."""
+        return each_input(as_floats, stored)
+
+    def show(self, stored: Inputs) -> Shown:
+        """Return an array per picture."""
+        assert isinstance(stored, Tensor)
+        return Shown("picture", as_pictures(as_floats(stored)))
+
+    def spec(self) -> dict[str, Any]:
+        """Return size and channels."""
+        return {"size": self.size, "channels": self.channels}
+
+    def facts(self) -> dict[str, Any]:
+        """Return size and channels, and how many numbers a picture has."""
+        return {"channels": self.channels, "size": self.size, "inputs": self.channels * self.size**2}
+
+    def find(self, places: Sequence[Path | str], labelled: bool) -> RawExamples:
+        """Return the pictures of folders with one folder per class, or files that are to be predicted.
+
+        Args:
+            places: folders of class folders if ``labelled``, else files.
+            labelled: whether to take the names of the class folders as labels.
+
+        Raises:
+            DataError: where a folder is missing, has no class folders, or a class folder is empty or holds folders.
+        """
+        if not labelled:
+            return RawExamples([Path(place) for place in places], None, [str(place) for place in places])
+        found = [
+            (path, folder.name)
+            for place in places
+            for folder in class_folders(Path(place).expanduser())
+            for path in class_files(folder)
+        ]
+        return RawExamples([path for path, _ in found], [name for _, name in found], [str(path) for path, _ in found])
 
 
 def read(path: str | Path, size: int = 28, channels: int = 1) -> Tensor:
@@ -28,7 +111,7 @@ def read(path: str | Path, size: int = 28, channels: int = 1) -> Tensor:
 
     Args:
         path: the file.
-        size: pixels a side.
+        size: pixels per side.
         channels: 1 for grey, 3 for red, green and blue.
 
     Returns:
@@ -38,8 +121,7 @@ def read(path: str | Path, size: int = 28, channels: int = 1) -> Tensor:
         UsageError: for a size below one, other channels, or where Pillow is not installed.
         DataError: for a file that is not there, or that is not a picture; it names the file.
     """
-    if size < 1 or channels not in (1, 3):
-        raise UsageError(f"pictures can have a size of 1 or more and 1 or 3 channels, not {size=} and {channels=}.")
+    _check(size, channels)
     image = require("PIL.Image", "images", "reading pictures")
     exif = require("PIL.ImageOps", "images", "reading pictures").exif_transpose
     try:
@@ -51,6 +133,11 @@ def read(path: str | Path, size: int = 28, channels: int = 1) -> Tensor:
     if channels == 1:
         pixels = _as_ink(pixels, _border(np.asarray(flat)[..., None]))
     return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
+
+
+def _check(size: int, channels: int) -> None:
+    if size < 1 or channels not in (1, 3):
+        raise UsageError(f"pictures can have a size of 1 or more and 1 or 3 channels, not {size=} and {channels=}.")
 
 
 def _flat(image: Any, picture: Any) -> Any:

@@ -118,4 +118,4 @@ class Table:
             raise DataError("no file of rows was named: expected at least one CSV file with a header.")
         numbers(found, self.columns)  # what cannot be read is said here, where the line is known
         labels = [tuple(row) for row in numbers(found, self.targets).tolist()] if labelled else None
-        return RawExamples(found, labels, [row.place for row in found])
+        return RawExamples(found, labels, [row.place for row in found], self.targets)

@@ -14,6 +14,7 @@ from torch.nn.functional import interpolate, pad
 
 from rbml.data.examples import Labelled, check_split, check_test_only
 from rbml.data.extras import require
+from rbml.data.inputs import Pictures
 
 _INNER, _SIZE = 20, 28
 
@@ -25,7 +26,7 @@ def load(part: str, root: str | Path | None = None, *, split: str | None = None,
     in the middle of 28x28.
 
     Returns:
-        ``x`` ``(1797, 1, 28, 28)`` uint8, 174 to 183 pictures a class, in scikit-learn's order; names ``0`` to ``9``.
+        ``x`` ``(1797, 1, 28, 28)`` uint8, 174 to 183 pictures per class, in scikit-learn's order; names ``0`` to ``9``.
     """
     check_test_only(part, "digits", 10)
     check_split(split, "digits")
@@ -33,7 +34,7 @@ def load(part: str, root: str | Path | None = None, *, split: str | None = None,
     pictures, labels = datasets.load_digits(return_X_y=True)
     x = enlarge(torch.from_numpy(pictures).float().view(-1, 1, 8, 8) / 16)
     about = f"digits of scikit-learn (UCI, test part), part test: 10 classes, {len(x)} pictures, 28x28"
-    return Labelled(x, torch.from_numpy(labels).long(), [str(digit) for digit in range(10)], about)
+    return Labelled(x, torch.from_numpy(labels).long(), [str(digit) for digit in range(10)], about, Pictures(_SIZE))
 
 
 def enlarge(pictures: Tensor) -> Tensor:

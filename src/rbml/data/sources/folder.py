@@ -1,4 +1,4 @@
-"""Pictures of your own: a folder with one folder a class."""
+"""Pictures of your own: a folder with one folder per class."""
 
 from __future__ import annotations
 
@@ -9,11 +9,10 @@ import torch
 from torch import Tensor
 
 from rbml.data.examples import PARTS, Labelled, check_part, check_split
-from rbml.data.inputs import pictures
+from rbml.data.inputs import Pictures
+from rbml.data.inputs.class_folders import class_files, class_folders, visible
 from rbml.errors import DataError, UsageError
 
-_LAYOUT = "Expected a folder of class folders with pictures in them (CLASS/picture.png)"
-_LITTER = ("thumbs.db", "desktop.ini")  # what Windows leaves behind in folders of pictures
 _FEWEST = 5
 
 
@@ -26,7 +25,7 @@ def load(
     size: int = 28,
     channels: int = 1,
 ) -> Labelled:
-    """Pictures of your own, one folder a class: folder:PATH.
+    """Pictures of your own, one folder per class: folder:PATH.
 
     A folder that holds nothing but ``train``, ``val`` and ``test``, each with class folders, is used as it is divided.
     Otherwise the classes are divided 64 : 16 : 20 by a shuffle that ``seed`` decides.
@@ -43,13 +42,12 @@ def load(
     if parts:
         chosen, how = _own(directory, parts, part), "its own division"
     else:
-        chosen, how = _drawn(directory, _folders(directory), part, seed), f"classes shuffled with seed {seed}"
-    x, y = _read(chosen, size, channels)
-    return _labelled(x, y, chosen, f"pictures of {directory.resolve()}, part {part} ({how})")
+        chosen, how = _drawn(directory, class_folders(directory), part, seed), f"classes shuffled with seed {seed}"
+    return _labelled(chosen, Pictures(size, channels), f"pictures of {directory.resolve()}, part {part} ({how})")
 
 
 def read_classes(directory: str | Path, size: int = 28, channels: int = 1) -> Labelled:
-    """Read all classes of a folder: one folder a class, in the order of their names.
+    """Read all classes of a folder: one folder per class, in the order of their names.
 
     Hidden files are skipped, and so are files beside the class folders.
 
@@ -61,38 +59,22 @@ def read_classes(directory: str | Path, size: int = 28, channels: int = 1) -> La
             or where files are not pictures: they are named.
     """
     directory = Path(directory).expanduser()
-    folders = _folders(directory)
-    x, y = _read(folders, size, channels)
-    return _labelled(x, y, folders, f"pictures of {directory.resolve()}")
+    folders = class_folders(directory)
+    return _labelled(folders, Pictures(size, channels), f"pictures of {directory.resolve()}")
 
 
-def _labelled(x: Tensor, y: Tensor, folders: list[Path], origin: str) -> Labelled:
-    about = f"{origin}: {len(folders)} classes, {len(x)} pictures, {x.shape[-1]}x{x.shape[-1]}"
-    return Labelled(x, y, [folder.name for folder in folders], about)
-
-
-def _visible(directory: Path) -> list[Path]:
-    """Return what is in a folder, sorted by name, without hidden files."""
-    if not directory.is_dir():
-        state = "is not a folder" if directory.exists() else "does not exist"
-        raise DataError(f"{str(directory)!r} {state}. {_LAYOUT}.")
-    kept = (path for path in directory.iterdir() if not path.name.startswith(".") and path.name.lower() not in _LITTER)
-    return sorted(kept, key=lambda path: path.name)
-
-
-def _folders(directory: Path) -> list[Path]:
-    folders = [path for path in _visible(directory) if path.is_dir()]
-    if not folders:
-        raise DataError(f"{str(directory)!r} has no class folders. {_LAYOUT}.")
-    return folders
+def _labelled(folders: list[Path], modality: Pictures, origin: str) -> Labelled:
+    x, y = _read(folders, modality)
+    about = f"{origin}: {len(folders)} classes, {len(x)} pictures, {modality.size}x{modality.size}"
+    return Labelled(x, y, [folder.name for folder in folders], about, modality)
 
 
 def divided(directory: Path) -> list[str]:
     """Return which of train, val and test a folder is divided into; none where its folders are classes themselves."""
-    folders = _folders(directory)
+    folders = class_folders(directory)
     if any(folder.name not in PARTS for folder in folders):
         return []
-    if not all(any(path.is_dir() for path in _visible(folder)) for folder in folders):
+    if not all(any(path.is_dir() for path in visible(folder)) for folder in folders):
         return []
     return [folder.name for folder in folders]
 
@@ -100,10 +82,10 @@ def divided(directory: Path) -> list[str]:
 def _own(directory: Path, parts: list[str], part: str) -> list[Path]:
     if part not in parts:
         raise DataError(f"{str(directory)!r} is divided into {', '.join(parts)}, but has no {part!r}: add that folder.")
-    chosen = _folders(directory / part)
+    chosen = class_folders(directory / part)
     names = {folder.name for folder in chosen}
     for other in parts:
-        shared = names & {folder.name for folder in _folders(directory / other)} if other != part else set()
+        shared = names & {folder.name for folder in class_folders(directory / other)} if other != part else set()
         if shared:
             raise DataError(
                 f"class {min(shared)!r} is in {str(directory / part)!r} and in {str(directory / other)!r}: "
@@ -124,26 +106,7 @@ def _drawn(directory: Path, folders: list[Path], part: str, seed: int) -> list[P
     return [folders[row] for row in sorted(rows)]
 
 
-def _read(folders: list[Path], size: int, channels: int) -> tuple[Tensor, Tensor]:
+def _read(folders: list[Path], modality: Pictures) -> tuple[Tensor, Tensor]:
     """Return the pictures ``(N, channels, size, size)`` of class folders, and their classes ``(N,)``."""
-    files = [(label, path) for label, folder in enumerate(folders) for path in _pictures(folder)]
-    found, bad = [], []
-    for _, path in files:
-        try:
-            found.append(pictures.read(path, size, channels))
-        except DataError as error:
-            bad.append(str(error))
-    if bad:
-        more = f" And {len(bad) - 3} more." if len(bad) > 3 else ""
-        raise DataError(f"{' '.join(bad[:3])}{more} Remove what is not a picture from the class folders, or repair it.")
-    return torch.stack(found), torch.tensor([label for label, _ in files])
-
-
-def _pictures(folder: Path) -> list[Path]:
-    files = _visible(folder)
-    inner = next((path for path in files if path.is_dir()), None)
-    if inner is not None:
-        raise DataError(f"the class folder {str(folder)!r} holds the folder {inner.name!r}. {_LAYOUT}.")
-    if not files:
-        raise DataError(f"the class folder {str(folder)!r} is empty. {_LAYOUT}.")
-    return files
+    files = [(label, path) for label, folder in enumerate(folders) for path in class_files(folder)]
+    return modality.read([path for _, path in files]), torch.tensor([label for label, _ in files])

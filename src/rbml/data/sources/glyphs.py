@@ -12,6 +12,7 @@ from torch import Tensor
 
 from rbml.data import store
 from rbml.data.examples import Labelled, check_part, check_split
+from rbml.data.inputs import Pictures
 from rbml.data.sources import raster, strokes
 
 CLASSES = {"train": range(0, 1200), "val": range(1200, 1300), "test": range(1300, 1600)}
@@ -37,7 +38,7 @@ def load(part: str, root: str | Path | None = None, *, split: str | None = None,
     y = torch.arange(len(classes)).repeat_interleave(_DRAWINGS)
     origin = f"glyphs of seed {seed} (version {_VERSION}), part {part}"
     about = f"{origin}: {len(classes)} invented characters x {_DRAWINGS} drawings, 28x28"
-    return Labelled(x, y, [f"glyph {index:04d}" for index in classes], about)
+    return Labelled(x, y, [f"glyph {index:04d}" for index in classes], about, Pictures())
 
 
 def render(seed: int, classes: Sequence[int], drawings: int = _DRAWINGS) -> Tensor:

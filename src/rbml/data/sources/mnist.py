@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from rbml.data import store
 from rbml.data.examples import Labelled, check_split, check_test_only
+from rbml.data.inputs import Pictures
 from rbml.errors import DataError
 
 _PICTURES, _LABELS = "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"
@@ -29,7 +30,7 @@ def load(part: str, root: str | Path | None = None, *, split: str | None = None,
     Found under the data root only (``mnist_t10k/``, gzipped or not), not downloaded.
 
     Returns:
-        ``x`` ``(10000, 1, 28, 28)`` uint8, 892 to 1135 pictures a class; names ``0`` to ``9``.
+        ``x`` ``(10000, 1, 28, 28)`` uint8, 892 to 1135 pictures per class; names ``0`` to ``9``.
     """
     check_test_only(part, "mnist", 10)
     check_split(split, "t10k")
@@ -39,7 +40,7 @@ def load(part: str, root: str | Path | None = None, *, split: str | None = None,
     if len(x) != len(y) or (len(y) and int(y.max()) > 9):
         raise DataError(f"{path} holds {len(x)} pictures, which its {len(y)} labels do not fit: get both files again.")
     about = f"MNIST test part (t10k), part test: 10 classes, {len(x)} pictures, 28x28; {path}"
-    return Labelled(x, y, [str(digit) for digit in range(10)], about)
+    return Labelled(x, y, [str(digit) for digit in range(10)], about, Pictures())
 
 
 def _find(name: str, root: str | Path | None) -> Path:

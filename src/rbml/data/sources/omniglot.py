@@ -21,9 +21,16 @@ from torch import Tensor
 from rbml.data import store
 from rbml.data.examples import Labelled, check_part, check_split
 from rbml.data.extras import require
+from rbml.data.inputs import Pictures
 from rbml.errors import DataError
 
 SPLITS = ("vinyals", "vinyals-1200", "lake")
+
+PROTOCOL: list[tuple[dict[str, Any], dict[str, Any]]] = [
+    ({}, {"split": "vinyals"}),
+    ({"ways": [20], "algorithm": ["maml", "fomaml"]}, {"lr": 0.1, "steps": 5, "tasks": 16}),
+]
+"""What differs from a recipe's defaults, in which case: Finn et al. 2017 (arXiv:1703.03400, appendix A.1)."""
 
 _DRAWINGS, _SIZE = 20, 28
 _ROTATIONS = ("rot000", "rot090", "rot180", "rot270")  # counterclockwise, as in the published lists' own loader
@@ -64,7 +71,7 @@ def load(part: str, root: str | Path | None = None, *, split: str | None = None,
     names = _lake(part, index) if split == "lake" else _vinyals(part, split, root)
     x = torch.stack([_drawings(name, pictures, index) for name in names]).flatten(0, 1)
     y = torch.arange(len(names)).repeat_interleave(_DRAWINGS)
-    return Labelled(x, y, names, _about(part, split, len(names), paths["background"].parent))
+    return Labelled(x, y, names, _about(part, split, len(names), paths["background"].parent), Pictures(_SIZE))
 
 
 def _about(part: str, split: str, classes: int, folder: Path) -> str:

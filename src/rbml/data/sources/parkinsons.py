@@ -11,6 +11,7 @@ future in order of time.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from rbml.data.examples import Grouped, check_part, check_split
 from rbml.data.inputs.rows import Rows, read_rows
@@ -23,6 +24,9 @@ GROUP, TIME = "subject#", "test_time"
 _TARGETS = {"total": "total_UPDRS", "motor": "motor_UPDRS"}
 _FIRST = {"train": 1, "val": 31, "test": 35}
 _LAST = {"train": 30, "val": 34, "test": 42}
+
+PROTOCOL: list[tuple[dict[str, Any], dict[str, Any]]] = [({}, {"task": "per_group", "model": "mlp", "shots": 5})]
+"""What differs from a recipe's defaults."""
 
 
 def load(

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from rbml.data import store
 from rbml.data.examples import Labelled, check_part, check_split
+from rbml.data.inputs import Pictures
 from rbml.errors import DataError
 
 _PICTURES = "quickdraw/quickdraw_344x25_28x28.npz"
@@ -46,7 +47,7 @@ def load(part: str, root: str | Path | None = None, *, split: str | None = None,
     x = torch.from_numpy(images[np.concatenate(rows)])[:, None]
     origin = f"Quick, Draw! (first 25 drawings), split learn2learn, part {part}"
     about = f"{origin}: {len(names)} classes, {len(x)} drawings, 28x28; {path}"
-    return Labelled(x, y, names, about)
+    return Labelled(x, y, names, about, Pictures())
 
 
 def _chosen(path: Path, part: str) -> set[str]:

@@ -22,7 +22,7 @@ def ink(curves: Tensor, radius: Tensor, softness: Tensor, size: int = 28) -> Ten
         curves: ``(D, S, L, 2)``, the points that straight pieces connect.
         radius: ``(D,)``, half the width of the pen, in pixels.
         softness: ``(D,)``, the width of its edge, in pixels.
-        size: pixels a side.
+        size: pixels per side.
 
     Returns:
         ``(D, 1, size, size)`` uint8, ink 255 on 0.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,6 +15,9 @@ from rbml.data.inputs.table import Table
 from rbml.errors import DataError, UsageError
 
 _FEWEST = 5
+
+PROTOCOL: list[tuple[dict[str, Any], dict[str, Any]]] = [({}, {"task": "per_group", "model": "mlp", "shots": 5})]
+"""What differs from a recipe's defaults."""
 
 
 def load(

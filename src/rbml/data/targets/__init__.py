@@ -1,8 +1,9 @@
 """Target kinds: what comes out of a model, and how it is judged; one file each. ``ALL`` is the table of them."""
 
 from rbml.data.targets.base import Baseline, Loss, Metric, Target
+from rbml.data.targets.classes import CLASSES
 from rbml.data.targets.real import REAL
 
-__all__ = ["ALL", "REAL", "Baseline", "Loss", "Metric", "Target"]
+__all__ = ["ALL", "CLASSES", "REAL", "Baseline", "Loss", "Metric", "Target"]
 
-ALL: dict[str, Target] = {"real": REAL}
+ALL: dict[str, Target] = {"classes": CLASSES, "real": REAL}

@@ -1,0 +1,52 @@
+"""What a model works on: which inputs, which targets, and how many outputs. Saved with every run and every model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from rbml.data import inputs, targets
+from rbml.data.inputs import Modality
+from rbml.data.targets import Target
+from rbml.errors import CheckpointError, UsageError
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What goes into a model and what comes out.
+
+    Args:
+        modality: what goes in.
+        target: what comes out, and how it is judged.
+        outputs: how many numbers the model returns per example: classes, or real values.
+
+    >>> Setting.from_json(Setting(inputs.Pictures(28), targets.CLASSES, 5).to_json()).modality
+    Pictures(size=28, channels=1)
+    """
+
+    modality: Modality
+    target: Target
+    outputs: int
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as plain values."""
+        how = {"kind": self.modality.kind, "spec": self.modality.spec()}
+        return {"inputs": how, "target": self.target.kind, "outputs": self.outputs}
+
+    @staticmethod
+    def from_json(values: Mapping[str, Any]) -> Setting:
+        """Return the setting of plain values.
+
+        Raises:
+            CheckpointError: for a modality or a target that this program does not know.
+        """
+        try:
+            kind, spec = values["inputs"]["kind"], values["inputs"]["spec"]
+            return Setting(inputs.ALL[kind](**spec), targets.ALL[values["target"]], int(values["outputs"]))
+        except (KeyError, TypeError, UsageError) as error:
+            known = f"inputs {', '.join(inputs.ALL)}; targets {', '.join(targets.ALL)}"
+            raise CheckpointError(
+                f"the setting {dict(values)} cannot be used ({error}): this rbml knows {known}; kinds of your own are "
+                "added to rbml.data.inputs.ALL and rbml.data.targets.ALL before a file is loaded"
+            ) from error

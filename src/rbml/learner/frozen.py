@@ -1,0 +1,183 @@
+r"""When a task adapts only the head, the body runs once: the inner loop works on its features.
+
+The body's parameters are learned across tasks all the same. With f the features of a task's examples,
+
+.. math:: \frac{dL}{d\,body} = \frac{df}{d\,body}^T \frac{dL}{df},
+
+where :math:`dL/df` is a hypergradient like any other, by meta-parameters that are the features themselves. Exact, and
+as fast as the head: the body is passed forward and backward once instead of at every inner step.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, func, nn
+
+from rbml import strategy
+from rbml.autodiff import module as modules
+from rbml.data.batch import Batch
+from rbml.hypergrad import Adjoint, Hypergradient, MetaGradient, Unrolled
+from rbml.inner import Carry, Inner
+from rbml.learner.binding import BoundTask
+from rbml.tasks import Episode, Job, Stream
+from rbml.tree import Step, Tree, prefixed, under
+
+
+class HeadAlone(nn.Module):
+    """The head of a model under the names that it has there: features ``(n, d)`` to predictions."""
+
+    def __init__(self, layer: str, head: nn.Module) -> None:
+        """Put the layer at its place."""
+        super().__init__()
+        self.layer = layer
+        owner: nn.Module = self
+        *path, last = layer.split(".")
+        for name in path:
+            owner.add_module(name, nn.Module())
+            owner = owner.get_submodule(name)
+        owner.add_module(last, head)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the predictions."""
+        prediction: Tensor = self.get_submodule(self.layer)(x)
+        return prediction
+
+
+def head_that_is_adapted(bound: BoundTask) -> str | None:
+    """Return the name of the one linear layer that the task adapts, where the body can run once; else nothing.
+
+    That the layer comes last in the model is for :func:`comes_last` to find out.
+    """
+    plan, layers = bound.plan, {name.rpartition(".")[0] for name in bound.plan.adapted}
+    layer = layers.pop() if len(layers) == 1 else ""
+    if not layer or not isinstance(plan.model.get_submodule(layer), nn.Linear) or plan.stepwise:
+        return None
+    if not isinstance(bound.task, Episode | Stream | Job):
+        return None
+    normalises = bound.statistics != "running" and any(True for _ in modules.batch_norms(plan.model))
+    if isinstance(bound.task, Job) and normalises:
+        return None  # what an example's features are depends on its mini-batch
+    if any(gate.among({name: torch.empty(0) for name in plan.adapted}) != [layer] for gate in plan.strategy.gates):
+        return None
+    known = {getattr(maker, "__name__", "") for maker in strategy.ALL.values()}
+    if any(term.origin is None or term.origin.by not in known for term in plan.strategy.terms):
+        return None  # a term of the user's own may look at the inputs, which would be features
+    return layer
+
+
+def comes_last(bound: BoundTask, layer: str) -> bool:
+    """Return whether the model's output is what the layer makes of its inputs, found by trying."""
+    whole, x = bound.whole({}, {}, 0), bound.task.query.x
+    try:
+        with torch.no_grad():
+            features = modules.inputs_of(bound.plan.model, whole, x, layer)
+            head = {name: leaf for name, leaf in whole.items() if name.rpartition(".")[0] == layer}
+            alone = func.functional_call(HeadAlone(layer, bound.plan.model.get_submodule(layer)), head, (features,))
+            return torch.equal(alone, modules.call(bound.plan.model, whole, x))
+    except Exception:
+        return False
+
+
+@dataclass(frozen=True)
+class FrozenBody:
+    """A task of which only the head is adapted.
+
+    Attributes:
+        bound: the task as it is.
+        layer: the head's name.
+    """
+
+    bound: BoundTask
+    layer: str
+
+    def features(self, m: Tree) -> Tree:
+        """Return the features of ``"support"`` and ``"query"``, in the form of the task's inputs."""
+        bound, model = self.bound, self.bound.plan.model
+        whole = bound.whole({}, m, 0)
+        stored = modules.running_statistics(model) if bound.statistics == "running" else None
+
+        def of(batch: Batch, statistics: Tree | None) -> Tensor:
+            return modules.inputs_of(model, whole, batch.x, self.layer, statistics, batch.mask.get("example"))
+
+        task, query = bound.task, of(bound.task.query, bound.fitted_statistics(whole))
+        if isinstance(task, Stream):
+            if stored is None and any(True for _ in modules.batch_norms(model)):
+                places = torch.arange(len(task.steps.y), device=task.steps.y.device)
+                return {"support": func.vmap(lambda t: of(task.at(t), None))(places), "query": query}
+            flat = of(task.support, stored)
+            return {"support": flat.reshape(*task.steps.y.shape[:2], *flat.shape[1:]), "query": query}
+        return {"support": of(task.support, stored), "query": query}
+
+    def on(self, features: Tree) -> BoundTask:
+        """Return the task of the head alone on these features."""
+        bound, plan = self.bound, self.bound.plan
+        alone = HeadAlone(self.layer, plan.model.get_submodule(self.layer))
+        own = {name: leaf for name, leaf in bound.own.items() if name.startswith("phi.") or self._in_head(name)}
+        head = [name for name in plan.head if name.rpartition(".")[0] == self.layer]
+        return replace(bound, plan=replace(plan, model=alone, head=head), own=own, task=_with(bound.task, features))
+
+    def _in_head(self, name: str) -> bool:
+        return name.removeprefix("model.").rpartition(".")[0] == self.layer
+
+    def gradient(self, engine: Hypergradient, m: Tree) -> MetaGradient:
+        """Return what the engine gives for the whole model."""
+        body = {name: leaf for name, leaf in m.items() if name.startswith("model.") and not self._in_head(name)}
+        rest = {name: leaf for name, leaf in m.items() if name not in body}
+        found_and_pull: Any = func.vjp(lambda some: self.features(m | some), body) if body else None
+        features, pull = found_and_pull or (self.features(m), lambda bar: ({},))  # a fixed body needs no derivative
+        found = engine(self._inner(features), rest | prefixed(features, "features."))
+        grads = found.grads | pull(under(found.grads, "features."))[0]
+        return found._replace(grads={name: grads[name] for name in m})
+
+    def _inner(self, features: Tree) -> Inner:
+        """Return the learning process of the head, with the features among its meta-parameters."""
+        alone = self.on(features)
+        plan, stepping = alone.plan, alone.step_weights is not None
+        made = {"start"} if plan.strategy.start is not None else set()
+        support = {"objective"} | made
+
+        def of(m: Tree) -> BoundTask:
+            return replace(alone, task=_with(alone.task, features | under(m, "features.")))
+
+        def start(m: Tree) -> Carry:
+            return of(m).start(m)
+
+        def objective(theta: Tree, m: Tree, t: Step) -> Tensor:
+            return of(m).objective(theta, m, t)
+
+        def update(grads: Tree, carry: Carry, m: Tree, t: Step) -> Carry:
+            return of(m).update(grads, carry, m, t)
+
+        def outer(carry: Carry, m: Tree) -> Any:
+            return of(m).outer(carry, m)
+
+        enters = alone.enters() | {
+            "features.support": frozenset(support),
+            "features.query": frozenset({"outer"} | ({"update"} if stepping else set())),
+        }
+        return Inner(start, objective, update, outer, plan.steps, enters, alone.undo)
+
+
+def frozen_body(bound: BoundTask, engine: Hypergradient | None = None) -> str | None:
+    """Return the name of the head, where the body can run once: all that is adapted is a linear layer that comes last.
+
+    Args:
+        bound: a task, by itself.
+        engine: of the hypergradient; those that leave out a way by which features enter run the whole model.
+    """
+    layer = head_that_is_adapted(bound)
+    sees_all = engine is None or isinstance(engine, Adjoint | Unrolled)
+    return layer if layer and sees_all and comes_last(bound, layer) else None
+
+
+def _with(task: Any, features: Tree) -> Any:
+    """Return a task whose inputs are features."""
+    query = task.query._replace(x=features["query"])
+    if isinstance(task, Stream):
+        return Stream(task.steps._replace(x=features["support"]), query)
+    if isinstance(task, Job):
+        return task._replace(examples=task.examples._replace(x=features["support"]), query=query)
+    return Episode(task.support._replace(x=features["support"]), query)

@@ -1,0 +1,86 @@
+"""One compiled inner step and one compiled adjoint step, which serve every step of a long inner loop.
+
+The engine runs outside ``vmap`` here: it hands over its pieces of work (functions of one task's trees), and each is
+vectorised over the tasks. The two that are repeated T times are traced with the step as a tensor and compiled.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, func
+from torch.utils._pytree import tree_map
+
+from rbml.autodiff import Compiled
+from rbml.errors import UsageError
+from rbml.hypergrad import Adjoint, FirstOrder, Hypergradient
+from rbml.inner import Function, Inner
+from rbml.tree import Step, Tree
+
+ONCE = ("_begin", "_pull_outer", "_pull_start")
+"""Pieces of work that are done once per meta-gradient: compiling them would cost more than it saves."""
+
+
+@dataclass(frozen=True)
+class CompiledSteps:
+    """A :class:`rbml.inner.Runner` for a stack of tasks.
+
+    Attributes:
+        bind: from one task (a tree of tensors) to its :class:`rbml.inner.Inner`.
+        tasks: the stack, ``(B, ...)``.
+        compiled: where compiled graphs are kept.
+        variant: what else ``bind`` depends on; hashable.
+    """
+
+    bind: Callable[[Any], Inner]
+    tasks: Any
+    compiled: Compiled
+    variant: Any
+
+    def __call__(self, function: Function, inner: Inner, m: Tree, t: Step, *trees: Any, **options: Any) -> Any:
+        """Run a piece of work on all tasks; ``trees`` and the results have the tasks in front."""
+
+        def all_tasks(m: Tree, t: Step, tasks: Any, trees: tuple[Any, ...]) -> Any:
+            def single(task: Any, own: tuple[Any, ...]) -> Any:
+                return function(self.bind(task), m, t, *own, **options)
+
+            return func.vmap(single)(tasks, trees)
+
+        if function.__name__ in ONCE:
+            return all_tasks(m, t, self.tasks, trees)
+        variant = (self.variant, function, *sorted(options.items()))
+        return self.compiled(all_tasks, m, torch.as_tensor(t), self.tasks, trees, variant=variant)
+
+
+def for_steps(engine: Hypergradient) -> Hypergradient:
+    """Return the engine as it works on pieces that are compiled.
+
+    Raises:
+        UsageError: if it has none, or is to keep graphs, which compiled pieces cannot.
+    """
+    if isinstance(engine, FirstOrder):
+        return engine
+    if isinstance(engine, Adjoint) and engine.store != "reverse" and not engine.keep:
+        return replace(engine, keep=0)
+    raise UsageError(
+        f"compile='step' compiles the pieces of Adjoint(store='all' or 'segments', keep=0) and of FirstOrder, and this "
+        f"is {engine}: choose one of them, or compile='whole' or 'no'"
+    )
+
+
+def stacked(
+    bind: Callable[[Any], Inner], engine: Hypergradient, m: Tree, tasks: Any, compiled: Compiled, variant: Any
+) -> tuple[Tensor, Tree, Tree]:
+    """Return loss ``(B,)``, gradients ``(B, ...)`` and aux ``(B, ...)`` of a stack of tasks.
+
+    Raises:
+        UsageError: if the engine has no pieces that can be compiled.
+    """
+    tasks = tree_map(lambda leaf: leaf.contiguous(), tasks)  # once, not at every step
+    runner = CompiledSteps(bind, tasks, compiled, variant)
+    inner = bind(tree_map(lambda leaf: leaf[0], tasks))
+    loss, grads, aux, _ = for_steps(engine)(replace(inner, run=runner), m)
+    return loss, grads, aux | {"loss": loss}

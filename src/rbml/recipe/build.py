@@ -1,0 +1,277 @@
+"""From a recipe to tasks, a model and a learner: every choice becomes an object by its maker's own signature."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import fields, is_dataclass
+from inspect import Parameter, signature
+from pathlib import Path
+from typing import Any, get_type_hints
+
+import torch
+from torch import nn
+
+from rbml import algorithms, data, hypergrad, models
+from rbml import tasks as kinds
+from rbml.algorithms.options import assemble
+from rbml.data import inputs, targets
+from rbml.data.setting import Setting
+from rbml.data.sources.folder import read_classes
+from rbml.errors import UsageError, unknown
+from rbml.hypergrad import Hypergradient
+from rbml.learner import Learner
+from rbml.recipe import Choice, Data, Recipe
+from rbml.recipe.streams import START
+from rbml.strategy.parsing import fitted
+from rbml.strategy.settings import changed, frozen
+from rbml.tasks import Supervised, TaskSource, generator
+from rbml.training.strategy_file import LearnedStrategy, load_strategy
+from rbml.tree import Tree
+
+_HIDDEN = (256, 128, 64, 64)
+"""Of an MLP for pictures, as on Omniglot (Finn et al. 2017, arXiv:1703.03400, appendix A.1)."""
+
+_ELSEWHERE = ("model", "options", "loss", "strategy", "hypergradient", "curriculum", "generator", "return", "self")
+"""Arguments of presets and of the learner that other entries of a recipe set, or that only a program can."""
+
+
+def setting(recipe: Recipe, source: TaskSource | None = None) -> Setting:
+    """Return the setting of a source of tasks; without one, that of pictures with classes, as the recipe has them."""
+    if source is None:
+        pictures = inputs.Pictures(recipe.inputs.size, recipe.inputs.channels)
+        return Setting(pictures, targets.CLASSES, recipe.tasks.ways)
+    return Setting(source.modality, source.target, source.outputs)
+
+
+def fitting(
+    choice: Choice | Data, maker: Callable[..., Any], family: str, hints: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """Return the options of a choice as the types of the maker's arguments.
+
+    Args:
+        choice: what was chosen.
+        maker: what is called with them.
+        family: what the choice is, as it is named to the user.
+        hints: the arguments and their types; ``None`` takes those of the maker's own signature.
+
+    Raises:
+        UsageError: if the maker has no such option, or a value does not fit; the nearest option is named.
+    """
+    hints = _hints(maker) if hints is None else hints
+    found = {}
+    for name, value in choice.options.items():
+        if name not in hints:
+            raise unknown(f"option of {choice.name}", name, hints)
+        found[name] = fitted(value, hints[name], f"{name} of {choice.name}" if family else name)
+    return found
+
+
+def _hints(maker: Callable[..., Any]) -> dict[str, Any]:
+    """Return the arguments of a function or a class with their types."""
+    if is_dataclass(maker):
+        types = get_type_hints(maker)
+        return {one.name: types[one.name] for one in fields(maker)}
+    function: Any = vars(maker)["__init__"] if isinstance(maker, type) else maker
+    types = get_type_hints(function)
+    several = (Parameter.VAR_KEYWORD, Parameter.VAR_POSITIONAL)
+    return {name: types.get(name, Any) for name, one in signature(maker).parameters.items() if one.kind not in several}
+
+
+def _known(facts: Mapping[str, Any], maker: Callable[..., Any]) -> dict[str, Any]:
+    """Return the facts that a maker has an argument for."""
+    return {name: value for name, value in facts.items() if name in _hints(maker)}
+
+
+# ---------------------------------------------------------------------------------------------------- data and tasks
+
+
+def examples(recipe: Recipe, choice: Data, part: str, root: str | None = None) -> Any:
+    """Return the labelled examples of one part of a source.
+
+    Args:
+        recipe: the recipe, which says how pictures are read.
+        choice: the source.
+        part: ``"train"``, ``"val"`` or ``"test"``; ``"all"`` for every class of a folder.
+        root: where data is looked for.
+
+    Raises:
+        UsageError: for a part, a split or an option that there is not.
+        DataError: for data that is not there, or cannot be read.
+    """
+    pictures = {"size": recipe.inputs.size, "channels": recipe.inputs.channels}
+    if part == "all" and choice.name == "folder":
+        return read_classes(str(choice.path or root), **pictures)
+    load = data.ALL[choice.name]
+    hints = {name: hint for name, hint in _hints(load).items() if name not in ("part", "root", "split", "seed")}
+    options = _known(pictures, load) | fitting(choice, load, "source", hints)
+    place = root if choice.path is None else Path(choice.path).expanduser()
+    return load(part, place, split=choice.split, **options)
+
+
+def tasks(recipe: Recipe, part: str, root: str | None = None, **changes: Any) -> TaskSource:
+    """Return the tasks of one part of the data; of several sources, a mixture.
+
+    Args:
+        recipe: the recipe.
+        part: as of :func:`examples`.
+        root: where data is looked for.
+        **changes: of the recipe, by short names, such as another source or another number of queries.
+
+    Raises:
+        UsageError: if the tasks cannot be drawn from this data, or its pictures do not fit the model.
+        DataError: for data that is not there, or not enough of it.
+    """
+    recipe = recipe.changed(**changes)
+    sources = [_source(recipe, choice, part, root) for choice in recipe.data]
+    return sources[0] if len(sources) == 1 else kinds.Mixture(sources)
+
+
+def _source(recipe: Recipe, choice: Data, part: str, root: str | None) -> TaskSource:
+    loaded = examples(recipe, choice, part, root)
+    name = recipe.tasks.name or ("few_shot" if isinstance(loaded, data.Labelled) else "per_group")
+    maker: Any = kinds.ALL[name]
+    numbers = {"ways": recipe.tasks.ways, "shots": recipe.tasks.shots, "queries": recipe.tasks.queries}
+    chosen = Choice(name=name, options=recipe.tasks.options)
+    source: TaskSource = maker(loaded, **_known(numbers, maker), **fitting(chosen, maker, "tasks"))
+    _check_pictures(recipe, choice, source)
+    return source
+
+
+def supervised(recipe: Recipe, root: str | None = None) -> Supervised:
+    """Return all training classes at once, for pretraining.
+
+    Raises:
+        UsageError: if the examples have no classes.
+        DataError: for data that is not there, or cannot be read.
+    """
+    choice, *others = recipe.data
+    if others:
+        raise UsageError(f"pretraining is for one source of data, not {len(recipe.data)}: leave out --pretrain")
+    loaded = examples(recipe, choice, "train", root)
+    if not isinstance(loaded, data.Labelled):
+        raise UsageError(f"pretraining needs classes, which {choice.source} does not have: leave out --pretrain")
+    return Supervised(loaded)
+
+
+def _check_pictures(recipe: Recipe, choice: Data, source: TaskSource) -> None:
+    has, own = source.modality.facts(), recipe.inputs
+    if source.modality.kind == "pictures" and (has["channels"], has["size"]) != (own.channels, own.size):
+        found = f"{has['channels']} x {has['size']} x {has['size']}"
+        raise UsageError(
+            f"{choice.source} has pictures of {found} (channels, height, width), but the model is for "
+            f"{own.channels} x {own.size} x {own.size}: a run of size {has['size']} and channels {has['channels']} "
+            "fits them"
+        )
+
+
+# ------------------------------------------------------------------------------------------------- model and learner
+
+
+def model(recipe: Recipe, setting: Setting) -> nn.Module:
+    """Return the model with its start weights, drawn from PyTorch's global generator.
+
+    Raises:
+        UsageError: if the model has no such option, or an option does not fit.
+    """
+    maker = models.ALL[recipe.model.name]
+    pictures = {"size": recipe.inputs.size, "channels": recipe.inputs.channels}
+    facts: dict[str, Any] = {**pictures, "inputs": recipe.inputs.channels * recipe.inputs.size**2}
+    facts |= {"context": 100 if recipe.algorithm.name == "cavia" else 0}
+    facts |= {"hidden": _HIDDEN} if setting.modality.kind in ("pictures", "arrays") else {}
+    facts |= setting.modality.facts() | {"outputs": setting.outputs}
+    by_data = ("inputs", "outputs", "size", "channels")
+    hints = {name: hint for name, hint in _hints(maker).items() if name not in by_data}
+    made: nn.Module = maker(**(_known(facts, maker) | fitting(recipe.model, maker, "model", hints)))
+    return made
+
+
+def learner(recipe: Recipe, decided: Setting | None = None, body: Tree | None = None) -> Learner:
+    """Return the learner at its start; the global random state is left as it was.
+
+    Args:
+        recipe: the recipe.
+        decided: what the data has decided; ``None`` is pictures with classes, as the recipe has them.
+        body: pretrained weights of the model by name; the others start at random.
+
+    Raises:
+        UsageError: if the preset or the strategy has no such option.
+        CheckpointError: if the strategy file cannot be read, or does not fit the model.
+    """
+    known = setting(recipe) if decided is None else decided
+    learned = None if recipe.strategy.file is None else load_strategy(Path(recipe.strategy.file))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(generator(recipe.outer.seed, START).initial_seed())
+        start = model(recipe, known)
+        start.load_state_dict(start.state_dict() | (body or {}))
+        made = algorithms.ALL[recipe.algorithm.name](start, **_options(recipe, known, learned))
+        made = _with_strategy(recipe, made, learned)
+    if made.steps == 0 and made.strategy.start is None:
+        raise UsageError(
+            f"steps must be at least 1, not 0: without an inner step {recipe.algorithm.name} adapts nothing"
+        )
+    return made
+
+
+def pretrainer(recipe: Recipe, setting: Setting) -> Learner:
+    """Return what pretraining trains: the recipe's model with a head for all training classes, without inner steps."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(generator(recipe.outer.seed, START).initial_seed())
+        return algorithms.pretrain(model(recipe, setting), loss=setting.target.loss, **_execution(recipe))
+
+
+def engine(choice: Choice) -> Hypergradient:
+    """Return the engine that was chosen.
+
+    Raises:
+        UsageError: if it has no such option, or an option does not fit.
+    """
+    maker = hypergrad.ALL[choice.name]
+    options = dict(choice.options)
+    solver = options.pop("solver", None) if "solver" in _hints(maker) else None
+    made: dict[str, Any] = {}
+    if solver is not None:  # the one option that is an object: named by its own table
+        if solver not in hypergrad.SOLVERS:
+            raise unknown("solver", str(solver), hypergrad.SOLVERS)
+        made["solver"] = hypergrad.SOLVERS[solver]()
+    chosen: Hypergradient = maker(**made, **fitting(Choice(name=choice.name, options=options), maker, "engine"))
+    return chosen
+
+
+def _execution(recipe: Recipe) -> dict[str, Any]:
+    run = recipe.execution
+    vectorise = {"auto": "auto", "yes": True, "no": False}[run.vectorise]
+    return {"chunk": run.chunk, "compile": run.compile, "vectorise": vectorise, "verify": run.verify}
+
+
+def _options(recipe: Recipe, setting: Setting, learned: LearnedStrategy | None) -> dict[str, Any]:
+    """Return what the preset is called with, beside the model."""
+    name, preset = recipe.algorithm.name, algorithms.ALL[recipe.algorithm.name]
+    given = recipe.algorithm.options
+    own, chosen = _hints(preset), _execution(recipe)
+    hints = {one: hint for one, hint in (_hints(assemble) | own).items() if one not in (*_ELSEWHERE, *chosen)}
+    if "lr" in given and "lr" not in own:
+        raise UsageError(f"{name} has no lr to set: leave it out")
+    chosen |= fitting(recipe.algorithm, preset, "", hints)
+    if "steps" not in given and learned is not None:
+        chosen["steps"] = learned.steps
+    if "loss" not in own:  # a preset that has an objective of its own names it among its arguments
+        chosen["loss"] = setting.target.loss
+    if recipe.engine is not None and recipe.engine.name != "auto":
+        chosen["hypergradient"] = engine(recipe.engine)
+    return chosen
+
+
+def _with_strategy(recipe: Recipe, learner: Learner, learned: LearnedStrategy | None) -> Learner:
+    choice, lr = recipe.strategy, recipe.algorithm.options.get("lr")
+    plan = own = learner.strategy if learned is None else learned.strategy
+    if choice.chain is not None or choice.settings:
+        plan = changed(own, choice.settings, choice.chain)
+        lost = {part.name for part in own.parts if "lr" in part.hypers} - {part.name for part in plan.parts}
+        if lr is not None and lost:
+            raise UsageError(f"lr={lr} is that of {lost.pop()}, which is not in strategy={choice.chain!r}")
+    if learned is not None:
+        if lr is not None:
+            raise UsageError(f"lr={lr} has no place: {choice.file} says what the strategy's numbers are")
+        return learned.onto(learner, choice.freeze, plan)
+    plan = frozen(plan) if choice.freeze else plan
+    return learner if plan is own else learner.with_strategy(plan)

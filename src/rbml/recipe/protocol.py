@@ -1,0 +1,41 @@
+"""What a source's papers do, where that differs from a recipe's defaults: it stands in the file of the source."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rbml import catalogue
+from rbml.recipe.sections import Data, Recipe
+
+
+def protocol(source: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the entries that a source's ``PROTOCOL`` sets, by short names.
+
+    A protocol is a list of cases ``(condition, entries)``; a condition names the values that an entry may have. Later
+    cases take precedence.
+
+    Args:
+        source: such as ``"omniglot"`` or ``"folder:PATH"``.
+        given: what the user has set, by short names.
+    """
+    asked = {**Recipe().short(), **{name: value for name, value in given.items() if value is not None}}
+    found: dict[str, Any] = {}
+    for condition, values in catalogue.constant("data", Data.of(source).name, "PROTOCOL") or []:
+        if all(asked.get(name) in allowed for name, allowed in condition.items()):
+            found |= values
+    return found
+
+
+def recipe_of(source: str, given: Mapping[str, Any]) -> Recipe:
+    """Return the recipe of a source's protocol, with what was given in place of it.
+
+    Args:
+        source: such as ``"omniglot"`` or ``"folder:PATH"``.
+        given: entries by short names; ``None`` is not given.
+
+    Raises:
+        UsageError: for a name that there is not, or a value that cannot be meant.
+    """
+    chosen = {name: value for name, value in given.items() if value is not None}
+    return Recipe.of(**({"data": source} | protocol(source, given) | chosen))

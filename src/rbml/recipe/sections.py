@@ -1,0 +1,264 @@
+"""The sections of a recipe: frozen, validated, and importable without PyTorch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, Strict, ValidationError, field_validator, model_validator
+
+from rbml import catalogue
+from rbml.errors import CheckpointError, UsageError, unknown
+from rbml.recipe import entries
+from rbml.recipe.migrate import is_flat, migrated
+from rbml.recipe.wording import explained, kind_in_words
+
+Count = Annotated[int, Field(ge=1)]
+
+
+class Section(BaseModel):
+    """What all sections share: nothing is changed, guessed or added, and what cannot be meant is a ``UsageError``."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    place: ClassVar[str] = ""
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _refuse(cls, values: Any, handler: Callable[[Any], Any]) -> Any:
+        try:
+            return handler(values)
+        except ValidationError as error:
+            raise explained(error, cls.place, list(cls.model_fields)) from error
+
+
+class Choice(Section):
+    """A member of a family, by name, with the options that its maker is called with."""
+
+    name: str
+    options: dict[str, Any] = {}
+
+
+class Data(Section):
+    """A source of data: one of ``rbml.data``, with the path that it may need (``folder:PATH``)."""
+
+    place: ClassVar[str] = "data"
+    name: str
+    path: str | None = None
+    split: str | None = None
+    options: dict[str, Any] = {}
+
+    @staticmethod
+    def of(source: str) -> Data:
+        """Return the source that a text such as ``"folder:PATH"`` means."""
+        name, _, path = source.partition(":")
+        return Data(name=name, path=path or None)
+
+    @property
+    def source(self) -> str:
+        """The text that means this source."""
+        return self.name if self.path is None else f"{self.name}:{self.path}"
+
+
+class TaskChoice(Section):
+    """How tasks are drawn from the data."""
+
+    place: ClassVar[str] = "tasks"
+    name: str | None = None
+    ways: Count = 5
+    shots: Count = 1
+    queries: Count = 5
+    options: dict[str, Any] = {}
+
+
+class Inputs(Section):
+    """How pictures are read."""
+
+    place: ClassVar[str] = "inputs"
+    size: Count = 28
+    channels: Count = 1
+
+
+class StrategyChoice(Section):
+    """What of the strategy differs from the algorithm's own."""
+
+    place: ClassVar[str] = "strategy"
+    chain: str | None = None
+    settings: dict[str, Any] = {}
+    file: str | None = None
+    freeze: bool = False
+
+
+class Outer(Section):
+    """Training across tasks."""
+
+    place: ClassVar[str] = "outer"
+    meta_steps: Annotated[int, Field(ge=0)] = 2000
+    pretrain: Annotated[int, Field(ge=0)] = 0
+    tasks: Count = 32
+    lr: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 2e-3
+    clip: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 10.0
+    seed: Annotated[int, Field(ge=0)] = 0
+    validate_every: Count = 200
+    validate_tasks: Count = 200
+    save_every: Count = 100
+
+
+class Execution(Section):
+    """How the work is run: none of it changes a result by more than rounding."""
+
+    place: ClassVar[str] = "execution"
+    chunk: Count = 32
+    compile: Literal["no", "step", "whole"] = "no"
+    vectorise: Literal["auto", "yes", "no"] = "auto"
+    verify: bool = True
+
+    @field_validator("compile", mode="before")
+    @classmethod
+    def _switch(cls, value: Any) -> Any:
+        """Take true for ``"whole"`` and false for ``"no"``, as when it was a switch."""
+        return {True: "whole", False: "no"}[value] if isinstance(value, bool) else value
+
+
+class Recipe(Section):
+    """Everything that a run depends on: the configuration in its folder.
+
+    Attributes:
+        data: where examples come from.
+        tasks: how tasks are drawn from them.
+        inputs: how pictures are read.
+        model: a model of ``rbml.models``; what it must know of the data (channels, outputs ...) is filled in.
+        algorithm: a preset of ``rbml.algorithms``, with any option of it or of :class:`rbml.Learner`.
+        strategy: other parts and options of the strategy, or a learned one to begin with.
+        engine: the hypergradient, of ``rbml.hypergrad``, or ``auto``, which ``rbml train`` replaces by the one that
+            ``rbml explain`` chooses; ``None`` is the algorithm's.
+        outer: training across tasks.
+        execution: how the work is run.
+    """
+
+    data: Annotated[tuple[Data, ...], Strict(False), Field(min_length=1)] = (Data(name="glyphs"),)
+    tasks: TaskChoice = TaskChoice()
+    inputs: Inputs = Inputs()
+    model: Choice = Choice(name="conv4")
+    algorithm: Choice = Choice(name="maml")
+    strategy: StrategyChoice = StrategyChoice()
+    engine: Choice | None = None
+    outer: Outer = Outer()
+    execution: Execution = Execution()
+
+    @model_validator(mode="after")
+    def _check(self) -> Recipe:
+        """Refuse names and numbers that cannot be meant."""
+        for one in self.data:
+            if one.name not in catalogue.names("data"):
+                raise unknown("data source", one.name, [*catalogue.names("data"), "folder:PATH"])
+        for kind, name, known in (
+            ("algorithm", self.algorithm.name, catalogue.names("algorithms")),
+            ("model", self.model.name, catalogue.names("models")),
+            ("engine", self.engine.name if self.engine else "auto", (*catalogue.names("engines"), "auto")),
+            ("kind of task", self.tasks.name or catalogue.names("tasks")[0], catalogue.names("tasks")),
+        ):
+            if name not in known:
+                raise unknown(kind, name, known)
+        if self.tasks.ways < 2:
+            raise UsageError(f"a task needs at least 2 ways to tell apart, not {self.tasks.ways}")
+        if self.inputs.channels not in (1, 3):
+            raise UsageError(f"channels must be 1 (grey) or 3 (colour), not {self.inputs.channels}")
+        if self.outer.meta_steps < 1 and not self.outer.pretrain:
+            raise UsageError(f"meta_steps must be at least 1 without pretraining, not {self.outer.meta_steps}")
+        for name, value in self.short().items():
+            _check_option(name, value)
+        return self
+
+    @staticmethod
+    def of(**changes: Any) -> Recipe:
+        """Return the default recipe with entries changed by their short names: ``Recipe.of(ways=3, filters=8)``.
+
+        Raises:
+            UsageError: for a name that there is not, or a value that cannot be meant.
+
+        >>> Recipe.of(data="folder:pictures", filters=8).model
+        Choice(name='conv4', options={'filters': 8})
+        """
+        return Recipe().changed(**changes)
+
+    def changed(self, **changes: Any) -> Recipe:
+        """Return the recipe with entries changed by their short names, as of :meth:`of`.
+
+        ``None`` takes an option away. Another source, model or engine begins without the options of the former one.
+
+        Raises:
+            UsageError: for a name that there is not, or a value that cannot be meant.
+        """
+        tree = self.model_dump()
+        tree["data"], *others = tree["data"]
+        if changes.get("data") is not None:
+            sources = [changes["data"]] if isinstance(changes["data"], str) else changes["data"]
+            tree["data"], *others = (Data.of(source).model_dump() for source in sources)
+        if changes.get("engine", "") is None:
+            tree["engine"] = None
+        # Names come first: another name empties the table of options, which may be filled by the same call.
+        ordered = sorted(changes.items(), key=lambda item: not (entries.place(item[0]) or "").endswith(".name"))
+        for name, value in ordered:
+            path = entries.place(name)
+            if path is None and name != "data":
+                raise unknown("entry of a recipe", name, ["data", *entries.ENTRIES])
+            if path is not None and (name, value) != ("engine", None):
+                entries.put(tree, path, value)
+        engine = tree["engine"] or {}
+        if "name" not in engine:
+            if engine.get("options"):
+                raise UsageError(f"options of an engine ({', '.join(engine['options'])}) need its name: --engine NAME")
+            tree["engine"] = None
+        return Recipe(**(tree | {"data": (tree["data"], *others)}))
+
+    def short(self) -> dict[str, Any]:
+        """Return the entries that are set, by their short names."""
+        tree = self.model_dump()
+        tree["data"] = tree["data"][0]
+        found = {name: entries.value_at(tree, entry.path) for name, entry in entries.ENTRIES.items()}
+        return {name: value for name, value in found.items() if value is not None}
+
+    def tables(self) -> dict[str, dict[str, Any]]:
+        """Return the options that have no short names, by the table that ``--set`` names."""
+        tree = self.model_dump()
+        tree["data"] = tree["data"][0]
+        short = {entry.path for entry in entries.ENTRIES.values()}
+        found = {table: entries.value_at(tree, path) or {} for table, path in entries.TABLES.items()}
+        return {
+            table: {name: value for name, value in own.items() if f"{entries.TABLES[table]}.{name}" not in short}
+            for table, own in found.items()
+        }
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the recipe as plain values."""
+        return self.model_dump(mode="json")
+
+    @staticmethod
+    def from_json(values: Mapping[str, Any]) -> Recipe:
+        """Return the recipe of plain values, also of those that rbml 0.1.0 wrote.
+
+        Raises:
+            CheckpointError: if they are not those of a recipe.
+        """
+        try:
+            return Recipe(**(migrated(values) if is_flat(values) else values))
+        except (TypeError, UsageError) as error:
+            raise CheckpointError(f"the run's configuration cannot be used by this rbml: {error}") from error
+
+
+def _check_option(name: str, value: Any) -> None:
+    """Refuse values of options that have a short name, where the tree itself has no types."""
+    entry = entries.ENTRIES[name]
+    if ".options." not in entry.path or isinstance(value, dict | list):  # a learned number, or a range to draw from
+        return
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    if not (whole if entry.kind is int else whole or isinstance(value, float) if entry.kind is float
+            else isinstance(value, entry.kind)):  # fmt: skip
+        raise UsageError(f"{name} must be {kind_in_words(entry.kind)}, not {value!r}")
+    if entry.choices and value not in entry.choices:
+        raise unknown(f"choice of {name}", str(value), entry.choices)
+    if entry.least is not None and value < entry.least:
+        raise UsageError(f"{name} must be at least {entry.least:g}, not {value}")
+    if name == "lr" and not 0 < value < math.inf:
+        raise UsageError(f"lr must be a number above 0, not {value}")

@@ -1,0 +1,6 @@
+"""The streams of random numbers of a run: a generator's key is ``(seed, stream, ...)``, and no stream meets another."""
+
+from __future__ import annotations
+
+TRAIN, VALIDATE, TEST, START, PRETRAIN = range(5)
+"""Training tasks, validation tasks, test tasks, initial weights, batches of pretraining."""

@@ -1,0 +1,92 @@
+"""One task of real values to look at: predictions against the truth, and some queries with both."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from rbml.data.batch import Batch
+from rbml.data.inputs import Shown
+from rbml.data.targets import Metric
+from rbml.reports import cells, style
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+QUERIES = 8
+"""The most that are listed."""
+
+
+def truth_figure(
+    support: Batch, query: Batch, shown: Shown, records: Sequence[dict[str, Any]], scored: tuple[Metric, float]
+) -> Figure:
+    """Draw the predicted value of every query against its true one, a panel for each of the first three targets.
+
+    Queries on the line are right. Where the model gives intervals they are drawn; the grey band is where the support
+    targets lie. Below, some queries are listed.
+
+    Args:
+        support: of the task, targets ``(n, d)``.
+        query: of the task, targets ``(n, d)``.
+        shown: the queries, as their modality shows them.
+        records: the predictions, as the target decodes them.
+        scored: the metric that is shown, and its value on these queries.
+    """
+    d = query.y.shape[1]
+    panels = min(d, 3)
+    listed = min(len(records), QUERIES)
+    metric, value = scored
+    wide, tall = max(4.4, 3.4 * panels), 3.8 + 0.2 * (listed + 2)
+    score = f"{metric.name} {metric.shown(value)} over {len(records)} queries, each predicted by itself"
+    figure = style.new_figure(wide, tall, f"One task: {len(support.y)} support examples", score)
+    grid = figure.add_gridspec(2, panels, height_ratios=[3.2, 0.2 * (listed + 2)])
+    for place in range(panels):
+        axes = figure.add_subplot(grid[0, place])
+        _panel(axes, support.y[:, place], query.y[:, place], _columns(records, place, d))
+        title = _names(records, d)[place].removesuffix(" value") if d > 1 else ""
+        style.dress(axes, title, "true value", "predicted value" if place == 0 else "")
+    style.legend(figure, axes.get_legend_handles_labels()[0])
+    _list(figure.add_subplot(grid[1, :]), query.y, shown, records, listed)
+    return figure
+
+
+def _names(records: Sequence[dict[str, Any]], d: int) -> list[str]:
+    return [key for key in records[0] if key == "value" or key.endswith(" value")][:d]
+
+
+def _columns(records: Sequence[dict[str, Any]], place: int, d: int) -> dict[str, Tensor]:
+    """Return value, and low and high where there are any, of one target over all queries."""
+    name = _names(records, d)[place]
+    keys = {kind: name.removesuffix("value") + kind for kind in ("value", "low", "high")}
+    return {kind: torch.tensor([record[key] for record in records]) for kind, key in keys.items() if key in records[0]}
+
+
+def _panel(axes: Axes, support: Tensor, truth: Tensor, found: dict[str, Tensor]) -> None:
+    every = torch.cat([truth, *found.values()])
+    low, high = every.min().item(), every.max().item()
+    room = 0.06 * ((high - low) or 1.0)
+    ends = [low - room, high + room]
+    axes.axvspan(support.min().item(), support.max().item(), color=style.GRID, zorder=0, label="support targets")
+    axes.plot(ends, ends, color=style.MUTED, linewidth=1, linestyle=(0, (1, 2)), label="prediction = truth")
+    if "low" in found:
+        axes.vlines(truth, found["low"], found["high"], color=style.BLUE, alpha=0.35, linewidth=1.4)
+    axes.plot(truth, found["value"], "o", color=style.BLUE, markersize=4, markeredgecolor="white", markeredgewidth=0.5)
+    axes.set(xlim=ends, ylim=ends)
+
+
+def _list(axes: Axes, truth: Tensor, shown: Shown, records: Sequence[dict[str, Any]], listed: int) -> None:
+    axes.set(xlim=(0, 1), ylim=(listed + 1, 0))
+    axes.axis("off")
+    rows = [("query", "true", "predicted")]
+    for place in range(listed):
+        example = f"query {place + 1}" if shown.kind == "picture" else cells.in_line(shown.kind, shown.values[place])
+        predicted = ", ".join(f"{value:.4g}" for key, value in records[place].items() if key.endswith("value"))
+        rows.append((example, ", ".join(f"{value:.4g}" for value in truth[place].tolist()), predicted))
+    for row, texts in enumerate(rows):
+        colour = style.INK if row else style.MUTED
+        for x, text, side in zip((0.0, 0.82, 1.0), texts, ("left", "right", "right"), strict=True):
+            axes.text(x, row + 0.5, text, ha=side, va="center", fontsize=style.SMALL, color=colour)

@@ -1,0 +1,111 @@
+"""What the parts of a strategy see: the step, a term's view of the support set, a start's view of the features."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from rbml.data.batch import masked_mean
+from rbml.tree import Step, Tree, tmap
+
+
+def each_loss(loss: Callable[[Tensor, Tensor], Tensor], prediction: Tensor, y: Tensor) -> Tensor:
+    """Return the loss of every example by itself, ``(n,)``."""
+    return torch.func.vmap(loss)(prediction[:, None], y[:, None])
+
+
+def masked_loss(loss: Callable[[Tensor, Tensor], Tensor], prediction: Tensor, y: Tensor, mask: Tree) -> Tensor:
+    """Return the loss of a batch; with a mask, the mean of the examples' own losses over those that count."""
+    return masked_mean(each_loss(loss, prediction, y), mask) if "example" in mask else loss(prediction, y)
+
+
+class StepInfo(NamedTuple):
+    """When a part acts.
+
+    Attributes:
+        t: the inner step, from 0; a tensor where one traced step serves all of them.
+        steps: T, how many there are.
+        key: a whole number that differs from task to task, for :func:`rbml.strategy.normal`; ``None`` where nothing is
+            drawn.
+    """
+
+    t: Step
+    steps: int = 1
+    key: Tensor | None = None
+
+    @property
+    def time(self) -> float | Tensor:
+        """The step as a number to calculate with: in double precision, whatever it came in."""
+        return float(self.t) if isinstance(self.t, int) else self.t.double()
+
+    def first(self, here: Tree, later: Tree) -> Tree:
+        """Return one tree at step 0 and another at every later step."""
+        if isinstance(self.t, int):
+            return here if self.t == 0 else later
+        started = self.t > 0
+        return tmap(lambda a, b: torch.where(started, b, a), here, later)
+
+
+class TermInputs(NamedTuple):
+    """What a term sees.
+
+    Attributes:
+        theta: what is adapted, now.
+        theta0: what is adapted, at its start.
+        x: support examples ``(n, ...)``.
+        y: their targets ``(n, ...)``.
+        prediction: the model's prediction for them ``(n, ...)``.
+        loss: the learner's loss, from (prediction, target) to a scalar.
+        at: when.
+        mask: of the batch: ``"example"`` ``(n,)`` and ``"class"`` ``(C,)``, see :class:`rbml.data.batch.Batch`.
+    """
+
+    theta: Tree
+    theta0: Tree
+    x: Tensor
+    y: Tensor
+    prediction: Tensor
+    loss: Callable[[Tensor, Tensor], Tensor]
+    at: StepInfo
+    mask: Tree = {}  # noqa: RUF012  never written to
+
+    def losses(self) -> Tensor:
+        """Return the loss of every example by itself, ``(n,)``."""
+        return each_loss(self.loss, self.prediction, self.y)
+
+    def mean(self, each: Tensor) -> Tensor:
+        """Return the mean of ``(n, ...)`` over the examples that count."""
+        return masked_mean(each, self.mask)
+
+    def over_classes(self, each: Tensor, dim: int = 1, mean: bool = False) -> Tensor:
+        """Return the sum, or the mean, along the dimension of the classes, over those that the task has."""
+        present = self.mask.get("class")
+        if present is None:
+            return each.mean(dim) if mean else each.sum(dim)
+        shape = [1] * each.dim()
+        shape[dim] = -1
+        total = torch.where(present.reshape(shape), each, 0).sum(dim)
+        return total / present.sum() if mean else total
+
+    def objective(self) -> Tensor:
+        """Return the support loss, a scalar."""
+        return masked_loss(self.loss, self.prediction, self.y, self.mask)
+
+
+class Features(NamedTuple):
+    """What a start sees.
+
+    Attributes:
+        features: the inputs of the head for the support examples at theta0, ``(n, d)``.
+        y: their labels ``(n,)``.
+        ways: C, how many classes there are; of real values, how many numbers a target has.
+        mask: which examples count, ``(n,)``; ``None`` is all of them.
+    """
+
+    features: Tensor
+    y: Tensor
+    ways: int
+    mask: Tensor | None = None

@@ -1,0 +1,97 @@
+"""Supervised learning on all training classes at once, before training across tasks begins."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Generator, Mapping
+from typing import Any
+
+import torch
+
+from rbml.errors import DivergedError
+from rbml.learner import Learner
+from rbml.recipe import Recipe
+from rbml.recipe.streams import PRETRAIN
+from rbml.tasks import Supervised, generator, task_seeds
+from rbml.training.evaluator import per_task
+from rbml.training.log import Log
+from rbml.training.progress import Outer, Progress
+from rbml.training.run_folder import PRETRAINING, RunFolder, restore
+from rbml.tree import Tree, norm
+
+
+def pretrain(
+    run: RunFolder,
+    recipe: Recipe,
+    learner: Learner,
+    classes: Supervised,
+    log: Log,
+    saved: Mapping[str, Any],
+    stop: Callable[[], bool],
+) -> Generator[Progress, None, bool]:
+    """Train a learner without inner steps in the ordinary way, one batch per step, with Adam and a cosine.
+
+    Steps are numbered so that the last is 0: training across tasks begins with 1.
+
+    Args:
+        run: where it is written.
+        recipe: how many steps, with which rate and seed.
+        learner: of :func:`rbml.recipe.build.pretrainer`; it is trained in place.
+        classes: all training classes.
+        log: the journal.
+        saved: the checkpoint to go on from; empty to begin.
+        stop: asked after every step.
+
+    Yields:
+        What every step came to.
+
+    Returns:
+        Whether it was stopped before its end.
+
+    Raises:
+        DivergedError: if a loss or a gradient is not finite.
+    """
+    total, metric = recipe.outer.pretrain, classes.target.metrics[0]
+    outer = Outer.of(learner, recipe.outer.lr, total)
+    torch.manual_seed(recipe.outer.seed)
+    step = -total
+    if saved:
+        restore(learner, saved["learner"], run.last)
+        outer.restore(saved)
+        step = saved["step"]
+    log.begin(step)
+    while step < 0:
+        began = time.perf_counter()
+        batch = classes.draw(task_seeds(1, generator(recipe.outer.seed, PRETRAIN, step + total)))
+        outer.optimizer.zero_grad()
+        result = learner.backward(batch)
+        loss, size = result.loss.item(), norm(result.grads).item()
+        if not math.isfinite(loss) or not math.isfinite(size):
+            raise DivergedError(
+                f"the loss or its gradient is not finite at step {step + total + 1} of pretraining: begin another run "
+                "with a smaller outer_lr"
+            )
+        if recipe.outer.clip:
+            torch.nn.utils.clip_grad_norm_(learner.parameters(), recipe.outer.clip)
+        value = per_task(metric, result.aux["prediction"], batch.query).mean().item()
+        rate = outer.schedule.get_last_lr()[0]
+        outer.optimizer.step()
+        outer.schedule.step()
+        step += 1
+        entry = {"step": step, "stage": PRETRAINING, "loss": loss, "grad_norm": size, metric.name: value}
+        log(entry | {"outer_lr": rate, "seconds": time.perf_counter() - began})
+        asked = stop()
+        if (step + total) % recipe.outer.save_every == 0 or step == 0 or asked:
+            log.sync()
+            outer.save(run, learner, step, None, stage=PRETRAINING)
+        yield Progress(step, loss, value, None, metric)
+        if asked:
+            return True
+    return False
+
+
+def body_of(learner: Learner) -> Tree:
+    """Return what a pretrained learner knows beside its head: parameters and buffers of its model, by name."""
+    head = set(learner.head)
+    return {name: leaf.clone() for name, leaf in learner.model.state_dict().items() if name not in head}

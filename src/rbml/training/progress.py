@@ -1,0 +1,70 @@
+"""What one outer step comes to, and what the outer loop keeps from step to step."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from rbml.data.targets import Metric
+from rbml.learner import Learner
+from rbml.training import files
+from rbml.training.run_folder import RunFolder
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What one outer step came to.
+
+    Attributes:
+        step: outer steps taken, from 1; steps of pretraining count up to 0.
+        loss: mean query loss of the step's tasks.
+        value: the mean of the metric over the step's tasks.
+        validation: the metric on the validation tasks, where there was a validation.
+        metric: what is measured.
+    """
+
+    step: int
+    loss: float
+    value: float
+    validation: float | None
+    metric: Metric
+
+
+@dataclass(frozen=True)
+class Outer:
+    """The outer optimizer and its schedule.
+
+    Attributes:
+        optimizer: Adam.
+        schedule: a cosine to zero.
+    """
+
+    optimizer: torch.optim.Optimizer
+    schedule: torch.optim.lr_scheduler.LRScheduler
+
+    @staticmethod
+    def of(learner: Learner, lr: float, steps: int) -> Outer:
+        """Return the optimizer of a learner's parameters for so many steps."""
+        optimizer = torch.optim.Adam(learner.parameters(), lr=lr)
+        return Outer(optimizer, torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps))
+
+    def save(self, run: RunFolder, learner: Learner, step: int, best: float | None, **more: str) -> None:
+        """Write the checkpoint from which training goes on."""
+        content = {
+            "learner": learner.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": self.schedule.state_dict(),
+            "random": torch.get_rng_state(),
+            "step": step,
+            "best": best,
+        }
+        files.save(run.last, "checkpoint", content | more)
+
+    def restore(self, saved: Mapping[str, Any]) -> None:
+        """Go on from a checkpoint, with PyTorch's global random state."""
+        self.optimizer.load_state_dict(saved["optimizer"])
+        self.schedule.load_state_dict(saved["schedule"])
+        torch.set_rng_state(saved["random"])
