@@ -38,7 +38,7 @@ from rbml.tasks import PerGroup, generator
 from rbml.tasks.grouped import Order
 
 SHOTS = (1, 3, 5, 10, 20)
-DRAWS, QUERIES, TASKS, SHIFT = 20, 60, 30, 10.0
+DRAWS, QUERIES, TASKS, SHIFT, VOICE_DECAY = 20, 60, 30, 10.0, 1.0
 SETTINGS = ("time/random", "time/ordered", "voice/random", "voice/ordered")
 STRENGTHS = tuple(10.0 ** (power / 2) for power in range(-10, 11))
 POOLED_STRENGTHS = tuple(10.0 ** (power / 2) for power in range(-2, 21))
@@ -65,12 +65,9 @@ class Part(NamedTuple):
     test: Grouped
     order: Order
 
-    def tasks(self, grouped: Grouped, shots: int, queries: int = QUERIES) -> PerGroup:
-        return PerGroup(grouped, shots, queries, self.order)
-
     def all_of(self, grouped: Grouped, shots: int) -> Episodes:
         """Return ``DRAWS`` tasks of every patient, one patient after another."""
-        source = self.tasks(grouped, shots)
+        source = PerGroup(grouped, shots, QUERIES, self.order)
         stacks = [source.draw_of(group, range(DRAWS)) for group in range(len(grouped.names))]
         return joined(stacks)
 
@@ -223,7 +220,7 @@ def trained(name: str, part: Part, steps: int, seed: int = 0) -> Learner:
     groups = [{"params": others, "weight_decay": 0.0}, {"params": voice, "weight_decay": VOICE_DECAY}]
     optimizer = torch.optim.AdamW(groups, lr=1e-2)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-    sources = [part.tasks(part.train, shots, 30) for shots in SHOTS]
+    sources = [PerGroup(part.train, shots, 30, part.order) for shots in SHOTS]
     for step in range(steps):
         episodes = sources[step % len(SHOTS)].sample(TASKS, generator(seed, step))
         shift = SHIFT * torch.randn(TASKS, 1, 1, generator=generator(seed, step, 1))
@@ -235,8 +232,6 @@ def trained(name: str, part: Part, steps: int, seed: int = 0) -> Learner:
     return learner
 
 
-VOICE_DECAY = 1.0
-
 SIMPLE: dict[str, Callable[[Part, int], tuple[Predict, str]]] = {
     "patient mean": patient_mean,
     "line": line,
@@ -245,7 +240,7 @@ SIMPLE: dict[str, Callable[[Part, int], tuple[Predict, str]]] = {
     "pooled + offset": partial(pooled, offset=True),
 }
 LEARNED = {"ridge head": 1.0, "alpaca": 1.0, "maml": 1 / 3}
-"""The learned methods, and which share of the outer steps each takes: one of MAML's costs about three of theirs."""
+"""The learned methods, and which share of the outer steps each takes: a step of MAML's is the dearest."""
 
 
 # -------------------------------------------------------------------------------------------------------- measured
