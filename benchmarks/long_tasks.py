@@ -1,0 +1,143 @@
+"""What long inner loops cost: a training job by one compiled step, a stream with a frozen body, the first verification.
+
+    python benchmarks/long_tasks.py job --steps 1000
+    python benchmarks/long_tasks.py stream
+    python benchmarks/long_tasks.py verify
+
+Everything in a table is the same work, run in turns; medians and ratios are printed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from rbml import Batch, Job, Stream, models
+from rbml.algorithms.options import assemble
+from rbml.learner import Learner, frozen, meta
+from rbml.strategy import Hyper, chain, momentum, sgd, weight_decay
+from rbml.tasks import FewShot
+
+
+def network() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(64, 64), nn.Tanh(), nn.Linear(64, 10))
+
+
+def seconds(work: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    work()
+    return time.perf_counter() - began
+
+
+def medians(rounds: int, **works: Callable[[], object]) -> dict[str, float]:
+    """Run the works in turns and return the median of each."""
+    found: dict[str, list[float]] = {name: [] for name in works}
+    for _ in range(rounds):
+        for name, work in works.items():
+            found[name].append(seconds(work))
+    return {name: statistics.median(times) for name, times in found.items()}
+
+
+def table(found: dict[str, float], base: str) -> None:
+    print("| | seconds | ratio |\n| --- | --- | --- |")
+    for name, median in found.items():
+        print(f"| {name} | {median:.3f} | {median / found[base]:.2f} |")
+
+
+def distance(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> float:
+    return max(float((one[name] - leaf).norm() / leaf.norm()) for name, leaf in other.items())
+
+
+def job(steps: int, rounds: int) -> None:
+    """Meta-gradient of a whole training run of an MLP, beside the run itself."""
+    torch.manual_seed(0)
+    x, y = torch.randn(1000, 64), torch.randint(0, 10, (1000,))
+    tasks = Job.of(Batch(x[:800], y[:800]), Batch(x[800:], y[800:]), 32, [1])
+
+    def learner(compile: str) -> Learner:
+        rules = chain(weight_decay(Hyper(1e-4)), momentum(Hyper(0.9, bounds=(0, 1))), sgd(Hyper(0.05, per="layer")))
+        return assemble(network(), rules, steps, compile=compile, verify=False)  # type: ignore[arg-type]
+
+    def plain() -> None:
+        net = network()
+        optimizer = torch.optim.SGD(net.parameters(), lr=0.05, momentum=0.9, weight_decay=1e-4)
+        for _ in range(steps):
+            rows = torch.randint(0, 800, (32,))
+            optimizer.zero_grad()
+            F.cross_entropy(net(x[rows]), y[rows]).backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+
+    by_step, by_operator = learner("step"), learner("no")
+    first = seconds(lambda: by_step.meta_gradient(tasks))
+    apart = distance(by_step.meta_gradient(tasks).grads, by_operator.meta_gradient(tasks).grads)
+    print(f"MLP 64-64-10, {steps} mini-batch steps of 32, one task; float32; derivatives apart {apart:.0e}")
+    print(f"first call, with compiling: {first:.1f} s\n")
+    found = medians(
+        rounds,
+        **{
+            "the training run itself, torch.optim": plain,
+            "meta-gradient, compile='step'": lambda: by_step.meta_gradient(tasks),
+            "meta-gradient, operator by operator": lambda: by_operator.meta_gradient(tasks),
+        },
+    )
+    table(found, "the training run itself, torch.optim")
+    ratio = found["meta-gradient, operator by operator"] / found["meta-gradient, compile='step'"]
+    print(f"\noperator by operator / compile='step': {ratio:.1f}")
+
+
+def stream(rounds: int) -> None:
+    """One stream of 90 pictures, of which the head alone learns: the body once, and at every step."""
+    torch.manual_seed(0)
+    x, y = torch.rand(1, 90, 1, 1, 28, 28), torch.randint(0, 10, (1, 90, 1))
+    tasks = Stream(Batch(x, y), Batch(x[:, :, 0], y[:, :, 0]))
+    learner = assemble(models.Conv4(10, norm="none"), sgd(Hyper(0.1)), 90, adapt="head", verify=False)
+    once = frozen.frozen_body
+
+    def at_every_step() -> None:
+        setattr(meta, "frozen_body", lambda *_: None)  # noqa: B010  a switch that only this comparison needs
+        try:
+            learner.meta_gradient(tasks)
+        finally:
+            setattr(meta, "frozen_body", once)  # noqa: B010
+
+    print("Conv4-64 without norms, 90 examples one by one, only the head is adapted\n")
+    works = {"the body once": lambda: learner.meta_gradient(tasks), "the body at every step": at_every_step}
+    table(medians(rounds, **works), "the body once")
+
+
+def verify(rounds: int) -> None:
+    """What the verification of the first meta-gradient adds to it."""
+    torch.manual_seed(0)
+    tasks = FewShot((torch.rand(400, 1, 28, 28), torch.arange(400) // 20), ways=5, shots=1, queries=5).draw(range(32))
+    print("Conv4-64, 32 five-way one-shot tasks, one step\n")
+    found = medians(
+        rounds,
+        **{
+            name: lambda on=on: assemble(models.Conv4(5), sgd(0.4), 1, verify=on).meta_gradient(tasks)
+            for name, on in (("a first meta-gradient", False), ("a first meta-gradient, verified", True))
+        },
+    )
+    table(found, "a first meta-gradient")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=("job", "stream", "verify"))
+    parser.add_argument("--steps", type=int, default=1000)
+    parser.add_argument("--rounds", type=int, default=5)
+    chosen = parser.parse_args()
+    torch.set_num_threads(1)
+    {"job": lambda: job(chosen.steps, chosen.rounds), "stream": lambda: stream(chosen.rounds)}.get(
+        chosen.what, lambda: verify(chosen.rounds)
+    )()
+
+
+if __name__ == "__main__":
+    main()
