@@ -14,6 +14,7 @@ from rbml.errors import UsageError
 from rbml.hypergrad import GMRES, ConjugateGradient, Implicit, Neumann, NormalEquations, Nystrom, Unrolled
 from rbml.hypergrad.solve import Solver
 from rbml.inner import Carry, Inner
+from rbml.learner.options import curriculum_of
 from rbml.strategy import Hyper, Strategy, chain, l2, momentum, proximal, sgd, weight_decay
 from rbml.tree import Tree, norm, under
 
@@ -278,7 +279,7 @@ def test_an_outer_loss_that_sees_the_state_is_reported(pictures: Callable[..., E
     learner = assemble(models.MLP(4, 3, (5,), nn.Tanh).double(), strategy, 2, step_weights=[0.5, 0.5])
     learner.hypergradient = Implicit()
     assert learner.meta_gradient(pictures(shape=(4,))).info["ignored"].tolist() == [1.0, 1.0, 1.0]
-    learner.step_weights = None
+    learner.curriculum = curriculum_of(Implicit())
     assert learner.meta_gradient(pictures(shape=(4,))).info["ignored"].tolist() == [0.0, 0.0, 0.0]
 
 
