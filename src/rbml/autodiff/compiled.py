@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, func, fx
 from torch.fx.experimental.proxy_tensor import make_fx
-from torch.utils._pytree import tree_flatten, tree_leaves, tree_map
+from torch.utils._pytree import TreeSpec, tree_flatten, tree_leaves, tree_map, tree_unflatten
 
 from rbml.errors import UsageError
 
@@ -35,7 +35,7 @@ class Compiled:
 
     def __init__(self) -> None:
         """Begin with nothing compiled."""
-        self._graphs: dict[Any, Callable[..., Any]] = {}
+        self._graphs: dict[Any, tuple[Callable[..., Any], TreeSpec]] = {}
 
     def __reduce__(self) -> tuple[type[Compiled], tuple[()]]:
         return Compiled, ()  # copies and pickles compile anew
@@ -51,17 +51,28 @@ class Compiled:
         Raises:
             UsageError: if there is no C++ compiler.
         """
-        arguments = tree_map(lambda leaf: leaf.contiguous(), arguments)  # compiled code reads what it was traced with
-        key = (variant, *((leaf.shape, leaf.dtype, leaf.device) for leaf in tree_leaves(arguments)))
+        leaves, spec = tree_flatten(arguments)  # once: a compiled step takes less time than walking its trees twice
+        leaves = [leaf.contiguous() for leaf in leaves]  # compiled code reads what it was traced with
+        key = (variant, *((leaf.shape, leaf.dtype, leaf.device) for leaf in leaves))
         if key in self._graphs:
-            return self._graphs[key](*arguments)
+            graph, form = self._graphs[key]
+            return tree_unflatten(graph(*leaves), form)
         from torch._inductor.exc import InvalidCxxCompiler  # noqa: PLC0415  it takes as long to load as PyTorch
 
-        self._graphs[key] = torch.compile(traced(function, *arguments), fullgraph=True)
+        forms: list[TreeSpec] = []
+
+        def flat(*leaves: Tensor) -> list[Tensor]:
+            results, form = tree_flatten(function(*tree_unflatten(leaves, spec)))
+            forms.append(form)
+            return results
+
+        graph = torch.compile(traced(flat, *leaves), fullgraph=True)
         try:
-            return self._graphs[key](*arguments)
+            results = graph(*leaves)
         except InvalidCxxCompiler as error:
             raise UsageError("compile=True needs a C++ compiler, such as g++: install one, or leave it out") from error
+        self._graphs[key] = graph, forms[-1]
+        return tree_unflatten(results, forms[-1])
 
 
 def traced(function: Callable[..., Any], *arguments: Any) -> fx.GraphModule:
