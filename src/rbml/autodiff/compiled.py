@@ -97,9 +97,12 @@ def _own_memory(graph: fx.Graph) -> None:
     """Give what is written into memory of its own.
 
     The compiler writes into a copy that it makes as expanded as the original, so that rows of several tasks fall on one
-    another and their sum comes out (PyTorch 2.13, CPU): a silently wrong result.
+    another and their sum comes out (PyTorch 2.13, CPU): a silently wrong result. Zeros that a derivative of nothing is
+    made of have no memory at all, and writing into them crashes Python.
     """
     for node in list(graph.nodes):
+        if _operator(node) is aten._efficientzerotensor:
+            node.target = aten.zeros.default
         if _operator(node) in _WRITES and _operator(node.args[0]) is aten.expand:
             with graph.inserting_before(node):
                 own = graph.call_function(

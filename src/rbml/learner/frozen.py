@@ -25,6 +25,9 @@ from rbml.learner.binding import BoundTask
 from rbml.tasks import Episode, Job, Stream
 from rbml.tree import Step, Tree, prefixed, under
 
+FEATURES = "features."
+"""What the names of features begin with, where they are meta-parameters of the head's learning process."""
+
 
 class HeadAlone(nn.Module):
     """The head of a model under the names that it has there: features ``(n, d)`` to predictions."""
@@ -115,24 +118,21 @@ class FrozenBody:
         """Return the task of the head alone on these features."""
         bound, plan = self.bound, self.bound.plan
         alone = HeadAlone(self.layer, plan.model.get_submodule(self.layer))
-        own = {name: leaf for name, leaf in bound.own.items() if name.startswith("phi.") or self._in_head(name)}
+        own = {name: leaf for name, leaf in bound.own.items() if not in_body(name, self.layer)}
         head = [name for name in plan.head if name.rpartition(".")[0] == self.layer]
         return replace(bound, plan=replace(plan, model=alone, head=head), own=own, task=_with(bound.task, features))
 
-    def _in_head(self, name: str) -> bool:
-        return name.removeprefix("model.").rpartition(".")[0] == self.layer
-
     def gradient(self, engine: Hypergradient, m: Tree) -> MetaGradient:
         """Return what the engine gives for the whole model."""
-        body = {name: leaf for name, leaf in m.items() if name.startswith("model.") and not self._in_head(name)}
+        body = {name: leaf for name, leaf in m.items() if in_body(name, self.layer)}
         rest = {name: leaf for name, leaf in m.items() if name not in body}
         found_and_pull: Any = func.vjp(lambda some: self.features(m | some), body) if body else None
         features, pull = found_and_pull or (self.features(m), lambda bar: ({},))  # a fixed body needs no derivative
-        found = engine(self._inner(features), rest | prefixed(features, "features."))
-        grads = found.grads | pull(under(found.grads, "features."))[0]
+        found = engine(self.inner(features), rest | prefixed(features, FEATURES))
+        grads = found.grads | pull(under(found.grads, FEATURES))[0]
         return found._replace(grads={name: grads[name] for name in m})
 
-    def _inner(self, features: Tree) -> Inner:
+    def inner(self, features: Tree) -> Inner:
         """Return the learning process of the head, with the features among its meta-parameters."""
         alone = self.on(features)
         plan, stepping = alone.plan, alone.step_weights is not None
@@ -140,7 +140,7 @@ class FrozenBody:
         support = {"objective"} | made
 
         def of(m: Tree) -> BoundTask:
-            return replace(alone, task=_with(alone.task, features | under(m, "features.")))
+            return replace(alone, task=_with(alone.task, features | under(m, FEATURES)))
 
         def start(m: Tree) -> Carry:
             return of(m).start(m)
@@ -155,10 +155,15 @@ class FrozenBody:
             return of(m).outer(carry, m)
 
         enters = alone.enters() | {
-            "features.support": frozenset(support),
-            "features.query": frozenset({"outer"} | ({"update"} if stepping else set())),
+            f"{FEATURES}support": frozenset(support),
+            f"{FEATURES}query": frozenset({"outer"} | ({"update"} if stepping else set())),
         }
         return Inner(start, objective, update, outer, plan.steps, enters, alone.undo)
+
+
+def in_body(name: str, layer: str) -> bool:
+    """Return whether a meta-parameter is one of the model's, but not of its head."""
+    return name.startswith("model.") and name.removeprefix("model.").rpartition(".")[0] != layer
 
 
 def frozen_body(bound: BoundTask, engine: Hypergradient | None = None) -> str | None:

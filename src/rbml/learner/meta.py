@@ -73,7 +73,7 @@ def _over_tasks(learner: Learner, tasks: Task, phase: Phase, ways: int | None, w
     variant = (engine, learner.statistics, ways, None if warm is None else tuple(warm))
     if learner.execution.compile == "step":
         assert learner.compiled is not None
-        run = partial(stacked, lambda given: bind(given).inner(), engine, compiled=learner.compiled, variant=variant)
+        run = partial(stacked, bind, layer, engine, compiled=learner.compiled, variant=variant)
         loss, grads, kept = learner.over_tasks.mean_of_stacks(run, m, stack)
         return MetaGradient(loss, grads, kept, {})
     loss, grads, kept = learner.over_tasks.mean(single, m, stack, learner.compiled, variant)

@@ -18,7 +18,9 @@ from rbml.autodiff import Compiled
 from rbml.errors import UsageError
 from rbml.hypergrad import Adjoint, FirstOrder, Hypergradient
 from rbml.inner import Function, Inner
-from rbml.tree import Step, Tree
+from rbml.learner.binding import BoundTask
+from rbml.learner.frozen import FEATURES, FrozenBody, in_body
+from rbml.tree import Step, Tree, prefixed, under
 
 ONCE = ("_begin", "_pull_outer", "_pull_start")
 """Pieces of work that are done once per meta-gradient: compiling them would cost more than it saves."""
@@ -44,10 +46,11 @@ class CompiledSteps:
         """Run a piece of work on all tasks; ``trees`` and the results have the tasks in front."""
 
         def all_tasks(m: Tree, t: Step, tasks: Any, trees: tuple[Any, ...]) -> Any:
-            def single(task: Any, own: tuple[Any, ...]) -> Any:
+            def single(m: Tree, task: Any, own: tuple[Any, ...]) -> Any:
                 return function(self.bind(task), m, t, *own, **options)
 
-            return func.vmap(single)(tasks, trees)
+            shared_or_not = {name: 0 if name.startswith(FEATURES) else None for name in m}
+            return func.vmap(single, in_dims=(shared_or_not, 0, 0))(m, tasks, trees)
 
         if function.__name__ in ONCE:
             return all_tasks(m, t, self.tasks, trees)
@@ -72,15 +75,57 @@ def for_steps(engine: Hypergradient) -> Hypergradient:
 
 
 def stacked(
-    bind: Callable[[Any], Inner], engine: Hypergradient, m: Tree, tasks: Any, compiled: Compiled, variant: Any
+    bind: Callable[[Any], BoundTask],
+    layer: str | None,
+    engine: Hypergradient,
+    m: Tree,
+    tasks: Any,
+    compiled: Compiled,
+    variant: Any,
 ) -> tuple[Tensor, Tree, Tree]:
     """Return loss ``(B,)``, gradients ``(B, ...)`` and aux ``(B, ...)`` of a stack of tasks.
+
+    Args:
+        bind: from one task (a tree of tensors) to its learning process.
+        layer: the head, where the body can run once (:mod:`rbml.learner.frozen`): before the steps and after them.
+        engine: of the hypergradient.
+        m: the meta-parameters.
+        tasks: the stack, ``(B, ...)``.
+        compiled: where compiled graphs are kept.
+        variant: what else ``bind`` depends on; hashable.
 
     Raises:
         UsageError: if the engine has no pieces that can be compiled.
     """
+    engine = for_steps(engine)
     tasks = tree_map(lambda leaf: leaf.contiguous(), tasks)  # once, not at every step
-    runner = CompiledSteps(bind, tasks, compiled, variant)
+    if layer is None:
+        return _run(lambda task: bind(task).inner(), engine, m, tasks, compiled, variant)
+    body = {name: leaf for name, leaf in m.items() if in_body(name, layer)}
+
+    def features(task: Any, some: Tree) -> Tree:
+        return FrozenBody(bind(task), layer).features(m | some)
+
+    def pulled(task: Any, bar: Tree) -> Tree:
+        found: Tree = func.vjp(lambda some: features(task, some), body)[1](bar)[0]
+        return found
+
+    found: Tree = func.vmap(lambda task: features(task, {}))(tasks)
+    rest = {name: leaf for name, leaf in m.items() if name not in body} | prefixed(found, FEATURES)
+
+    def head(both: dict[str, Any]) -> Inner:
+        return FrozenBody(bind(both["task"]), layer).inner(both["features"])
+
+    both = {"task": tasks, "features": found}
+    loss, grads, aux = _run(head, engine, rest, both, compiled, (variant, layer))
+    along_body = func.vmap(pulled)(tasks, under(grads, FEATURES)) if body else {}
+    return loss, {name: (grads | along_body)[name] for name in m}, aux
+
+
+def _run(
+    bind: Callable[[Any], Inner], engine: Hypergradient, m: Tree, tasks: Any, compiled: Compiled, variant: Any
+) -> tuple[Tensor, Tree, Tree]:
     inner = bind(tree_map(lambda leaf: leaf[0], tasks))
-    loss, grads, aux, _ = for_steps(engine)(replace(inner, run=runner), m)
+    runner = CompiledSteps(bind, tasks, compiled, variant)
+    loss, grads, aux, _ = engine(replace(inner, run=runner), m)
     return loss, grads, aux | {"loss": loss}
