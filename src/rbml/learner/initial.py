@@ -96,7 +96,7 @@ def _adapted(model: nn.Module, trained: list[str], head: list[str], pattern: str
     if pattern not in ("head", "body"):
         return _named(model, trained, pattern, "adapt")
     if not head:
-        raise UsageError(f"adapt={pattern!r} needs a head, and the model has no linear layer: name one with head=")
+        raise UsageError(f"adapt={pattern!r} needs a head, and the model has none by head=: name its parameters there")
     found = head if pattern == "head" else [name for name in trained if name not in head]
     if not found:
         raise UsageError(f"adapt={pattern!r}: the model has no trained parameter but its head, {', '.join(head)}")

@@ -45,7 +45,7 @@ def _over_tasks(learner: Learner, tasks: Task, phase: Phase, ways: int | None, w
     device = tasks.query.y.device
     weights = step_weights(learner, phase, device)
     keys = torch.randint(2**62, (count(tasks),), device=device) if learner.strategy.random else None
-    _verify_once(learner, tasks, engine, keys)
+    _verify_once(learner, tasks, engine, keys, ways)
     m = {name: leaf.detach() for name, leaf in learner.named_parameters() if leaf.requires_grad}
 
     layer = frozen_body(learner.bind(one(tasks, 0), None, ways), engine)
@@ -80,13 +80,13 @@ def _over_tasks(learner: Learner, tasks: Task, phase: Phase, ways: int | None, w
     return MetaGradient(loss, grads, under(kept, "aux."), under(kept, "info."))
 
 
-def _verify_once(learner: Learner, tasks: Task, engine: Hypergradient, keys: Tensor | None) -> None:
+def _verify_once(learner: Learner, tasks: Task, engine: Hypergradient, keys: Tensor | None, ways: int | None) -> None:
     """Verify the derivative of the first task, the first time that tasks of these shapes come with this engine."""
     if not learner.execution.verify:
         return
-    shapes = (repr(engine), *((tuple(leaf.shape[1:]), leaf.dtype) for leaf in tree_leaves(tasks)))
+    shapes = (repr(engine), ways, *((tuple(leaf.shape[1:]), leaf.dtype) for leaf in tree_leaves(tasks)))
     if shapes not in learner.verified:
-        verify(learner, one(tasks, 0), engine, None if keys is None else keys[0])
+        verify(learner, one(tasks, 0), engine, None if keys is None else keys[0], ways)
         learner.verified.add(shapes)
 
 

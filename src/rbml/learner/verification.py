@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from rbml.autodiff.remedies import named
 from rbml.errors import RbmlError, UnsoundError, UsageError
 from rbml.hypergrad import Adjoint, FirstOrder, Forward, Hypergradient, Unrolled
 from rbml.inner import Inner
@@ -31,7 +32,7 @@ TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-2}
 """How far apart they may be, relative to the whole gradient."""
 
 
-def verify(learner: Learner, task: Any, engine: Hypergradient, key: torch.Tensor | None) -> None:
+def verify(learner: Learner, task: Any, engine: Hypergradient, key: torch.Tensor | None, ways: int | None) -> None:
     """Compare the two ways of differentiating one task, in double precision where the model allows it.
 
     Costs two meta-gradients of one task with at most two inner steps.
@@ -41,6 +42,7 @@ def verify(learner: Learner, task: Any, engine: Hypergradient, key: torch.Tensor
         task: one task.
         engine: the engine whose kind of derivative is checked.
         key: for parts that draw random numbers.
+        ways: C, where it is another number than the learner's.
 
     Raises:
         UnsoundError: naming the parameters and the engine that is right.
@@ -50,7 +52,7 @@ def verify(learner: Learner, task: Any, engine: Hypergradient, key: torch.Tensor
     truth = dtype = None
     for dtype in (torch.float64, next(learner.model.parameters()).dtype):
         try:
-            m, inner = _problem(learner, task, dtype, key)
+            m, inner = _problem(learner, task, dtype, key, ways)
             truth = Unrolled()(inner, m).grads
             break
         except RbmlError:
@@ -65,9 +67,9 @@ def verify(learner: Learner, task: Any, engine: Hypergradient, key: torch.Tensor
         return
     try:
         found = Adjoint(keep=0)(inner, m).grads
-    except RbmlError:
-        raise
-    except Exception as error:
+    except (RuntimeError, NotImplementedError) as error:
+        if (remedy := named(error)) is not None:
+            raise remedy from error
         reason = str(error).strip().splitlines()[0]
         raise UsageError(
             f"{type(engine).__name__}() needs a forward derivative of every operator, and one of the model, the loss "
@@ -76,10 +78,12 @@ def verify(learner: Learner, task: Any, engine: Hypergradient, key: torch.Tensor
     _compare(found, truth, TOLERANCE.get(dtype or torch.float32, 0.1), engine)
 
 
-def _problem(learner: Learner, task: Any, dtype: torch.dtype, key: torch.Tensor | None) -> tuple[Tree, Inner]:
+def _problem(
+    learner: Learner, task: Any, dtype: torch.dtype, key: torch.Tensor | None, ways: int | None
+) -> tuple[Tree, Inner]:
     own = copy.deepcopy(learner).to(dtype)
     m = {name: leaf.detach() for name, leaf in own.named_parameters() if leaf.requires_grad}
-    inner = own.inner(moved(task, dtype), key=key)
+    inner = own.inner(moved(task, dtype), ways=ways, key=key)
     return m, replace(inner, steps=min(inner.steps, STEPS))
 
 
