@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from rbml.strategy.serialize import in_words
+from rbml.strategy.serialize import described
 from rbml.training import RunFolder, load_strategy
 
 PER_LAYER = ["--set", "strategy.sgd.lr.per=layer", "--set", "strategy.sgd.lr.per_step=true"]
@@ -42,7 +42,7 @@ def test_every_option_can_be_set_and_is_kept_in_the_folder(train: Callable, rbml
     assert [part["by"] for part in config["strategy"]] == ["weight_decay", "momentum", "sgd"]
     assert config["strategy"][2]["settings"]["lr"]["bounds"] == [0.0, None]
     learner = RunFolder("r").learner()
-    assert in_words(learner.strategy) == expected and learner.adapted == ["head.weight", "head.bias"]
+    assert described(learner.strategy) == expected and learner.adapted == ["head.weight", "head.bias"]
 
     assert rbml("train", "--resume", "r", *PER_LAYER).code == 0
     line = fails(2, "train", "--resume", "r", "--set", "strategy.sgd.lr.per=all", "--set", "strategy=sgd")
@@ -64,7 +64,7 @@ def test_a_file_sets_what_the_command_line_does_not(
     assert recipe.strategy.settings["sgd.lr.bounds"] == [0, None]
     words = "momentum(decay 0.9, nesterov), sgd(lr 0.3 learned)"
     learner = RunFolder("r").learner()
-    assert in_words(learner.strategy) == words and learner.adapted == ["head.weight", "head.bias"]
+    assert described(learner.strategy) == words and learner.adapted == ["head.weight", "head.bias"]
     for content, said in (
         ("wayz = 3", "no entry of c.toml named 'wayz': did you mean 'ways'"),
         ('ways = "five"', "ways in c.toml must be a whole number, not 'five'"),

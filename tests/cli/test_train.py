@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from rbml import algorithms
-from rbml.cli import running as module
+from rbml.cli import training as module
 from rbml.data.targets import CLASSES
 from rbml.recipe import Recipe
 from rbml.recipe.entries import ENTRIES

@@ -12,7 +12,7 @@ from rbml import Batch, Episodes, algorithms, hypergrad
 from rbml.errors import DataError, UsageError
 from rbml.models import MLP, Conv4
 from rbml.recipe import Recipe, build
-from rbml.strategy.serialize import from_plain, in_words, plain
+from rbml.strategy.serialize import described, from_plain, plain
 from rbml.tasks import Mixture
 
 
@@ -72,7 +72,7 @@ def test_the_strategy_is_what_the_recipe_says() -> None:
     settings = {"sgd.lr.per": "layer", "sgd.lr.per_step": True, "momentum.nesterov": True}
     recipe = Recipe.of(steps=3, lr=0.2, strategy="momentum, sgd", settings=settings, **SMALL)
     learner = build.learner(recipe)
-    assert in_words(learner.strategy) == "momentum(decay 0.9, nesterov), sgd(lr 0.2 learned per layer each step)"
+    assert described(learner.strategy) == "momentum(decay 0.9, nesterov), sgd(lr 0.2 learned per layer each step)"
     phi = dict(learner.phi.named_parameters())
     assert len(phi) == 9 and all(torch.equal(leaf, torch.full((3,), 0.2)) for leaf in phi.values())
     plain = build.learner(Recipe.of(steps=3, lr=0.2, **SMALL)).state_dict()

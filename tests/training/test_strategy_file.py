@@ -14,7 +14,7 @@ from rbml.algorithms.options import assemble
 from rbml.errors import CheckpointError, DivergedError, UsageError
 from rbml.recipe import build
 from rbml.strategy import Hyper, Rule, Strategy, chain, kronecker, momentum, ridge, sgd
-from rbml.strategy.serialize import in_words
+from rbml.strategy.serialize import described
 from rbml.strategy.settings import changed
 from rbml.training import LearnedStrategy, Recipe, RunFolder, export_strategy, files, load_strategy
 
@@ -51,7 +51,7 @@ def test_what_was_learned_comes_back_and_learns_the_same(per: str, pictures: Pic
     ours, theirs = learner.meta_gradient(episodes), again.meta_gradient(episodes)
     assert torch.equal(ours.loss, theirs.loss) and ours.grads.keys() == theirs.grads.keys()
     assert all(torch.equal(grad, theirs.grads[name]) for name, grad in ours.grads.items())
-    assert in_words(fresh.strategy) == "sgd(lr 0.1)"  # a copy was made
+    assert described(fresh.strategy) == "sgd(lr 0.1)"  # a copy was made
 
 
 def test_frozen_it_acts_the_same_and_has_no_gradient(pictures: Pictures) -> None:

@@ -9,8 +9,8 @@ import click
 
 from rbml.cli.baselines import SCRATCH, baselines
 from rbml.cli.evaluate import keep, measure, tasks_of
-from rbml.cli.running import meta_train
 from rbml.cli.show import console, table
+from rbml.cli.training import meta_train
 from rbml.data.targets import CLASSES
 from rbml.errors import UsageError
 from rbml.recipe import Recipe

@@ -21,7 +21,7 @@ from rbml.recipe import build
 from rbml.recipe.streams import TEST
 from rbml.tasks import TaskSource
 from rbml.training import RunFolder, Score, evaluate, files
-from rbml.training.evaluator import sizes_in_words, sizes_of
+from rbml.training.evaluator import describe_sizes, sizes_of
 
 
 @click.command("evaluate")
@@ -153,7 +153,7 @@ def show(result: dict[str, Any]) -> None:
     """Print the tables of a result: the first metric by inner step, and the others after the last one."""
     first, *others = result["metrics"]
     kinds = list(result[first["name"]])
-    setting = f"{sizes_in_words(result)}, {result['episodes']} tasks".removeprefix(", ")
+    setting = f"{describe_sizes(result)}, {result['episodes']} tasks".removeprefix(", ")
     console.print(result["about"])
     columns = result[first["name"]].values()
     rows = [[str(step), *_cells(first, scores)] for step, scores in enumerate(zip(*columns, strict=True))]

@@ -18,7 +18,7 @@ from rbml import catalogue
 from rbml.errors import UsageError, unknown
 from rbml.recipe import Recipe
 from rbml.recipe.entries import ENTRIES, TABLES, Entry
-from rbml.recipe.wording import kind_in_words
+from rbml.recipe.messages import kind_name
 
 FIRST = ("ways", "shots", "algorithm", "steps", "meta_steps")
 """The options to begin with, which the help shows first."""
@@ -167,7 +167,7 @@ def _as_kind(name: str, value: Any, path: Path) -> Any:
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-        raise UsageError(f"{name} in {path} must be {kind_in_words(kind)}, not {value!r}")
+        raise UsageError(f"{name} in {path} must be {kind_name(kind)}, not {value!r}")
     return value
 
 

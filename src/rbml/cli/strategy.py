@@ -11,7 +11,7 @@ from rbml.errors import UsageError, unknown
 from rbml.reports.learned import LearnedNumber, before_and_now, quantities_of
 from rbml.reports.phi import phi_rows, tensor_rows
 from rbml.reports.wording import phi_cells, tensor_cells
-from rbml.strategy.serialize import in_words
+from rbml.strategy.serialize import described
 from rbml.training import LearnedStrategy, RunFolder, export_strategy, load_strategy
 
 _COMMANDS = ("export", "show")
@@ -50,7 +50,7 @@ def export(run: Path, out: Path, which: str) -> None:
     export_strategy(learner, out, {"run": str(run.resolve()), "learned": setting})
     if not dict(learner.phi.named_parameters()):
         console.print("Nothing of this strategy is learned: it is kept with its fixed numbers.")
-    console.print(f"Wrote {out}: {in_words(learner.strategy)}")
+    console.print(f"Wrote {out}: {described(learner.strategy)}")
     console.print(f"Next: rbml train SOURCE --strategy {out} (--freeze-strategy keeps it as it is)")
 
 
@@ -68,7 +68,7 @@ def show(place: Path) -> None:
         before = learned.phi
     for name, text in learned.about.items():
         console.print(f"{name}: {text}")
-    console.print(f"strategy: {in_words(learned.strategy)}")
+    console.print(f"strategy: {described(learned.strategy)}")
     sizes = sum(leaf.numel() for leaf in learned.phi.values())
     console.print(
         f"{learned.steps} inner step{'s' * (learned.steps != 1)}, {len(learned.theta)} adapted tensors, {sizes} numbers"

@@ -55,8 +55,8 @@ def command(
         raise UsageError(f"{missing} (rbml list data says what there is)")
     wanted = recipe_of(source, given) if begins and source is not None else None  # before the seconds of PyTorch
 
-    from rbml.cli.running import meta_train
     from rbml.cli.show import console
+    from rbml.cli.training import meta_train
     from rbml.training import RunFolder
 
     if wanted is None:

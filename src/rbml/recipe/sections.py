@@ -11,8 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field, Strict, ValidationError, fiel
 from rbml import catalogue
 from rbml.errors import CheckpointError, UsageError, unknown
 from rbml.recipe import entries
+from rbml.recipe.messages import explained, kind_name
 from rbml.recipe.migrate import is_flat, migrated
-from rbml.recipe.wording import explained, kind_in_words
 
 Count = Annotated[int, Field(ge=1)]
 
@@ -255,7 +255,7 @@ def _check_option(name: str, value: Any) -> None:
     whole = isinstance(value, int) and not isinstance(value, bool)
     if not (whole if entry.kind is int else whole or isinstance(value, float) if entry.kind is float
             else isinstance(value, entry.kind)):  # fmt: skip
-        raise UsageError(f"{name} must be {kind_in_words(entry.kind)}, not {value!r}")
+        raise UsageError(f"{name} must be {kind_name(entry.kind)}, not {value!r}")
     if entry.choices and value not in entry.choices:
         raise unknown(f"choice of {name}", str(value), entry.choices)
     if entry.least is not None and value < entry.least:

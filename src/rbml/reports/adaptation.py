@@ -11,7 +11,7 @@ from rbml.errors import UsageError
 from rbml.reports import style
 from rbml.reports.evaluations import shown_metric
 from rbml.training import Score
-from rbml.training.evaluator import sizes_in_words
+from rbml.training.evaluator import describe_sizes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -47,7 +47,7 @@ def metric_by_step(evaluations: Mapping[str, Any]) -> Figure:
         handles |= _panel(axes, evaluation, metric)
         labelled = index % columns == 0 or len(set(names)) > 1
         style.dress(axes, x="inner steps", y=style.axis_label(metric["name"], metric["unit"]) if labelled else "")
-        sizes = sizes_in_words({key: evaluation[key] for key in ("ways", "shots") if key in evaluation})
+        sizes = describe_sizes({key: evaluation[key] for key in ("ways", "shots") if key in evaluation})
         title = ", ".join(part for part in (_source(evaluation["tasks"]), sizes) if part)
         axes.set_title(title, loc="left", fontsize=style.LABEL, color=style.INK, fontweight="bold", pad=29)
         under = f"{style.count(evaluation['episodes'])} {evaluation['part']} tasks"

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 from rbml.data.setting import Setting
 from rbml.data.targets import Metric
-from rbml.strategy.serialize import in_words
+from rbml.strategy.serialize import described
 from rbml.training import RunFolder
-from rbml.training.evaluator import sizes_in_words
+from rbml.training.evaluator import describe_sizes
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ def facts(run: RunFolder) -> Facts:
         setting=setting,
         algorithm=recipe.algorithm.name,
         source=" and ".join(one.source for one in recipe.data),
-        tasks=sizes_in_words(sizes),
+        tasks=describe_sizes(sizes),
         model=recipe.model.name + (f" ({options})" if options else ""),
         meta_steps=recipe.outer.meta_steps,
         tasks_per_step=recipe.outer.tasks,
@@ -87,4 +87,4 @@ def entries(run: RunFolder) -> dict[str, str]:
     values = recipe.short() | {"data": " and ".join(one.source for one in recipe.data)}
     values |= {f"{name}.{key}": value for name, table in recipe.tables().items() for key, value in table.items()}
     written = {name: str(value) for name, value in values.items() if "_file" not in name}
-    return written | {"strategy": in_words(run.fresh().strategy)}
+    return written | {"strategy": described(run.fresh().strategy)}

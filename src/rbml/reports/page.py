@@ -46,7 +46,7 @@ def write_report(run: RunFolder, tasks: TaskSource | None, seed: int, other: Run
     style.new_figure(1, 1, "")  # asks for matplotlib before anything is written
     if other is not None:
         other.read_config()
-    page = [f"# {run.path.resolve().name}\n", *wording.recipe_in_words(run)]
+    page = [f"# {run.path.resolve().name}\n", *wording.recipe_summary(run)]
     try:
         run.plots.mkdir(exist_ok=True)
     except OSError as error:
@@ -99,7 +99,7 @@ def _sections(run: RunFolder, tasks: TaskSource | None, seed: int) -> list[Secti
             "The learning strategy, phi",
             "phi",
             lambda: phi_figure(run),
-            lambda: wording.phi_in_words(phi_table(run), tensor_table(run)),
+            lambda: wording.phi_summary(phi_table(run), tensor_table(run)),
         ),
         ("The initialisation, theta0", "theta", lambda: theta_figure(run), nothing),
     ]

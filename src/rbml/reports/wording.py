@@ -13,12 +13,12 @@ from rbml.reports.evaluations import shown_metric
 from rbml.reports.facts import Facts, facts
 from rbml.reports.phi import PhiRow, Summary, TensorRow
 from rbml.reports.text import duration, sentence, table
-from rbml.strategy.serialize import in_words
+from rbml.strategy.serialize import described
 from rbml.training import RunFolder, Score
-from rbml.training.evaluator import sizes_in_words
+from rbml.training.evaluator import describe_sizes
 
 
-def recipe_in_words(run: RunFolder) -> list[str]:
+def recipe_summary(run: RunFolder) -> list[str]:
     """Return what the run does and how far it has come, one list item each.
 
     Raises:
@@ -49,7 +49,7 @@ def recipe_in_words(run: RunFolder) -> list[str]:
 
 
 def _strategy(told: Facts, learner: Learner) -> str:
-    text = in_words(learner.strategy)
+    text = described(learner.strategy)
     if told.begins_with_learned:
         text += ", beginning with what another run has learned"
     return text + (", frozen" if told.frozen else "")
@@ -86,7 +86,7 @@ def _evaluations_of(name: str, unit: str, evaluations: Sequence[Mapping[str, Any
     kinds = list(dict.fromkeys(which for one in evaluations for which in one[name]))
     rows = []
     for one in evaluations:
-        sizes = sizes_in_words({key: one[key] for key in ("ways", "shots") if key in one})
+        sizes = describe_sizes({key: one[key] for key in ("ways", "shots") if key in one})
         setting = [one["tasks"], one["part"], sizes, style.count(one["episodes"])]
         scores = [one[name].get(which) for which in kinds]
         first = next(column for column in scores if column)
@@ -97,7 +97,7 @@ def _evaluations_of(name: str, unit: str, evaluations: Sequence[Mapping[str, Any
     return f"{title}, mean ± 95 % interval over tasks.\n\n" + table(head, rows)
 
 
-def phi_in_words(rows: Sequence[PhiRow], tensors: Sequence[TensorRow] = ()) -> str:
+def phi_summary(rows: Sequence[PhiRow], tensors: Sequence[TensorRow] = ()) -> str:
     """Return the tables of phi; or that nothing of it is learned."""
     if not rows and not tensors:
         return "Nothing of the strategy is learned: its numbers stay as the recipe sets them.\n"

@@ -129,11 +129,11 @@ class Term:
     Attributes:
         name: what its numbers are filed under.
         hypers: its numbers, by name.
-        value: ``(values, scene) -> scalar``.
+        value: ``(values, inputs) -> scalar``.
         alone: whether it takes the place of the support loss.
         anchored: whether it looks at theta0, as a pull towards it does. A term that says no, and does, has a wrong
             derivative.
-        random: whether it draws random numbers, from ``scene.at.key``.
+        random: whether it draws random numbers, from ``inputs.at.key``.
         origin: filled in by :func:`part`.
     """
 

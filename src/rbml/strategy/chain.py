@@ -101,11 +101,11 @@ class Strategy:
         # A step number that is a tensor is in double precision, and must not widen parameters of one number.
         return tmap(lambda leaf, d: leaf - d.to(leaf.dtype), theta, direction), next_state
 
-    def objective(self, phi: Tree, scene: TermInputs) -> Tensor:
+    def objective(self, phi: Tree, inputs: TermInputs) -> Tensor:
         """Return the support loss, or the terms that take its place, plus all other terms."""
-        total = torch.zeros(()) if any(term.alone for term in self.terms) else scene.objective()
+        total = torch.zeros(()) if any(term.alone for term in self.terms) else inputs.objective()
         for term in self.terms:
-            total = total + term.value(self.values(term, phi, scene.theta, scene.at.t), scene)
+            total = total + term.value(self.values(term, phi, inputs.theta, inputs.at.t), inputs)
         return total
 
     def gated(self, phi: Tree, theta: Tree, at: StepInfo) -> list[tuple[str, Callable[[Tensor], Tensor]]]:

@@ -61,10 +61,10 @@ def sizes_of(tasks: TaskSource) -> dict[str, int]:
     return {name: size for name, size in found.items() if size is not None}
 
 
-def sizes_in_words(sizes: dict[str, Any]) -> str:
+def describe_sizes(sizes: dict[str, Any]) -> str:
     """Return the sizes of tasks as the papers write them.
 
-    >>> sizes_in_words({"ways": 5, "shots": 1, "queries": 15}), sizes_in_words({"shots": 3, "queries": 10})
+    >>> describe_sizes({"ways": 5, "shots": 1, "queries": 15}), describe_sizes({"shots": 3, "queries": 10})
     ('5-way 1-shot, 15 queries per class', '3-shot, 10 queries')
     """
     head = " ".join(f"{sizes[name]}-{name[:-1]}" for name in ("ways", "shots") if name in sizes)

@@ -29,7 +29,7 @@ from rbml.errors import CheckpointError, RbmlError, UsageError
 from rbml.learner import Learner
 from rbml.recipe import Recipe, build
 from rbml.strategy import Strategy
-from rbml.strategy.serialize import in_words, plain
+from rbml.strategy.serialize import described, plain
 from rbml.training import files
 
 PRETRAINING = "pretraining"
@@ -250,7 +250,7 @@ def _written(strategy: Strategy) -> Any:
     try:
         return plain(strategy)
     except UsageError:
-        return in_words(strategy)
+        return described(strategy)
 
 
 def restore(learner: Learner, state: dict[str, Any], path: Path) -> None:

@@ -15,10 +15,10 @@ from rbml.diagnostics.explaining import explain
 from rbml.learner import Learner
 from rbml.recipe import Recipe, build
 from rbml.recipe.streams import TRAIN
-from rbml.strategy.serialize import in_words
+from rbml.strategy.serialize import described
 from rbml.tasks import TaskSource, generator, task_seeds
 from rbml.training import Interrupt, RunFolder, train
-from rbml.training.evaluator import sizes_in_words, sizes_of
+from rbml.training.evaluator import describe_sizes, sizes_of
 
 
 def meta_train(folder: RunFolder, recipe: Recipe, data_root: str | None, threads: int | None, again: str) -> None:
@@ -50,11 +50,11 @@ def meta_train(folder: RunFolder, recipe: Recipe, data_root: str | None, threads
         recipe = folder.recipe()
     learner = folder.fresh()
     console.print(f"{recipe.algorithm.name} on {training.about}")
-    console.print(protocol_in_words(recipe, learner, training))
+    console.print(describe_protocol(recipe, learner, training))
     if classes is not None:
         console.print(f"first {recipe.outer.pretrain} steps of pretraining on all {classes.outputs} classes at once")
     file = Recipe.from_json(folder.read_config()["recipe"]).strategy.file  # as it was named, not the folder's copy
-    console.print(f"strategy: {in_words(learner.strategy)}{f', with what was learned in {file}' if file else ''}")
+    console.print(f"strategy: {described(learner.strategy)}{f', with what was learned in {file}' if file else ''}")
     done, total, metric = folder.saved_step(), recipe.outer.meta_steps, training.target.metrics[0]
     if folder.last.is_file() and done < total:
         console.print(f"Going on after step {done + recipe.outer.pretrain if done <= 0 else done}")
@@ -82,7 +82,7 @@ def _begin(
     setting = build.setting(recipe, training)
     if recipe.engine is not None and recipe.engine.name == "auto":
         recipe = _with_engine(recipe, build.learner(recipe, setting), training)
-    words = protocol_in_words(recipe, build.learner(recipe, setting), training)
+    words = describe_protocol(recipe, build.learner(recipe, setting), training)
     about = {"training": training.about, "validation": validation.about, "protocol": words}
     folder.create(recipe, about, str(Path(data_root).absolute()) if data_root else None, setting)
 
@@ -105,11 +105,11 @@ def _stopped(how: str, again: str, interrupt: Interrupt) -> NoReturn:
     raise SystemExit(128 + (interrupt.asked or signal.SIGINT))
 
 
-def protocol_in_words(recipe: Recipe, learner: Learner, tasks: TaskSource) -> str:
+def describe_protocol(recipe: Recipe, learner: Learner, tasks: TaskSource) -> str:
     """Return what is done, in one line."""
     steps = learner.steps
     return (
-        f"{sizes_in_words(sizes_of(tasks))}, {steps} inner step{'s'[: steps != 1]}, "
+        f"{describe_sizes(sizes_of(tasks))}, {steps} inner step{'s'[: steps != 1]}, "
         f"{recipe.outer.tasks} tasks per outer step, {recipe.outer.meta_steps} outer steps, "
         f"batch norm {learner.statistics}"
     )
