@@ -33,7 +33,7 @@ def task(episodes: Episodes) -> tuple[Batch, Batch]:
         ({"chunk": 0}, "chunk is how many tasks run at once"),
         ({"statistics": "inductiv"}, "there is no choice of batch-norm statistics named 'inductiv': did you mean"),
         ({"shared_head": True, "head": "top.*"}, r"shared_head needs a head, and head='top.\*' matches no parameter"),
-        ({"strategy": l2(0.1)}, "a strategy of terms alone sets no learning rate: add a rule"),
+        ({"strategy": l2(0.1)}, "the strategy has no rule that takes steps: add one"),
         ({"loss": nn.PReLU()}, "the loss has parameters"),
     ],
 )
@@ -73,7 +73,7 @@ BAD: dict[str, tuple[Callable[[Batch], Batch], str]] = {
         lambda b: Batch(b.x, b.x.long() * 0),
         r"the loss fails on a prediction \(6, 3\) and targets \(6, 1",
     ),
-    "empty": (lambda b: Batch(b.x[..., :0, :, :, :], b.y[..., :0]), "there is no example in a batch of shape"),
+    "empty": (lambda b: Batch(b.x[..., :0, :, :, :], b.y[..., :0]), "the batch is empty: it has shape"),
     "a number": (lambda b: Batch(torch.tensor(1.0), torch.tensor(1)), "x and y must both begin with"),
 }
 

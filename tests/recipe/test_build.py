@@ -111,7 +111,7 @@ def test_options_reach_the_preset_and_the_learner() -> None:
         ),
         ({"strategy": "momentm"}, "did you mean 'momentum'"),
         ({"strategy": "adagrad", "lr": 0.1}, r"lr=0.1 is that of sgd, which is not in strategy='adagrad'"),
-        ({"strategy": "l2"}, "a strategy of terms alone"),
+        ({"strategy": "l2"}, "has no rule that takes steps"),
         ({"algorithm": "protonet", "lr": 0.1}, "protonet has no lr to set"),
         ({"steps": 0}, "steps must be at least 1, not 0: without an inner step maml adapts nothing"),
     ],

@@ -160,7 +160,7 @@ def test_a_learner_takes_another_strategy_whole() -> None:
     back = other.with_strategy(sgd(0.1))
     assert all(leaf.requires_grad for leaf in back.model.parameters())
     assert all(leaf.requires_grad for leaf in learner.model.parameters())
-    with pytest.raises(UsageError, match="a strategy of terms alone"):
+    with pytest.raises(UsageError, match="has no rule that takes steps"):
         learner.with_strategy(ridge())
     with pytest.raises(UsageError, match="the head is made from the support set"):
         assemble(model, sgd(0.1), 2, adapt="body.*").with_strategy(chain(ridge(), sgd(0.1)))
