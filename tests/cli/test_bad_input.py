@@ -182,7 +182,7 @@ def test_predictions_that_cannot_be(
 ) -> None:
     support = drawn(tmp_path / "support", 2, [1])
     picture = support / "class 0" / "0.png"
-    assert "there is no file mine: rbml adapt makes it" in fails(1, "predict", "mine", picture)
+    assert "there is no file mine: make it with rbml adapt" in fails(1, "predict", "mine", picture)
     rbml("adapt", trained, "--support", support, "--out", "mine")
     for path in ("none.png", support):
         assert f"'{path}' cannot be read as a picture" in fails(1, "predict", "mine", picture, path)
@@ -199,7 +199,7 @@ def test_places_that_cannot_be_written_to(pictures: Path, tiny: list[str], fails
     Path("file").touch()
     line = fails(1, "train", f"folder:{pictures}", *tiny, "--run", "file/run")
     assert "cannot write file/run: Not a directory" in line
-    assert "name another place" in line
+    assert "choose another place" in line
 
 
 def test_training_that_diverges(run: RunFolder, fails: Fails, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -113,7 +113,7 @@ def test_a_model_without_a_head_cannot_start_for_another_number(pictures: Pictur
     assert learner.ways is None and learner.adapt(*task(pictures())[0]).model.head.bias.shape == (3,)
     with pytest.raises(UsageError, match=r"labels must be 0 .. 2 for a head of 3 classes"):
         learner.adapt(*support)
-    with pytest.raises(UsageError, match="no parameter of the model is a head that could start for 5 classes"):
+    with pytest.raises(UsageError, match="the model has no head that could start for 5 classes"):
         learner.adapt(*support, ways=5)
 
 
@@ -130,8 +130,8 @@ def test_unknown_statistics_are_refused_wherever_they_are_given(pictures: Pictur
 @pytest.mark.parametrize(
     ("forward", "text"),
     [
-        (lambda self, x: (self.head(x), x), r"one tensor with a row per example, not tuple for \(6, 4\)"),
-        (lambda self, x: self.head(x).sum(0, keepdim=True), r"with a row per example, not \(1, 3\) for \(6, 4\)"),
+        (lambda self, x: (self.head(x), x), r"one tensor with one row per example, not tuple for \(6, 4\)"),
+        (lambda self, x: self.head(x).sum(0, keepdim=True), r"with one row per example, not \(1, 3\) for \(6, 4\)"),
         (lambda self, x, more: x, r"the model fails on examples \(6, 4\) .*more"),
     ],
 )

@@ -161,7 +161,7 @@ def test_several_sources_are_a_mixture() -> None:
     tasks = build.tasks(recipe, "test")
     assert isinstance(tasks, Mixture) and build.setting(recipe, tasks).outputs == 3
     assert tasks.draw([1, 2]).query.y.shape == (2, 6)
-    with pytest.raises(UsageError, match="pretraining is for one source"):
+    with pytest.raises(UsageError, match="pretraining works with one source"):
         build.supervised(recipe.changed(pretrain=2))
 
 

@@ -112,7 +112,7 @@ def test_one_value_for_all_fits_any_model_and_one_a_layer_any_size() -> None:
         (
             "layer",
             (6, 5, 4),
-            r"parameters: sgd.lr/body.5\.\* is not in the file\. Put it on a model of the same structure",
+            r"parameters: sgd.lr/body.5\.\* is not in the file\. Use it with a model of the same structure",
         ),
         ("tensor", (6,), r"sgd.lr/body.3.weight is in the file only; sgd.lr/body.3.bias is in the file only\."),
         ("element", (4, 4, 4), r"; .*; .* and 4 more"),
@@ -143,7 +143,7 @@ def test_parts_may_be_added_and_fixed_but_numbers_mean_what_they_meant() -> None
     here = again.phi.state_dict()
     assert all(torch.equal(leaf, here[name]) for name, leaf in learner.phi.state_dict().items())
     assert {name.partition(".")[0] for name, _ in again.phi.named_parameters()} == {"weight_decay", "momentum"}
-    with pytest.raises(UsageError, match=r"sgd.lr was learned as Hyper.* set nothing but sgd.lr.learn"):
+    with pytest.raises(UsageError, match=r"sgd.lr was learned as Hyper.* set only sgd.lr.learn"):
         learned.onto(fresh, strategy=changed(learned.strategy, {"sgd.lr.per": "all"}))
 
 
@@ -168,7 +168,7 @@ def test_a_learner_takes_another_strategy_whole() -> None:
 
 def test_files_that_cannot_be(tmp_path: Path) -> None:
     path = tmp_path / "s"
-    with pytest.raises(CheckpointError, match=r"there is no file .*: rbml strategy export makes it"):
+    with pytest.raises(CheckpointError, match=r"there is no file .*: make it with rbml strategy export"):
         load_strategy(path)
     learner = taught(plan())
     export_strategy(learner, path)

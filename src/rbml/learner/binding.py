@@ -212,7 +212,7 @@ class BoundTask:
         return theta | dict(zip((f"{layer}.weight", f"{layer}.bias"), made, strict=True))
 
     def _for_ways(self, leaf: Tensor, name: str) -> Tensor:
-        """Return a parameter of the head with one row per class: the first rows, or, for more classes, rows repeated."""
+        """Return a head parameter with one row per class: its first rows, or, for more classes, its rows repeated."""
         if self.ways is None or name not in self.plan.head or leaf.shape[0] == self.ways:
             return leaf
         return leaf[torch.arange(self.ways, device=leaf.device) % leaf.shape[0]]
@@ -237,10 +237,8 @@ def check_statistics(statistics: str, model: nn.Module | None = None) -> None:
 
     Raises:
         UsageError: naming the choice, or the layers that keep no statistics.
-    """  # noqa: DOC501  unknown() makes a UsageError
+    """  # noqa: DOC501  `unknown` returns the UsageError
     if statistics not in get_args(Statistics):
         raise unknown("choice of batch-norm statistics", statistics, get_args(Statistics))
     if model is not None and statistics == "running" and (without := module.without_statistics(model)):
-        raise UsageError(
-            f"{', '.join(without)} of the model keeps no running statistics: use statistics='transductive' or 'inductive'"
-        )
+        raise UsageError(f"{', '.join(without)} of the model keeps no running statistics: use another choice")

@@ -109,9 +109,7 @@ def _stepwise(model: nn.Module, trained: list[str], pattern: str) -> list[str]:
     found = set(layers.norm_parameters(model))
     norms = [name for name in trained if name in found]
     if not norms:
-        raise UsageError(
-            "stepwise='norms' needs a normalisation layer with a gain or shift, and the model has none: leave stepwise out"
-        )
+        raise UsageError("stepwise='norms' finds no normalisation layer with a gain or shift: leave stepwise out")
     return norms
 
 

@@ -77,9 +77,7 @@ class Learner(nn.Module):
         if steps < 0:
             raise UsageError(f"steps must be at least 0, not {steps}")
         if isinstance(loss, nn.Module) and any(parameter.requires_grad for parameter in loss.parameters()):
-            raise UsageError(
-                "the loss has parameters: training would only make the loss itself small; learn a loss as a term of the strategy"
-            )
+            raise UsageError("the loss has parameters: trained by this loss itself, they would only make it small")
         self.model = modules.isolated(model)
         self.strategy = chain(sgd(0.1) if strategy is None else strategy)
         check_rules(self.strategy, steps)

@@ -63,7 +63,7 @@ def fitted(value: Any, hint: Any, where: str) -> Any:
 
     Raises:
         UsageError: if the value does not fit; among choices, the message names the closest one.
-    """
+    """  # noqa: DOC501  `unknown` returns the UsageError
     found = _as(value, hint)
     if found is not _MISFIT:
         return found
@@ -120,7 +120,7 @@ def learnable(kind: type[Hyper | Scalar], old: Any, fields: Mapping[str, Any], w
 
     Raises:
         UsageError: if a field is unknown, a value does not fit, or the start is not inside the bounds.
-    """
+    """  # noqa: DOC501  `unknown` returns the UsageError
     hints = LEARNABLE[kind]
     for field in fields:
         if field not in hints:

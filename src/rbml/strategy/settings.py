@@ -42,7 +42,7 @@ def changed(plan: Strategy, settings: Mapping[str, Any], names: str | None = Non
     >>> from rbml.strategy.serialize import described
     >>> described(changed(chain(sgd(0.1)), {"sgd.lr.per": "layer", "momentum.nesterov": True}, "momentum, sgd"))
     'momentum(decay 0.9, nesterov), sgd(lr 0.1 learned per layer)'
-    """
+    """  # noqa: DOC501  `_no_such_part` returns the UsageError
     drafts = [_draft_of(part) for part in plan.parts] if names is None else _drafts_by_name(names, plan)
     wanted: dict[str, dict[str, Any]] = {}
     for address, value in nested_away(settings).items():
@@ -168,7 +168,7 @@ def defaults(by: str) -> dict[str, Any]:
 
     Raises:
         UsageError: if there is no such function.
-    """
+    """  # noqa: DOC501  `unknown` returns the UsageError
     if by not in strategy.ALL:
         raise unknown("strategy", by, strategy.ALL)
     parameters = signature(_makers()[by]).parameters.values()
