@@ -24,7 +24,7 @@ Fails = Callable[..., str]
         ("train glyfs", ["'glyfs'", "did you mean 'glyphs'", "omniglot"]),
         ("train glyphs --way 3", ["--way", "--ways", "rbml train --help"]),
         ("train glyphs --ways three", ["--ways", "'three'", "rbml train --help"]),
-        ("train glyphs --ways 1", ["2 ways"]),
+        ("train glyphs --ways 1", ["2 classes"]),
         ("train glyphs --shots 0", ["shots", "not 0"]),
         ("train glyphs --tasks -4", ["tasks", "-4"]),
         ("train glyphs --lr nan", ["lr", "nan"]),
@@ -212,7 +212,7 @@ def test_training_that_diverges(run: RunFolder, fails: Fails, monkeypatch: pytes
 @pytest.mark.parametrize(
     ("error", "code", "said"),
     [
-        (MemoryError(), 1, "out of memory: a run with a smaller --chunk"),
+        (MemoryError(), 1, "out of memory: use a smaller --chunk"),
         (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"), 1, "smaller --chunk"),
         (OSError(5, "Input/output error", "disk"), 1, "Input/output error: 'disk'"),
     ],

@@ -84,7 +84,7 @@ def test_a_learned_strategy_goes_from_run_to_run(train: Callable, rbml: Callable
     learned = load_strategy(Path("s"))
 
     out = train("going-on", "--strategy", "s", "--filters", "6", "--meta-steps", "1")
-    assert "2 inner steps" in out and "with what was learned in s" in out
+    assert "2 inner steps" in out and "with the learned values of s" in out
     out = train("frozen", "--strategy", "s", "--freeze-strategy", "--seed", "7")
     kept = Path("s").read_bytes()
     Path("s").unlink()
