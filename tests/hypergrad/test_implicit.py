@@ -233,7 +233,7 @@ def test_a_learner_begins_each_task_where_its_last_solution_ended(pictures: Call
     near, far = (norm({k: one.grads[k] - truth[k] for k in truth}) for one in (result, cold))
     assert near < 0.3 * far
     learner.hypergradient = Unrolled()
-    with pytest.raises(UsageError, match="warm= is for the engine Implicit"):
+    with pytest.raises(UsageError, match="warm= works only with the engine Implicit"):
         learner.meta_gradient(episodes, warm={})
 
 

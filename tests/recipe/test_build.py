@@ -12,7 +12,7 @@ from rbml import Batch, Episodes, algorithms, hypergrad
 from rbml.errors import DataError, UsageError
 from rbml.models import MLP, Conv4
 from rbml.recipe import Recipe, build
-from rbml.strategy.serialize import from_plain, in_words, plain
+from rbml.strategy.serialize import described, from_plain, plain
 from rbml.tasks import Mixture
 
 
@@ -72,7 +72,7 @@ def test_the_strategy_is_what_the_recipe_says() -> None:
     settings = {"sgd.lr.per": "layer", "sgd.lr.per_step": True, "momentum.nesterov": True}
     recipe = Recipe.of(steps=3, lr=0.2, strategy="momentum, sgd", settings=settings, **SMALL)
     learner = build.learner(recipe)
-    assert in_words(learner.strategy) == "momentum(decay 0.9, nesterov), sgd(lr 0.2 learned per layer each step)"
+    assert described(learner.strategy) == "momentum(decay 0.9, nesterov), sgd(lr 0.2 learned per layer each step)"
     phi = dict(learner.phi.named_parameters())
     assert len(phi) == 9 and all(torch.equal(leaf, torch.full((3,), 0.2)) for leaf in phi.values())
     plain = build.learner(Recipe.of(steps=3, lr=0.2, **SMALL)).state_dict()
@@ -111,7 +111,7 @@ def test_options_reach_the_preset_and_the_learner() -> None:
         ),
         ({"strategy": "momentm"}, "did you mean 'momentum'"),
         ({"strategy": "adagrad", "lr": 0.1}, r"lr=0.1 is that of sgd, which is not in strategy='adagrad'"),
-        ({"strategy": "l2"}, "a strategy of terms alone"),
+        ({"strategy": "l2"}, "has no rule that takes steps"),
         ({"algorithm": "protonet", "lr": 0.1}, "protonet has no lr to set"),
         ({"steps": 0}, "steps must be at least 1, not 0: without an inner step maml adapts nothing"),
     ],
@@ -161,7 +161,7 @@ def test_several_sources_are_a_mixture() -> None:
     tasks = build.tasks(recipe, "test")
     assert isinstance(tasks, Mixture) and build.setting(recipe, tasks).outputs == 3
     assert tasks.draw([1, 2]).query.y.shape == (2, 6)
-    with pytest.raises(UsageError, match="pretraining is for one source"):
+    with pytest.raises(UsageError, match="pretraining works with one source"):
         build.supervised(recipe.changed(pretrain=2))
 
 

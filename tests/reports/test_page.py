@@ -55,7 +55,7 @@ def test_two_runs_are_shown_side_by_side(copy: RunFolder, trained: RunFolder, wi
     text = page(paths)
     assert "## run beside tensors" in text and "![run beside tensors](compare_curves.png)" in text
     assert "- **Strategy:** l2(strength 0.001 learned per tensor), momentum(decay 0.5 learned each step), sgd" in text
-    assert "Tensors, by their norm" in wording.phi_in_words(phi_table(with_tensors), tensor_table(with_tensors))
+    assert "Tensors, by their norm" in wording.phi_summary(phi_table(with_tensors), tensor_table(with_tensors))
     with pytest.raises(CheckpointError, match="none does not exist"):
         write_report(copy, None, 0, RunFolder("none"))
 

@@ -1,4 +1,4 @@
-"""Algorithms as presets: each a choice of strategy, of what is adapted, and of hypergradient, and none with a loop."""
+"""Algorithms as presets: each chooses a strategy, what is adapted, and a hypergradient; none has a loop of its own."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ def ridge_regression(
     Args:
         model: the model, with an output per target; its own head is not used.
         strength: of the ridge.
-        steps: gradient steps on the head after it was made.
+        steps: gradient steps on the head after it is made.
         **options: any other of :func:`rbml.algorithms.options.assemble`; the loss is the mean squared error.
     """
     chosen: dict[str, Any] = {"adapt": "head", "loss": REAL.loss} | options
@@ -48,16 +48,16 @@ def alpaca(
     """Learn features and a prior, for a Bayesian linear regression to real values that says how sure it is.
 
     ALPaCA (Harrison, Sharma, Pavone 2018, arXiv:1807.08912): see :func:`rbml.strategy.bayesian_linear`. The model
-    returns ``(n, 2d)``: means, and logarithms of variances. Start noise and offset where the targets are: far from it,
-    the prior takes long to get there.
+    returns ``(n, 2d)``: means, and logarithms of variances. Start noise and offset near the targets' own: from far away
+    the prior needs many steps to get there.
 
     Args:
         model: the model, with an output per target; its head, an ``nn.Linear``, is replaced by a
             :class:`rbml.models.BayesianLinear`.
         noise: the standard deviation of the targets at the start, in their units.
-        precision: of the prior of a weight at the start, in units of the noise.
-        offset: where targets lie at the start.
-        steps: gradient steps on the head after it was made.
+        precision: the precision of the prior of a weight at the start, in units of the noise.
+        offset: the mean of the targets at the start.
+        steps: gradient steps on the head after it is made.
         **options: any other of :func:`rbml.algorithms.options.assemble`; the loss is the negative log likelihood.
 
     Raises:

@@ -21,10 +21,10 @@ from rbml.training.adapted_file import save_adapted
 from rbml.training.evaluator import leave_out
 
 NOUNS = {"pictures": "picture", "table": "row"}
-"""What one example is called, by modality."""
+"""The word for one example, by modality."""
 
-_LISTED = 12  # classes that are named one by one
-_ONE_BY_ONE = 40  # examples that are left out one by one
+_LISTED = 12  # the largest number of classes that are named one by one
+_ONE_BY_ONE = 40  # the largest number of examples that are left out one by one
 
 
 @click.command("adapt")
@@ -37,7 +37,7 @@ _ONE_BY_ONE = 40  # examples that are left out one by one
 )
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="The file to write.")
 def command(run: Path, support: Path, out: Path) -> None:
-    """Learn your own task with the learner of RUN: any number of classes, any number of examples.
+    """Adapt the learner of RUN to your own task: any number of classes, any number of examples.
 
     \b
     rbml adapt runs/glyphs-5w1s-maml --support my_pictures --out mine.rbml
@@ -50,7 +50,7 @@ def command(run: Path, support: Path, out: Path) -> None:
     y, names = setting.target.read(found.labels or [], found.targets)
     classes = not y.is_floating_point()
     if classes and len(names) < 2:
-        raise UsageError(f"{support} has one class ({names[0]}): add another one to tell it from")
+        raise UsageError(f"{support} has only one class ({names[0]}): add another one")
     began = time.perf_counter()
     examples = Batch(setting.modality.ready(stored), y)
     adapted = learner.adapt(*examples, ways=len(names) if classes else None)
@@ -64,8 +64,8 @@ def command(run: Path, support: Path, out: Path) -> None:
     _estimate(learner, examples, setting, len(names) if classes else None, noun)
     if classes and len(names) > setting.outputs and learner.strategy.start is None:
         console.print(
-            f"The run was meta-trained with {setting.outputs} ways; for {len(names)} classes one that was trained with "
-            f"--ways {len(names)}, or makes its head from the support set (--algorithm protomaml), will do better."
+            f"The run was meta-trained with {setting.outputs} ways; for {len(names)} classes a run with "
+            f"--ways {len(names)}, or one that makes its head from the support set (--algorithm protomaml), is better."
         )
     console.print(f"Next: rbml predict {shlex.quote(str(out))} {'IMAGE' if noun == 'picture' else 'FILE'}...")
 
@@ -79,7 +79,7 @@ def _counts(y: Tensor, names: Sequence[str]) -> str:
 
 
 def _estimate(learner: Learner, examples: Batch, setting: Setting, ways: int | None, noun: str) -> None:
-    """Say how well examples are predicted that were left out."""
+    """Print how well left-out examples are predicted."""
     groups, what = (None, f"one {noun}") if examples.size <= _ONE_BY_ONE else (10, f"a tenth of the {noun}s")
     with bar(examples.size, what="checking") as progress:
         score = leave_out(

@@ -21,7 +21,7 @@ from rbml.recipe import build
 from rbml.recipe.streams import TEST
 from rbml.tasks import TaskSource
 from rbml.training import RunFolder, Score, evaluate, files
-from rbml.training.evaluator import sizes_in_words, sizes_of
+from rbml.training.evaluator import describe_sizes, sizes_of
 
 
 @click.command("evaluate")
@@ -36,7 +36,7 @@ from rbml.training.evaluator import sizes_in_words, sizes_of
 @click.option(
     "--part",
     type=click.Choice([*PARTS, "all"]),
-    help="Which classes.  [default: test; all, of another folder than the run's that is not divided]",
+    help="Which classes.  [default: test; all, for another folder that has no parts]",
 )
 @click.option("--ways", type=click.IntRange(2), help="Classes per task.  [default: the run's]")
 @click.option(
@@ -55,7 +55,10 @@ from rbml.training.evaluator import sizes_in_words, sizes_of
 @click.option("--which", type=click.Choice(["best", "last"]), default="best", help="Checkpoint.  [default: best]")
 @click.option("--data-root", metavar="PATH", help="Where data is looked for.  [default: the run's]")
 @click.option(
-    "--baselines", "honest", is_flag=True, help="Also from scratch, and the target's own (nearest neighbour ...)."
+    "--baselines",
+    "honest",
+    is_flag=True,
+    help="Compare with training from scratch and simple baselines (nearest neighbour ...).",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(
@@ -69,9 +72,9 @@ def command(
     as_json: bool,
     **changes: Any,
 ) -> None:
-    """Measure RUN on test tasks: its metrics after every inner step, transductive and inductive.
+    """Evaluate RUN on test tasks: its metrics after every inner step, transductive and inductive.
 
-    Transductive: batch norm uses the statistics of the query batch, as the papers do. Inductive: those of the support
+    Transductive: batch norm uses the statistics of the query batch, as most papers do. Inductive: those of the support
     batch, so that a prediction does not depend on other queries.
 
     \b
@@ -105,7 +108,7 @@ def command(
 
 
 def _part(source: str | None, own: str) -> str:
-    """Return which classes are meant where none are named: nothing of a foreign folder was learned on."""
+    """Return the default part: all classes of a folder that the run was not trained on, else the test classes."""
     kind, _, path = (source or "").partition(":")
     return "all" if kind == "folder" and source != own and not divided(Path(path)) else "test"
 
@@ -114,7 +117,7 @@ def tasks_of(folder: RunFolder, part: str, root: str | None, **changes: Any) -> 
     """Return the tasks of a part of a run's data, or of what the changes name.
 
     Raises:
-        UsageError: for a source, a part or sizes that cannot be.
+        UsageError: for a source, a part or sizes that are not possible.
         DataError: for data that is not there, or cannot be used.
     """
     return build.tasks(folder.recipe(), part, root, **changes)
@@ -140,7 +143,7 @@ def measure(learner: Learner, tasks: TaskSource, episodes: int, seed: int, steps
 
 
 def keep(folder: RunFolder, result: dict[str, Any]) -> None:
-    """Write the result into the run folder for its report; a folder that cannot be written to is no reason to fail."""
+    """Write the result into the run folder for its report; if that fails, only warn."""
     path = folder.evaluation(result["name"])
     try:
         path.parent.mkdir(exist_ok=True)
@@ -150,10 +153,10 @@ def keep(folder: RunFolder, result: dict[str, Any]) -> None:
 
 
 def show(result: dict[str, Any]) -> None:
-    """Print the tables of a result: the first metric by inner step, and the others after the last one."""
+    """Print the tables of a result: the first metric after every inner step, the others after the last one."""
     first, *others = result["metrics"]
     kinds = list(result[first["name"]])
-    setting = f"{sizes_in_words(result)}, {result['episodes']} tasks".removeprefix(", ")
+    setting = f"{describe_sizes(result)}, {result['episodes']} tasks".removeprefix(", ")
     console.print(result["about"])
     columns = result[first["name"]].values()
     rows = [[str(step), *_cells(first, scores)] for step, scores in enumerate(zip(*columns, strict=True))]
@@ -164,7 +167,7 @@ def show(result: dict[str, Any]) -> None:
     if "baselines" in result:
         rows = [[name, *_cells(first, [score]), str(score["tasks"])] for name, score in result["baselines"].items()]
         table("without learning across tasks", ["baseline", first["name"], "tasks"], rows)
-        console.print(f"{SCRATCH} The others: on the inputs as they are.")
+        console.print(f"{SCRATCH} The others use the inputs directly, without a network.")
 
 
 def in_unit(metric: Mapping[str, str]) -> str:

@@ -16,7 +16,7 @@ from rbml.errors import UsageError
 from rbml.predictor import Predictor
 
 COLUMNS = {"pictures": "image", "table": "row"}
-"""The head of the column that says which example it is, by modality."""
+"""The head of the column that identifies the example, by modality."""
 
 Record = Mapping[str, Any]
 
@@ -29,10 +29,10 @@ Record = Mapping[str, Any]
 def command(file: Path, places: tuple[Path, ...], as_json: bool, as_csv: bool) -> None:
     """Predict pictures, or the rows of CSV files, with FILE, which `rbml adapt` wrote.
 
-    Each is judged by itself, whatever others are in the call.
+    Each example is predicted by itself: the others make no difference.
     """
     if as_json and as_csv:
-        raise UsageError("--json or --csv, not both")
+        raise UsageError("use either --json or --csv, not both")
     predictor = Predictor.load(file)
     found = predictor.modality.find(places, labelled=False)
     column = COLUMNS.get(predictor.modality.kind, "example")
@@ -47,7 +47,7 @@ def command(file: Path, places: tuple[Path, ...], as_json: bool, as_csv: bool) -
 
 
 def _whole(record: Record) -> dict[str, Any]:
-    """Return a record without the probability that stands among the probabilities of all classes."""
+    """Return a record without the probability of its class, which is among the probabilities of all classes."""
     return {key: value for key, value in record.items() if key != "probability" or "probabilities" not in record}
 
 
@@ -66,7 +66,7 @@ def _write_csv(records: Sequence[Record]) -> None:
 
 
 def _shown(record: Record) -> dict[str, str]:
-    """Return the cells of a line of the table: of a class its probability too, and the second likeliest one."""
+    """Return the cells of one row of the table; for classes also the probability and the second likeliest class."""
     shown = {key: f"{value:.4g}" if isinstance(value, float) else str(value) for key, value in record.items()}
     if "probabilities" in record:
         second = sorted(record["probabilities"].items(), key=lambda item: -item[1])[1:2]

@@ -1,4 +1,4 @@
-"""``rbml strategy``: keep a learned strategy in a small file, and look at one."""
+"""``rbml strategy``: export a learned strategy to a small file, or show one."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rbml.errors import UsageError, unknown
 from rbml.reports.learned import LearnedNumber, before_and_now, quantities_of
 from rbml.reports.phi import phi_rows, tensor_rows
 from rbml.reports.wording import phi_cells, tensor_cells
-from rbml.strategy.serialize import in_words
+from rbml.strategy.serialize import described
 from rbml.training import LearnedStrategy, RunFolder, export_strategy, load_strategy
 
 _COMMANDS = ("export", "show")
@@ -21,7 +21,7 @@ class _Group(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Find a command, or say which was probably meant."""
+        """Find a command, or suggest the nearest name."""
         if args and args[0] not in _COMMANDS and not args[0].startswith("-"):
             raise unknown("command of rbml strategy", args[0], _COMMANDS)
         return super().resolve_command(ctx, args)
@@ -29,7 +29,7 @@ class _Group(click.Group):
 
 @click.group("strategy", cls=_Group)
 def command() -> None:
-    """Keep a learned strategy in a small file, and look at one.
+    """Export a learned strategy to a small file, or show one.
 
     \b
     rbml strategy export runs/glyphs-5w1s-meta_sgd --out mine.strategy
@@ -43,21 +43,21 @@ def command() -> None:
 @click.option("--out", type=click.Path(path_type=Path), required=True, metavar="FILE", help="The file to write.")
 @click.option("--which", type=click.Choice(["best", "last"]), default="best", help="Checkpoint.  [default: best]")
 def export(run: Path, out: Path, which: str) -> None:
-    """Write what RUN has learned of its strategy to a small file."""
+    """Write the learned strategy of RUN to a small file."""
     folder = RunFolder(run)
     learner, recipe = folder.learner(which), folder.recipe()
     setting = f"{recipe.algorithm.name} on {recipe.data[0].source}, {recipe.tasks.ways}-way {recipe.tasks.shots}-shot"
     export_strategy(learner, out, {"run": str(run.resolve()), "learned": setting})
     if not dict(learner.phi.named_parameters()):
-        console.print("Nothing of this strategy is learned: it is kept with its fixed numbers.")
-    console.print(f"Wrote {out}: {in_words(learner.strategy)}")
-    console.print(f"Next: rbml train SOURCE --strategy {out} (--freeze-strategy keeps it as it is)")
+        console.print("Nothing of this strategy is learned: the file has its fixed numbers.")
+    console.print(f"Wrote {out}: {described(learner.strategy)}")
+    console.print(f"Next: rbml train SOURCE --strategy {out} (--freeze-strategy stops learning it)")
 
 
 @command.command("show")
 @click.argument("place", metavar="FILE|RUN", type=click.Path(path_type=Path))
 def show(place: Path) -> None:
-    """Show the strategy of a file or of a run: its parts, and what was learned by layer."""
+    """Show the strategy of a file or of a run: its parts, and the learned values by layer."""
     if not place.exists():
         raise UsageError(f"there is no file or run {place}: rbml strategy export makes a file, rbml train a run")
     if place.is_dir():
@@ -68,7 +68,7 @@ def show(place: Path) -> None:
         before = learned.phi
     for name, text in learned.about.items():
         console.print(f"{name}: {text}")
-    console.print(f"strategy: {in_words(learned.strategy)}")
+    console.print(f"strategy: {described(learned.strategy)}")
     sizes = sum(leaf.numel() for leaf in learned.phi.values())
     console.print(
         f"{learned.steps} inner step{'s' * (learned.steps != 1)}, {len(learned.theta)} adapted tensors, {sizes} numbers"
@@ -77,7 +77,7 @@ def show(place: Path) -> None:
 
 
 def _tables(found: list[LearnedNumber], start: bool) -> None:
-    """Print a row for every number and layer, and for every tensor; a file does not know where they started."""
+    """Print one row per number and layer, and per tensor; a strategy file does not hold their start."""
     for head, rows in (phi_cells(phi_rows(found), start), tensor_cells(tensor_rows(found), start)):
         if rows:
             table("", head, [[cell.strip("`") for cell in row] for row in rows], text=3)

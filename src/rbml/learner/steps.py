@@ -1,7 +1,7 @@
-"""One compiled inner step and one compiled adjoint step, which serve every step of a long inner loop.
+"""One compiled inner step and one compiled adjoint step, which are used for every step of a long inner loop.
 
-The engine runs outside ``vmap`` here: it hands over its pieces of work (functions of one task's trees), and each is
-vectorised over the tasks. The two that are repeated T times are traced with the step as a tensor and compiled.
+Here the engine runs outside ``vmap``: each piece of its work (a function of one task's trees) is vectorised over the
+tasks separately. The two that are repeated T times are traced with the step number as a tensor, and compiled.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from rbml.learner.frozen import FEATURES, FrozenBody, in_body
 from rbml.tree import Step, Tree, prefixed, under
 
 ONCE = ("_begin", "_pull_outer", "_pull_start")
-"""Pieces of work that are done once per meta-gradient: compiling them would cost more than it saves."""
+"""The pieces that run once per meta-gradient: compiling them would cost more than it saves."""
 
 
 @dataclass(frozen=True)
@@ -31,10 +31,10 @@ class CompiledSteps:
     """A :class:`rbml.inner.Runner` for a stack of tasks.
 
     Attributes:
-        bind: from one task (a tree of tensors) to its :class:`rbml.inner.Inner`.
+        bind: a function from one task (a tree of tensors) to its :class:`rbml.inner.Inner`.
         tasks: the stack, ``(B, ...)``.
         compiled: where compiled graphs are kept.
-        variant: what else ``bind`` depends on; hashable.
+        variant: a hashable value of everything else that ``bind`` depends on.
     """
 
     bind: Callable[[Any], Inner]
@@ -43,7 +43,7 @@ class CompiledSteps:
     variant: Any
 
     def __call__(self, function: Function, inner: Inner, m: Tree, t: Step, *trees: Any, **options: Any) -> Any:
-        """Run a piece of work on all tasks; ``trees`` and the results have the tasks in front."""
+        """Run a piece of work on all tasks; ``trees`` and the results have the tasks as their first dimension."""
 
         def all_tasks(m: Tree, t: Step, tasks: Any, trees: tuple[Any, ...]) -> Any:
             def single(m: Tree, task: Any, own: tuple[Any, ...]) -> Any:
@@ -59,10 +59,10 @@ class CompiledSteps:
 
 
 def for_steps(engine: Hypergradient) -> Hypergradient:
-    """Return the engine as it works on pieces that are compiled.
+    """Return the engine in the form that runs compiled pieces.
 
     Raises:
-        UsageError: if it has none, or is to keep graphs, which compiled pieces cannot.
+        UsageError: if the engine has no such form, or is asked to keep graphs, which compiled pieces cannot do.
     """
     if isinstance(engine, FirstOrder):
         return engine
@@ -95,7 +95,7 @@ def stacked(
         variant: what else ``bind`` depends on; hashable.
 
     Raises:
-        UsageError: if the engine has no pieces that can be compiled.
+        UsageError: if the engine cannot be compiled step by step.
     """
     engine = for_steps(engine)
     tasks = tree_map(lambda leaf: leaf.contiguous(), tasks)  # once, not at every step

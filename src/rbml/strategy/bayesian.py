@@ -42,7 +42,7 @@ def bayesian_linear(
         precision: of the prior of every weight at the start, in units of the noise: its standard deviation is
             ``noise / sqrt(precision)``.
         offset: where targets lie at the start: the prior mean of the intercept.
-        name: what it is filed under.
+        name: the prefix of its numbers in phi.
 
     Raises:
         UsageError: if the noise or the precision is not above zero.

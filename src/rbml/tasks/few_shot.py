@@ -24,13 +24,13 @@ from rbml.tasks.base import Episodes, generator, task_seeds
 class FewShot:
     """N-way K-shot tasks (Vinyals et al., 2016, arXiv:1606.04080).
 
-    A task is N classes in random order, numbered ``0 .. N-1``, and of each class K support and Q query examples, all
-    different. Classes and examples are drawn uniformly, without replacement within a task. Examples stand in class
-    order: all of class 0 first.
+    A task has N classes in random order, numbered ``0 .. N-1``, and K support and Q query examples of each class, all
+    different. Classes and examples are drawn uniformly, without replacement within a task. Examples are in the order of
+    their classes: all of class 0 first.
 
-    Every task comes from its own seed, so it does not depend on how many are drawn along with it. The choice is made
-    on the CPU; the examples are gathered once, on the device where ``x`` lies, and the modality makes them ready after
-    the gather: pictures in uint8 become float32 ``0 .. 1``.
+    Every task is drawn from its own seed, so that it does not depend on the others that are drawn along with it. The
+    indices are drawn on the CPU; the examples are gathered on the device of ``x``, and the modality prepares them after
+    that: pictures in uint8 become float32 ``0 .. 1``.
 
     Args:
         arrays: a ``Labelled``, or a pair ``(x, y)``: ``x`` is a tensor or array ``(M, ...)``, or a tree of tensors,
@@ -66,16 +66,16 @@ class FewShot:
             raise UsageError(f"{ways} ways need {ways} classes, but the data has {len(self.names)}: lower the ways.")
         self._counts = torch.bincount(y, minlength=len(self.names))
         _check_counts(self._counts, self.names, shots, queries)
-        self._members = torch.argsort(y, stable=True)  # the examples of class c stand at _starts[c] and after
+        self._members = torch.argsort(y, stable=True)  # the examples of class c begin at _starts[c]
         self._starts = self._counts.cumsum(0) - self._counts
         self._places = torch.arange(int(self._counts.max()))
 
     def __repr__(self) -> str:
-        """Return the setting in one line."""
+        """Return a description of one line."""
         return f"FewShot({self.ways} of {len(self.names)} classes, shots={self.shots}, queries={self.queries})"
 
     def to(self, device: torch.device | str) -> FewShot:
-        """Return the same tasks with the examples on ``device``: they are then gathered there."""
+        """Return the same tasks with the examples on ``device``, where they will be gathered."""
         same = FewShot.__new__(FewShot)
         same.__dict__.update(self.__dict__)
         same.x = each_input(lambda leaf: leaf.to(device), self.x)
@@ -86,12 +86,12 @@ class FewShot:
         return self.draw(task_seeds(count, generator))
 
     def draw(self, seeds: Sequence[int]) -> Episodes:
-        """Return the tasks of the given seeds: a task is the same whenever its seed is."""
+        """Return the tasks of the given seeds: the same seed always gives the same task."""
         support, query = self.stored(seeds)
         return Episodes(*(Batch(self.modality.ready(part.x), part.y) for part in (support, query)))
 
     def stored(self, seeds: Sequence[int]) -> Episodes:
-        """Return the tasks of the given seeds with the inputs as they are stored, which is what can be shown."""
+        """Return the tasks of the given seeds with the inputs as they are stored, in which form they can be shown."""
         return Episodes(*(self._gathered(rows) for rows in self.indices(seeds)))
 
     def chosen(self, seed: int) -> list[int]:
@@ -99,7 +99,7 @@ class FewShot:
         return _classes(generator(seed), len(self.names), self.ways).tolist()
 
     def indices(self, seeds: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """Return which rows of ``x`` the tasks hold: support ``(B, N*K)`` and query ``(B, N*Q)``, on the CPU."""
+        """Return the rows of ``x`` that the tasks hold: support ``(B, N*K)`` and query ``(B, N*Q)``, on the CPU."""
         if not seeds:
             raise UsageError("no tasks were asked for: the count must be at least 1.")
         classes, keys = zip(*(self._random(seed) for seed in seeds), strict=True)
@@ -113,7 +113,7 @@ class FewShot:
         """Draw a task's classes ``(N,)`` and a random key in ``0 .. 1`` for every example they may have."""
         source = generator(seed)
         classes = _classes(source, len(self.names), self.ways)
-        # Examples with the smallest keys are taken. In double precision, because float32 has only 2**24 different keys.
+        # The examples with the smallest keys are taken. In double precision: float32 has only 2**24 different keys.
         return classes, torch.rand(self.ways, len(self._places), generator=source, dtype=torch.float64)
 
     def _gathered(self, rows: Tensor) -> Batch:
@@ -132,7 +132,7 @@ def arrays_of(arrays: Labelled | tuple[Any, Any]) -> tuple[Inputs, Tensor, list[
     """Return ``x``, ``y`` as int64 ``0 .. C-1`` on the CPU, and the class names.
 
     Raises:
-        UsageError: if they do not fit together, or are no numbers.
+        UsageError: if they do not fit together, or are not numbers.
     """
     if isinstance(arrays, Labelled):
         x, y, names = arrays.x, arrays.y.cpu(), arrays.names
@@ -148,7 +148,7 @@ def arrays_of(arrays: Labelled | tuple[Any, Any]) -> tuple[Inputs, Tensor, list[
 
 
 def device_of(x: Inputs) -> torch.device:
-    """Return where inputs lie."""
+    """Return the device of inputs."""
     return x.device if isinstance(x, Tensor) else next(iter(x.values())).device
 
 

@@ -25,11 +25,11 @@ Order = Literal["random", "time"]
 class PerGroup:
     """K-shot tasks of one group each.
 
-    A task is a group, drawn uniformly, and K support and Q query examples of it, all different. With ``"random"`` both
-    are drawn uniformly. With ``"time"`` the support is the K earliest examples of the group, and the queries are drawn
-    from those that come later: what is asked lies in the future of what is known.
+    A task is a group, drawn uniformly, with K support and Q query examples of it, all different. With
+    ``order="random"`` both are drawn uniformly. With ``"time"`` the support set is the K earliest examples of the
+    group, and the queries are drawn from the later ones: the future is predicted from the past.
 
-    Every task comes from its own seed, so it does not depend on how many are drawn along with it.
+    Every task is drawn from its own seed, so that it does not depend on the others that are drawn along with it.
 
     Args:
         grouped: the examples.
@@ -38,7 +38,7 @@ class PerGroup:
         order: ``"random"`` or ``"time"``.
 
     Raises:
-        UsageError: for numbers below one, an unknown order, or ``"time"`` for examples that have none.
+        UsageError: for numbers below one, an unknown order, or ``"time"`` for examples that have no order.
         DataError: for a group with fewer than ``shots + queries`` examples.
     """
 
@@ -50,7 +50,7 @@ class PerGroup:
         if order not in get_args(Order):
             raise unknown("order of examples", order, get_args(Order))
         if order == "time" and grouped.order is None:
-            raise UsageError("these examples have no order: name the column of the time, or use order='random'.")
+            raise UsageError("these examples have no order: choose a column of the time, or use order='random'.")
         self.grouped, self.shots, self.queries, self.order = grouped, shots, queries, order
         self.modality: Modality = grouped.modality
         self.target: Target = TARGETS[grouped.kind]
@@ -59,7 +59,7 @@ class PerGroup:
         groups = grouped.groups.cpu()
         self._counts = torch.bincount(groups, minlength=len(self.names))
         _check_counts(self._counts, self.names, shots, queries)
-        # The examples of group g stand at _starts[g] and after, in order of time where there is one.
+        # The examples of group g begin at _starts[g], in the order of time if there is one.
         by_time = (
             torch.arange(len(groups)) if grouped.order is None else torch.argsort(grouped.order.cpu(), stable=True)
         )
@@ -68,7 +68,7 @@ class PerGroup:
         self._places = torch.arange(int(self._counts.max()))
 
     def __repr__(self) -> str:
-        """Return the setting in one line."""
+        """Return a description of one line."""
         return f"PerGroup({len(self.names)} groups, shots={self.shots}, queries={self.queries}, order={self.order!r})"
 
     def sample(self, count: int, generator: torch.Generator) -> Episodes:
@@ -76,15 +76,15 @@ class PerGroup:
         return self.draw(task_seeds(count, generator))
 
     def draw(self, seeds: Sequence[int]) -> Episodes:
-        """Return the tasks of the given seeds: a task is the same whenever its seed is."""
+        """Return the tasks of the given seeds: the same seed always gives the same task."""
         return self._ready(self.stored(seeds))
 
     def stored(self, seeds: Sequence[int]) -> Episodes:
-        """Return the tasks of the given seeds with the inputs as they are stored, which is what can be shown."""
+        """Return the tasks of the given seeds with the inputs as they are stored, in which form they can be shown."""
         return self._gathered(seeds, [self.chosen(seed) for seed in seeds])
 
     def draw_of(self, group: int, seeds: Sequence[int]) -> Episodes:
-        """Return tasks of one group, for a measure per group.
+        """Return tasks of one given group, to evaluate groups one by one.
 
         Raises:
             UsageError: if there is no such group.
@@ -107,8 +107,8 @@ class PerGroup:
         return Episodes(self._batch(places[:, : self.shots]), self._batch(places[:, self.shots :]))
 
     def _rows(self, seed: int, group: int) -> Tensor:
-        """Return which examples a task holds, support first: ``(K + Q,)``."""
-        # All keys are drawn, whatever the group has, and a stream of its own keeps them apart from the group's draw.
+        """Return the examples of one task, the support first: ``(K + Q,)``."""
+        # As many keys for every group, from a stream of their own: which examples are drawn depends on the seed alone.
         keys = torch.rand(len(self._places), generator=generator(seed, 1), dtype=torch.float64)
         if self.order == "time":
             keys[: self.shots] = torch.arange(self.shots) - float(self.shots)

@@ -59,7 +59,7 @@ def test_rows_that_cannot_be_used(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"machines.csv:32 has 'hot' in the column 'heat'"):
         for part in data.PARTS:
             data.load(f"table:{written(tmp_path, bad='m0,hot,1,1,1,1')}", part, **given)
-    with pytest.raises(DataError, match=r"machines.csv:32 has nothing in the column 'machine'"):
+    with pytest.raises(DataError, match=r"machines.csv:32 is empty in the column 'machine'"):
         data.load(f"table:{written(tmp_path, bad=',1,1,1,1,1')}", "train", **given)
     with pytest.raises(DataError, match="has 1 group, but at least 5"):
         data.load(f"table:{written(tmp_path, groups=1)}", "train", **given)

@@ -33,25 +33,25 @@ def load(
 ) -> Grouped:
     """Rows of your own, one group of a CSV file per task: table:FILE.
 
-    The groups are divided 64 : 16 : 20 by a shuffle that ``seed`` decides. Inputs are standardised by the rows of the
-    training groups.
+    The groups are shuffled with ``seed`` and divided 64 : 16 : 20. Inputs are standardised by the rows of the training
+    groups.
 
     Args:
         part: ``"train"``, ``"val"`` or ``"test"``: they share no group.
-        root: the file, with a header.
-        split: ``"groups"``, or None.
+        root: the CSV file, with a header.
+        split: ``"groups"``, or ``None``.
         seed: for the division.
-        group: the column that says which group a row belongs to: any text.
-        target: the column that is to be predicted, or several with commas between.
-        inputs: the columns to predict from, with commas between; none for all the others but the order.
-        order: a column of numbers, such as a time, by which the rows of a group can be put in order.
+        group: the column that names the group of a row, any text.
+        target: the column to predict, or several separated by commas.
+        inputs: the columns to predict from, separated by commas; by default all the others except the order.
+        order: a column of numbers, such as a time, by which the rows of a group are sorted.
 
     Returns:
         ``x`` ``(N, inputs)`` float64 and ``y`` ``(N, targets)``, in the units of the file.
 
     Raises:
-        UsageError: where the file, the group or the target is not named, or a column is named for two purposes.
-        DataError: where the file cannot be used, or has too few groups; with the line where there is one.
+        UsageError: if the file, the group or the target is not named, or a column is named for two purposes.
+        DataError: if the file cannot be used, or has too few groups; it names the line if there is one.
     """
     check_part(part)
     check_split(split, "groups")
@@ -61,7 +61,7 @@ def load(
     targets = _listed(target)
     if not group or not targets:
         raise UsageError(
-            f"a table needs a group and a target: name columns of {file.path} with --group and --target; it has "
+            f"a table needs a group and a target: choose columns of {file.path} with --group and --target; it has "
             f"{', '.join(file.columns)}"
         )
     others = [name for name in file.columns if name not in {group, order, *targets}]
@@ -86,7 +86,7 @@ def _listed(names: str) -> list[str]:
 def _named(row: Row, group: str) -> str:
     name = row.cells[group]
     if not name:
-        raise DataError(f"{row.place} has nothing in the column {group!r}: every row needs a group.")
+        raise DataError(f"{row.place} is empty in the column {group!r}: every row needs a group.")
     return name
 
 
@@ -121,17 +121,17 @@ def select(
     """Return the rows of the chosen groups, standardised by the rows of the training groups.
 
     Args:
-        rows: of a file.
+        rows: the rows of a file.
         group: the column of the groups.
         columns: the inputs.
         targets: the columns to predict.
-        order: the column of the order; ``""`` is none.
+        order: the column of the order; ``""`` means none.
         chosen: the groups to return.
         training: the groups whose means and deviations standardise the inputs.
-        origin: where they come from, in words.
+        origin: a phrase on where the rows come from.
 
     Raises:
-        DataError: naming the line of what is no number.
+        DataError: naming the line of a cell that is not a number.
     """
     place = {name: index for index, name in enumerate(chosen)}
     kept = [row for row in rows if row.cells[group] in place]

@@ -1,4 +1,4 @@
-"""Target kinds: what comes out of a model, and how it is judged; one file each. ``ALL`` is the table of them."""
+"""Target kinds: what a model predicts, and how that is scored; one file each. ``ALL`` is the table of them."""
 
 from rbml.data.targets.base import Baseline, Loss, Metric, Target
 from rbml.data.targets.classes import CLASSES

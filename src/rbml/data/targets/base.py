@@ -1,4 +1,4 @@
-"""What a target kind is: the loss, the metrics, the baselines and the checks of what comes out of a model."""
+"""What a target kind is: the loss, metrics, baselines and checks for the outputs of a model."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 """From the prediction and the targets of one task, ``(n, ...)`` each, to a scalar."""
 
 Baseline = Callable[[Batch, Batch], Tensor]
-"""From support and query of one task to predictions in the form of a model's, without any learning across tasks."""
+"""From the support and query batches of one task to predictions like a model's, without any learning across tasks."""
 
 
 @dataclass(frozen=True)
 class Metric:
-    """A number that says how good predictions are.
+    """A measure of how good predictions are.
 
     Attributes:
-        name: what it is called, ``"accuracy"``.
-        of: from the prediction ``(n, ...)`` and the batch of one task to a scalar; it honours the batch's mask, and is
-            made of operators that ``vmap`` knows.
-        better: whether more is better, or less.
-        unit: ``"%"`` shows a share of one as percent; any other is printed behind the number.
+        name: its name, such as ``"accuracy"``.
+        of: a function from the prediction ``(n, ...)`` and the batch of one task to a scalar; it respects the batch's
+            mask, and uses operators that work under ``vmap``.
+        better: whether higher or lower values are better.
+        unit: ``"%"`` shows a share of one as percent; any other unit is printed after the number.
     """
 
     name: str
@@ -35,7 +35,7 @@ class Metric:
     unit: str = ""
 
     def improves(self, value: float, best: float | None) -> bool:
-        """Return whether a value is better than the best so far; nothing is better than not a number."""
+        """Return whether a value is better than the best so far; NaN never is."""
         if value != value:
             return False
         return best is None or (value > best if self.better == "higher" else value < best)
@@ -47,17 +47,17 @@ class Metric:
 
 @dataclass(frozen=True)
 class Target:
-    """What comes out of a model.
+    """What a model predicts, and how that is scored.
 
     Attributes:
         kind: its name in :data:`rbml.data.targets.ALL`.
         loss: the default loss.
         metrics: at least one; the first decides which checkpoint is the best.
-        baselines: by name, for a whole task each.
-        check: refuses, with a ``UsageError``, a prediction ``(n, ...)`` and a batch that do not belong together: labels
-            out of range, shapes that would broadcast.
-        read: from raw labels (and, where they are known, the names of the classes) to targets ``(n, ...)`` and names.
-        decode: from a prediction ``(n, ...)`` and the names to one record of plain values per example: what ``rbml
+        baselines: each by its name; each predicts a whole task.
+        check: refuses, with a ``UsageError``, a prediction ``(n, ...)`` and a batch that do not fit: labels out of
+            range, shapes that would broadcast.
+        read: from raw labels (and the names of the classes, if they are known) to targets ``(n, ...)`` and names.
+        decode: from a prediction ``(n, ...)`` and the names to one record of plain values per example, which ``rbml
             predict`` prints.
     """
 
