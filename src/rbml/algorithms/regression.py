@@ -48,13 +48,14 @@ def alpaca(
     """Learn features and a prior, for a Bayesian linear regression to real values that says how sure it is.
 
     ALPaCA (Harrison, Sharma, Pavone 2018, arXiv:1807.08912): see :func:`rbml.strategy.bayesian_linear`. The model
-    returns ``(n, 2d)``: means, and logarithms of variances. Start noise and offset where the targets are: far from it,
-    the prior takes long to get there.
+    returns ``(n, 2d)``: means, and logarithms of variances. Sources of tables scale their targets
+    (:func:`rbml.data.targets.real`), so that the defaults begin where they are; with targets of your own far from zero,
+    say so in ``noise`` and ``offset``, or the prior takes long to get there.
 
     Args:
         model: the model, with an output per target; its head, an ``nn.Linear``, is replaced by a
             :class:`rbml.models.BayesianLinear`.
-        noise: the standard deviation of the targets at the start, in their units.
+        noise: the standard deviation of the targets at the start, in the units that are learned.
         precision: of the prior of a weight at the start, in units of the noise.
         offset: where targets lie at the start.
         steps: gradient steps on the head after it was made.

@@ -14,7 +14,6 @@ from torch import Tensor
 from rbml.data.batch import Batch, each_input
 from rbml.data.examples import Grouped
 from rbml.data.inputs.base import Modality
-from rbml.data.targets import ALL as TARGETS
 from rbml.data.targets.base import Target
 from rbml.errors import DataError, UsageError, unknown
 from rbml.tasks.base import Episodes, generator, task_seeds
@@ -28,6 +27,8 @@ class PerGroup:
     A task is a group, drawn uniformly, and K support and Q query examples of it, all different. With ``"random"`` both
     are drawn uniformly. With ``"time"`` the support is the K earliest examples of the group, and the queries are drawn
     from those that come later: what is asked lies in the future of what is known.
+
+    Targets are as a model learns them, ``grouped.target.scaled(y)``.
 
     Every task comes from its own seed, so it does not depend on how many are drawn along with it.
 
@@ -53,7 +54,8 @@ class PerGroup:
             raise UsageError("these examples have no order: name the column of the time, or use order='random'.")
         self.grouped, self.shots, self.queries, self.order = grouped, shots, queries, order
         self.modality: Modality = grouped.modality
-        self.target: Target = TARGETS[grouped.kind]
+        self.target: Target = grouped.target
+        self._y = grouped.target.scaled(grouped.y)
         self.outputs = int(grouped.y.shape[1])
         self.names, self.about, self.columns = grouped.names, grouped.about, tuple(grouped.columns)
         groups = grouped.groups.cpu()
@@ -121,7 +123,7 @@ class PerGroup:
             taken = leaf.index_select(0, places.flatten().to(leaf.device))
             return taken.view(*places.shape, *leaf.shape[1:])
 
-        return Batch(each_input(gather, self.grouped.x), gather(self.grouped.y))
+        return Batch(each_input(gather, self.grouped.x), gather(self._y))
 
 
 def _check_counts(counts: Tensor, names: Sequence[str], shots: int, queries: int) -> None:
