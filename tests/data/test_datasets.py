@@ -80,6 +80,9 @@ def test_pictures_become_channels_first(mode: str, shape: tuple[int, ...]) -> No
 class Endless(IterableDataset[Any]):
     """No length, no numbers."""
 
+    def __iter__(self) -> Any:
+        return iter(())
+
 
 class Broken(Listed):
     """An example that cannot be read."""
