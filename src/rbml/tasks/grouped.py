@@ -73,6 +73,24 @@ class PerGroup:
         """Return the setting in one line."""
         return f"PerGroup({len(self.names)} groups, shots={self.shots}, queries={self.queries}, order={self.order!r})"
 
+    def read_as(self, modality: Modality, target: Target) -> PerGroup:
+        """Return the same tasks as a learner of other examples reads them: in its units, standardised as they were.
+
+        Args:
+            modality: of the inputs that it learned on.
+            target: of those.
+
+        Raises:
+            UsageError: if these are other inputs, or another number of targets.
+        """
+        own, other = (one.spec().get("columns") for one in (self.modality, modality))
+        if self.modality.kind != modality.kind or own != other:
+            raise UsageError(
+                f"the learner takes {modality.kind} {', '.join(other or [])}, but these examples ({self.about}) are "
+                f"{self.modality.kind} {', '.join(own or [])}: give it the same inputs in the same order"
+            )
+        return PerGroup(self.grouped._replace(modality=modality, target=target), self.shots, self.queries, self.order)
+
     def sample(self, count: int, generator: torch.Generator) -> Episodes:
         """Draw ``count`` tasks: support ``(B, K, ...)`` and query ``(B, Q, ...)``, targets ``(B, K or Q, d)``."""
         return self.draw(task_seeds(count, generator))
