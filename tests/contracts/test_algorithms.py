@@ -14,7 +14,7 @@ from rbml import Episodes, Learner, algorithms, models
 from rbml.data import targets
 from rbml.errors import UsageError
 from rbml.hypergrad import Adjoint, Unrolled
-from rbml.tasks import generator
+from rbml.tasks import generator, stack
 from rbml.tasks.base import one
 from rbml.tree import Tree
 
@@ -142,3 +142,24 @@ def test_tasks_of_other_ways(name: str, pictures: Callable[..., Episodes], error
         truth = learner.meta_gradient(tasks, phase=phase._replace(hypergradient=Unrolled()), ways=5)
         assert error(found.grads, truth.grads) < 1e-8
     assert float(learner.evaluate(tasks, ways=5).loss[:, -1].mean()) == pytest.approx(float(found.loss), rel=1e-10)
+
+
+@claimed
+def test_tasks_of_unequal_size_in_one_stack(
+    name: str, kind: str, pictures: Callable[..., Episodes], curves: Callable[..., Episodes], error: Errors
+) -> None:
+    """A stack with masks is as each task alone, in its loss and in its derivative."""
+    if kind == "classes":
+        drawn = [pictures(tasks=1, shape=(4,), shots=shots, queries=shots + 1) for shots in (2, 3)]
+    else:
+        drawn = [curves(tasks=1, n=n, inputs=4, outputs=2) for n in (4, 6)]
+    learner, alone = made(name, kind), [one(tasks, 0) for tasks in drawn]
+    if name == "metal":
+        with pytest.raises(UsageError, match="metal uses statistics of the whole support set"):
+            learner.meta_gradient(stack(alone))
+        return
+    whole = learner.meta_gradient(stack(alone))
+    each = [learner.meta_gradient(tasks) for tasks in drawn]
+    assert torch.allclose(whole.aux["loss"], torch.cat([found.aux["loss"] for found in each]), rtol=1e-10)
+    mean = {key: (each[0].grads[key] + each[1].grads[key]) / 2 for key in whole.grads}
+    assert error(whole.grads, mean) < 1e-8
