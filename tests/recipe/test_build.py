@@ -9,6 +9,9 @@ import pytest
 import torch
 
 from rbml import Batch, Episodes, algorithms, hypergrad
+from rbml.data.inputs.table import Table
+from rbml.data.setting import Setting
+from rbml.data.targets import REAL
 from rbml.errors import DataError, UsageError
 from rbml.models import MLP, Conv4
 from rbml.recipe import Recipe, build
@@ -141,8 +144,16 @@ def test_context_parameters_are_those_of_cavia() -> None:
 
 @pytest.mark.parametrize("algorithm", algorithms.ALL)
 def test_every_preset_is_built_from_a_recipe(algorithm: str) -> None:
-    learner = build.learner(Recipe.of(algorithm=algorithm, **SMALL))
-    assert from_plain(plain(learner.strategy)).parts[0].name == learner.strategy.parts[0].name
+    recipe, rows = Recipe.of(algorithm=algorithm, **SMALL), Setting(Table("ab", [0, 0], [1, 1]), REAL, 1)
+    kinds = algorithms.TARGETS.get(algorithm, ("classes", "real"))
+    for kind, setting in (("classes", build.setting(recipe)), ("real", rows)):
+        own = recipe.changed(model="mlp") if kind == "real" else recipe
+        if kind not in kinds:
+            with pytest.raises(UsageError, match=f"{algorithm} is for targets of the kind"):
+                build.learner(own, setting)
+            continue
+        learner = build.learner(own, setting)
+        assert from_plain(plain(learner.strategy)).parts[0].name == learner.strategy.parts[0].name
 
 
 def test_bounded_numbers_of_terms_keep_the_type_of_the_model() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import pickle
 from typing import Any, get_type_hints
 
 import pytest
@@ -45,6 +46,22 @@ def test_every_part_goes_through_json(name: str) -> None:
             assert list(ours) == list(theirs)
             assert all(torch.equal(ours[key], theirs[key]) for key in ours)
         assert described(back) == described(plan)
+
+
+@pytest.mark.parametrize("name", strategy.ALL)
+def test_every_part_is_pickled(name: str) -> None:
+    """Its functions cannot be written down; it is made again, with what was frozen still frozen."""
+    for plan in (chain(learned(name)), frozen(chain(learned(name)))):
+        back = pickle.loads(pickle.dumps(plan))
+        assert plain(back) == plain(plan)
+        for ours, theirs in zip(plan.initial(THETA, 2, generator()), back.initial(THETA, 2, generator()), strict=True):
+            assert list(ours) == list(theirs) and all(torch.equal(ours[key], theirs[key]) for key in ours)
+
+
+def test_a_part_of_ones_own_says_how_it_can_be_pickled() -> None:
+    own = Rule("own", {"lr": Hyper(0.1)}, lambda d, state, theta, values, at: (d, state))
+    with pytest.raises(pickle.PicklingError, match="own of the strategy was not made by a function with @rbml"):
+        pickle.dumps(chain(own))
 
 
 def generator() -> torch.Generator:

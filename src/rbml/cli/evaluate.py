@@ -19,7 +19,7 @@ from rbml.errors import RbmlError
 from rbml.learner import Learner
 from rbml.recipe import build
 from rbml.recipe.streams import TEST
-from rbml.tasks import TaskSource
+from rbml.tasks import PerGroup, TaskSource
 from rbml.training import RunFolder, Score, evaluate, files
 from rbml.training.evaluator import describe_sizes, sizes_of
 
@@ -120,7 +120,9 @@ def tasks_of(folder: RunFolder, part: str, root: str | None, **changes: Any) -> 
         UsageError: for a source, a part or sizes that are not possible.
         DataError: for data that is not there, or cannot be used.
     """
-    return build.tasks(folder.recipe(), part, root, **changes)
+    tasks, known = build.tasks(folder.recipe(), part, root, **changes), folder.setting()
+    # A table is standardised by its own training rows, and another table's would be other units than the run's.
+    return tasks.read_as(known.modality, known.target) if isinstance(tasks, PerGroup) else tasks
 
 
 def measure(learner: Learner, tasks: TaskSource, episodes: int, seed: int, steps: int | None = None) -> dict[str, Any]:

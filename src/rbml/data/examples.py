@@ -12,6 +12,7 @@ from rbml import errors
 from rbml.data.batch import Inputs
 from rbml.data.inputs import Arrays
 from rbml.data.inputs.base import Modality
+from rbml.data.targets import REAL, Target
 
 PARTS = ("train", "val", "test")
 
@@ -46,13 +47,13 @@ class Grouped(NamedTuple):
 
     Attributes:
         x: stored inputs ``(N, ...)``, as the modality's ``read`` returns them.
-        y: ``(N, d)`` floating point, in the units of the data.
+        y: ``(N, d)`` floating point, in the units of the data; tasks have them as ``target.scaled`` makes them.
         groups: ``(N,)`` int64, groups ``0 .. G-1``.
         names: the G names of the groups, in the order of their numbers.
         about: a sentence on where the examples come from, split included: it is written into the run folder.
         modality: how stored inputs are made ready.
-        order: ``(N,)`` floating point, such as a time; ``None`` if there is no order.
-        kind: the target kind, a name of :data:`rbml.data.targets.ALL`.
+        order: ``(N,)`` floating point, a time for example; ``None`` where there is no order.
+        target: what is predicted, with the units that the training groups decided.
         columns: the d names of the targets.
     """
 
@@ -63,7 +64,7 @@ class Grouped(NamedTuple):
     about: str
     modality: Modality
     order: Tensor | None = None
-    kind: str = "real"
+    target: Target = REAL
     columns: Sequence[str] = ("value",)
 
 

@@ -32,7 +32,8 @@ class Setting:
     def to_json(self) -> dict[str, Any]:
         """Return the setting as plain values."""
         how = {"kind": self.modality.kind, "spec": self.modality.spec()}
-        return {"inputs": how, "target": self.target.kind, "outputs": self.outputs}
+        scaled = {"target_spec": dict(self.target.spec)} if self.target.spec else {}
+        return {"inputs": how, "target": self.target.kind, "outputs": self.outputs} | scaled
 
     @staticmethod
     def from_json(values: Mapping[str, Any]) -> Setting:
@@ -43,7 +44,8 @@ class Setting:
         """
         try:
             kind, spec = values["inputs"]["kind"], values["inputs"]["spec"]
-            return Setting(inputs.ALL[kind](**spec), targets.ALL[values["target"]], int(values["outputs"]))
+            target = targets.ALL[values["target"]].with_spec(values.get("target_spec", {}))
+            return Setting(inputs.ALL[kind](**spec), target, int(values["outputs"]))
         except (KeyError, TypeError, UsageError) as error:
             known = f"inputs {', '.join(inputs.ALL)}; targets {', '.join(targets.ALL)}"
             raise CheckpointError(

@@ -202,6 +202,7 @@ def learner(recipe: Recipe, decided: Setting | None = None, body: Tree | None = 
         CheckpointError: if the strategy file cannot be read, or does not fit the model.
     """
     known = setting(recipe) if decided is None else decided
+    algorithms.check_target(recipe.algorithm.name, known.target.kind)
     learned = None if recipe.strategy.file is None else load_strategy(Path(recipe.strategy.file))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(generator(recipe.outer.seed, START).initial_seed())

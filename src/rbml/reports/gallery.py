@@ -63,7 +63,8 @@ def gallery(source: RunFolder | Learner, tasks: TaskSource, seed: int) -> Figure
             columns = [f"target {place + 1}" for place in range(task.query.y.shape[1])]
         records = tasks.target.decode(prediction, columns)
         value = metric.of(prediction, task.query).item()
-        return truth_figure(task.support, task.query, query, records, (metric, value))
+        in_units = [part._replace(y=tasks.target.unscaled(part.y)) for part in (task.support, task.query)]
+        return truth_figure(in_units[0], in_units[1], query, records, (metric, value))
     raise UsageError(f"a gallery shows few-shot classes and real values, not targets of the kind {tasks.target.kind}")
 
 

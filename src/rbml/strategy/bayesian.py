@@ -17,7 +17,7 @@ from rbml.tree import Tree
 
 @part
 def bayesian_linear(
-    noise: float = 1.0, precision: float = 1.0, offset: float = 0.0, name: str = "bayesian_linear"
+    noise: float = 0.2, precision: float = 0.04, offset: float = 0.0, name: str = "bayesian_linear"
 ) -> Start:
     r"""Start the head as the posterior of a Bayesian linear regression from features to real targets.
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from rbml.data.batch import Batch, Inputs, each_input
+from rbml.data.datasets import MapStyle, read_dataset
 from rbml.data.examples import Labelled
 from rbml.data.inputs import Arrays, Modality
 from rbml.data.targets import CLASSES, Target
@@ -34,14 +35,15 @@ class FewShot:
 
     Args:
         arrays: a ``Labelled``, or a pair ``(x, y)``: ``x`` is a tensor or array ``(M, ...)``, or a tree of tensors,
-            and ``y`` is ``(M,)`` with labels of any kind, strings included.
+            and ``y`` is ``(M,)`` with labels of any kind, strings included. Or a map-style ``torch`` ``Dataset`` of
+            pairs, which is read once, here: see :func:`rbml.data.datasets.read_dataset`.
         ways: N, classes in a task.
         shots: K, support examples per class.
         queries: Q, query examples per class.
 
     Raises:
         UsageError: for numbers below one, more ways than classes, or arrays that do not fit together.
-        DataError: for a class with fewer than ``shots + queries`` examples.
+        DataError: for a class with fewer than ``shots + queries`` examples, or examples that cannot be read.
 
     >>> tasks = FewShot((torch.arange(40.0), torch.arange(40) // 10), ways=3, shots=1, queries=2)
     >>> episodes = tasks.sample(4, generator(0))
@@ -51,7 +53,9 @@ class FewShot:
     tensor([0, 0, 1, 1, 2, 2])
     """
 
-    def __init__(self, arrays: Labelled | tuple[Any, Any], ways: int = 5, shots: int = 1, queries: int = 15) -> None:
+    def __init__(
+        self, arrays: Labelled | tuple[Any, Any] | MapStyle, ways: int = 5, shots: int = 1, queries: int = 15
+    ) -> None:
         """Check that the data has enough for such tasks."""
         for name, number in (("ways", ways), ("shots", shots), ("queries", queries)):
             if number < 1:
@@ -61,7 +65,8 @@ class FewShot:
         self.modality: Modality = arrays.modality if isinstance(arrays, Labelled) else Arrays()
         self.target: Target = CLASSES
         self.outputs = ways
-        self.about = arrays.about if isinstance(arrays, Labelled) else f"{len(self.names)} classes of the user's arrays"
+        what = "arrays" if isinstance(arrays, tuple) else f"data set {type(arrays).__name__}"
+        self.about = arrays.about if isinstance(arrays, Labelled) else f"{len(self.names)} classes of the user's {what}"
         if ways > len(self.names):
             raise UsageError(f"{ways} ways need {ways} classes, but the data has {len(self.names)}: lower the ways.")
         self._counts = torch.bincount(y, minlength=len(self.names))
@@ -128,16 +133,17 @@ def _classes(source: torch.Generator, classes: int, ways: int) -> Tensor:
     return torch.randperm(classes, generator=source)[:ways]
 
 
-def arrays_of(arrays: Labelled | tuple[Any, Any]) -> tuple[Inputs, Tensor, list[str]]:
+def arrays_of(arrays: Labelled | tuple[Any, Any] | MapStyle) -> tuple[Inputs, Tensor, list[str]]:
     """Return ``x``, ``y`` as int64 ``0 .. C-1`` on the CPU, and the class names.
 
     Raises:
-        UsageError: if they do not fit together, or are not numbers.
+        UsageError: if they do not fit together, or are no numbers.
+        DataError: for a data set with an example that cannot be read.
     """
     if isinstance(arrays, Labelled):
         x, y, names = arrays.x, arrays.y.cpu(), arrays.names
     else:
-        x, y, names = _relabelled(*arrays)
+        x, y, names = _relabelled(*(arrays if isinstance(arrays, tuple) else read_dataset(arrays)))
     for leaf in x.values() if isinstance(x, dict) else [x]:
         if y.ndim != 1 or len(leaf) != len(y):
             raise UsageError(f"expected x (M, ...) and y (M,), but x.shape={tuple(leaf.shape)} and {tuple(y.shape)=}.")

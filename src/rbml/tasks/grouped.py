@@ -14,7 +14,6 @@ from torch import Tensor
 from rbml.data.batch import Batch, each_input
 from rbml.data.examples import Grouped
 from rbml.data.inputs.base import Modality
-from rbml.data.targets import ALL as TARGETS
 from rbml.data.targets.base import Target
 from rbml.errors import DataError, UsageError, unknown
 from rbml.tasks.base import Episodes, generator, task_seeds
@@ -29,7 +28,9 @@ class PerGroup:
     ``order="random"`` both are drawn uniformly. With ``"time"`` the support set is the K earliest examples of the
     group, and the queries are drawn from the later ones: the future is predicted from the past.
 
-    Every task is drawn from its own seed, so that it does not depend on the others that are drawn along with it.
+    Targets are as a model learns them, ``grouped.target.scaled(y)``.
+
+    Every task comes from its own seed, so it does not depend on how many are drawn along with it.
 
     Args:
         grouped: the examples.
@@ -53,7 +54,8 @@ class PerGroup:
             raise UsageError("these examples have no order: choose a column of the time, or use order='random'.")
         self.grouped, self.shots, self.queries, self.order = grouped, shots, queries, order
         self.modality: Modality = grouped.modality
-        self.target: Target = TARGETS[grouped.kind]
+        self.target: Target = grouped.target
+        self._y = grouped.target.scaled(grouped.y)
         self.outputs = int(grouped.y.shape[1])
         self.names, self.about, self.columns = grouped.names, grouped.about, tuple(grouped.columns)
         groups = grouped.groups.cpu()
@@ -70,6 +72,24 @@ class PerGroup:
     def __repr__(self) -> str:
         """Return a description of one line."""
         return f"PerGroup({len(self.names)} groups, shots={self.shots}, queries={self.queries}, order={self.order!r})"
+
+    def read_as(self, modality: Modality, target: Target) -> PerGroup:
+        """Return the same tasks as a learner of other examples reads them: in its units, standardised as they were.
+
+        Args:
+            modality: of the inputs that it learned on.
+            target: of those.
+
+        Raises:
+            UsageError: if these are other inputs, or another number of targets.
+        """
+        own, other = (one.spec().get("columns") for one in (self.modality, modality))
+        if self.modality.kind != modality.kind or own != other:
+            raise UsageError(
+                f"the learner takes {modality.kind} {', '.join(other or [])}, but these examples ({self.about}) are "
+                f"{self.modality.kind} {', '.join(own or [])}: give it the same inputs in the same order"
+            )
+        return PerGroup(self.grouped._replace(modality=modality, target=target), self.shots, self.queries, self.order)
 
     def sample(self, count: int, generator: torch.Generator) -> Episodes:
         """Draw ``count`` tasks: support ``(B, K, ...)`` and query ``(B, Q, ...)``, targets ``(B, K or Q, d)``."""
@@ -121,7 +141,7 @@ class PerGroup:
             taken = leaf.index_select(0, places.flatten().to(leaf.device))
             return taken.view(*places.shape, *leaf.shape[1:])
 
-        return Batch(each_input(gather, self.grouped.x), gather(self.grouped.y))
+        return Batch(each_input(gather, self.grouped.x), gather(self._y))
 
 
 def _check_counts(counts: Tensor, names: Sequence[str], shots: int, queries: int) -> None:

@@ -83,10 +83,10 @@ class Mixture:
 
 
 def _check_same(first: TaskSource, other: TaskSource) -> None:
-    if first.target.kind != other.target.kind:
+    if (first.target.kind, first.target.spec) != (other.target.kind, other.target.spec):
         raise UsageError(
-            f"the sources of a mixture need one kind of target, not {first.target.kind} ({first.about}) and "
-            f"{other.target.kind} ({other.about})"
+            f"the sources of a mixture need one kind of target, not {_shown(first.target)} ({first.about}) and "
+            f"{_shown(other.target)} ({other.about})"
         )
     kinds = [(source.modality.kind, source.modality.spec()) for source in (first, other)]
     if kinds[0] != kinds[1]:
@@ -95,3 +95,7 @@ def _check_same(first: TaskSource, other: TaskSource) -> None:
             f"the sources of a mixture need one kind of inputs, not {described[0]} ({first.about}) and {described[1]} "
             f"({other.about}): read both with the same options, such as size and channels"
         )
+
+
+def _shown(target: Target) -> str:
+    return f"{target.kind} {dict(target.spec) or ''}".strip()

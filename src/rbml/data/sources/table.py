@@ -12,6 +12,7 @@ import torch
 from rbml.data.examples import PARTS, Grouped, check_part, check_split
 from rbml.data.inputs.rows import Row, check_columns, numbers, read_rows
 from rbml.data.inputs.table import Table
+from rbml.data.targets import Units, real
 from rbml.errors import DataError, UsageError
 
 _FEWEST = 5
@@ -118,7 +119,7 @@ def select(
     training: Sequence[str],
     origin: str,
 ) -> Grouped:
-    """Return the rows of the chosen groups, standardised by the rows of the training groups.
+    """Return the rows of the chosen groups, inputs and targets standardised by the rows of the training groups.
 
     Args:
         rows: the rows of a file.
@@ -127,15 +128,18 @@ def select(
         targets: the columns to predict.
         order: the column of the order; ``""`` means none.
         chosen: the groups to return.
-        training: the groups whose means and deviations standardise the inputs.
-        origin: a phrase on where the rows come from.
+        training: the groups whose means and deviations standardise the inputs, and what is learned of the targets.
+        origin: where they come from, in words.
 
     Raises:
         DataError: naming the line of a cell that is not a number.
     """
     place = {name: index for index, name in enumerate(chosen)}
     kept = [row for row in rows if row.cells[group] in place]
-    table = Table.fitted(columns, numbers([row for row in rows if row.cells[group] in set(training)], columns), targets)
+    known = set(training)
+    fitted = [row for row in rows if row.cells[group] in known]
+    table = Table.fitted(columns, numbers(fitted, columns), targets)
+    units = Units.fitted(numbers(fitted, targets))
     about = f"{origin}: {len(chosen)} groups, {len(kept)} rows, {len(columns)} inputs, target {', '.join(targets)}"
     return Grouped(
         x=table.read(kept),
@@ -145,5 +149,6 @@ def select(
         about=about,
         modality=table,
         order=torch.from_numpy(numbers(kept, [order])[:, 0]) if order else None,
+        target=real(units.offset, units.scale),
         columns=tuple(targets),
     )

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from torch import Tensor
 
 from rbml.data.batch import Batch
+from rbml.errors import UsageError
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 """From the prediction and the targets of one task, ``(n, ...)`` each, to a scalar."""
@@ -45,9 +46,17 @@ class Metric:
         return f"{value:.1%}" if self.unit == "%" else f"{value:.3g}{' ' * bool(self.unit)}{self.unit}"
 
 
+def unchanged(y: Tensor) -> Tensor:
+    """Return targets as they are."""
+    return y
+
+
 @dataclass(frozen=True)
 class Target:
     """What a model predicts, and how that is scored.
+
+    Labels that a user gives, and records and metrics that a user sees, are in the user's units; ``y`` of a batch and
+    predictions are in those that a model learns. They differ where a target is scaled (:func:`rbml.data.targets.real`).
 
     Attributes:
         kind: its name in :data:`rbml.data.targets.ALL`.
@@ -59,6 +68,10 @@ class Target:
         read: from raw labels (and the names of the classes, if they are known) to targets ``(n, ...)`` and names.
         decode: from a prediction ``(n, ...)`` and the names to one record of plain values per example, which ``rbml
             predict`` prints.
+        spec: the options of this target as plain values; saved with every model.
+        make: from the options to the target; ``None`` where there are none.
+        scaled: from targets in the user's units ``(..., d)`` to those that a model learns.
+        unscaled: from targets or predictions to the user's units.
     """
 
     kind: str
@@ -68,3 +81,19 @@ class Target:
     check: Callable[[Tensor, Batch], None]
     read: Callable[[Sequence[Any], Sequence[str] | None], tuple[Tensor, list[str]]]
     decode: Callable[[Tensor, Sequence[str]], list[dict[str, Any]]]
+    spec: Mapping[str, Any] = field(default_factory=dict)
+    make: Callable[..., Target] | None = None
+    scaled: Callable[[Tensor], Tensor] = unchanged
+    unscaled: Callable[[Tensor], Tensor] = unchanged
+
+    def with_spec(self, spec: Mapping[str, Any]) -> Target:
+        """Return the target of this kind with other options.
+
+        Raises:
+            UsageError: if it has no options, or not these.
+        """
+        if not spec:
+            return self
+        if self.make is None:
+            raise UsageError(f"targets of the kind {self.kind} have no options, but there are {', '.join(spec)}")
+        return self.make(**spec)

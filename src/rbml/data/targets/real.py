@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,10 +17,14 @@ from torch import Tensor
 
 from rbml.data.batch import Batch, Inputs, masked_mean
 from rbml.data.targets.base import Metric, Target
+from rbml.data.targets.units import Units
 from rbml.errors import DataError, UsageError
 
 WIDTH = 1.959964
 """95 % of a normal distribution lie within this many standard deviations of the mean."""
+
+PLAIN = Units()
+"""The units of the data, as they are."""
 
 STRENGTHS = tuple(10.0 ** (power / 2) for power in range(-4, 9))
 """The strengths among which the ridge baseline chooses."""
@@ -65,14 +70,14 @@ def parted(prediction: Tensor, y: Tensor) -> tuple[Tensor, Tensor | None]:
     )
 
 
-def mean_absolute_error(prediction: Tensor, batch: Batch) -> Tensor:
-    """Return the mean absolute error over the examples that count."""
-    return masked_mean((parted(prediction, batch.y)[0] - batch.y).abs(), batch.mask)
+def mean_absolute_error(prediction: Tensor, batch: Batch, units: Units = PLAIN) -> Tensor:
+    """Return the mean absolute error over the examples that count, in the user's units."""
+    return masked_mean(units.error(parted(prediction, batch.y)[0] - batch.y).abs(), batch.mask)
 
 
-def root_mean_squared_error(prediction: Tensor, batch: Batch) -> Tensor:
-    """Return the root of the mean squared error over the examples that count."""
-    return masked_mean((parted(prediction, batch.y)[0] - batch.y) ** 2, batch.mask).sqrt()
+def root_mean_squared_error(prediction: Tensor, batch: Batch, units: Units = PLAIN) -> Tensor:
+    """Return the root of the mean squared error over the examples that count, in the user's units."""
+    return masked_mean(units.error(parted(prediction, batch.y)[0] - batch.y) ** 2, batch.mask).sqrt()
 
 
 def r2(prediction: Tensor, batch: Batch) -> Tensor:
@@ -166,8 +171,13 @@ def check(prediction: Tensor, batch: Batch) -> None:
     parted(prediction, batch.y)
 
 
-def read(raw: Sequence[Any], names: Sequence[str] | None = None) -> tuple[Tensor, list[str]]:
+def read(raw: Sequence[Any], names: Sequence[str] | None = None, units: Units = PLAIN) -> tuple[Tensor, list[str]]:
     """Return raw targets (a number each, or d numbers) as ``(n, d)`` float32, and the names of the d targets.
+
+    Args:
+        raw: in the user's units.
+        names: of the targets; ``None`` counts them.
+        units: what a model learns.
 
     Raises:
         DataError: naming the first target that is not a finite number.
@@ -181,7 +191,8 @@ def read(raw: Sequence[Any], names: Sequence[str] | None = None) -> tuple[Tensor
         names = ["value"] if width == 1 else [f"value {place}" for place in range(1, width + 1)]
     if len(names) != width:
         raise UsageError(f"{width} targets per example were given for {len(names)} names: {', '.join(names)}")
-    return torch.tensor(rows, dtype=torch.float32).reshape(len(rows), width), list(names)
+    y = torch.tensor(rows, dtype=torch.float64).reshape(len(rows), width)
+    return units.scaled(y).float(), list(names)
 
 
 def _listed(one: Any) -> list[Any]:
@@ -200,14 +211,15 @@ def _number(value: Any, place: int) -> float:
     return number
 
 
-def decode(prediction: Tensor, names: Sequence[str]) -> list[dict[str, Any]]:
-    """Return one record per example: ``value``, and ``low`` and ``high`` (95 %) if the prediction has variances.
+def decode(prediction: Tensor, names: Sequence[str], units: Units = PLAIN) -> list[dict[str, Any]]:
+    """Return a record per example: ``value``, and ``low`` and ``high`` (95 %) where the prediction has variances.
 
     With several targets each key begins with the name of the target: ``"motor value"``.
 
     Args:
         prediction: ``(n, d)`` or ``(n, 2d)``.
         names: the d names of the targets.
+        units: what the model learned; the records are in the user's.
 
     Raises:
         UsageError: if the prediction is of another width.
@@ -218,6 +230,7 @@ def decode(prediction: Tensor, names: Sequence[str]) -> list[dict[str, Any]]:
     d = len(names)
     if prediction.dim() != 2 or prediction.shape[1] not in (d, 2 * d):
         raise UsageError(f"{d} targets ({', '.join(names)}) need {d} or {2 * d} outputs, not {tuple(prediction.shape)}")
+    prediction = units.unscaled(prediction)
     columns = {"value": prediction[:, :d]}
     if prediction.shape[1] == 2 * d:
         reach = WIDTH * torch.exp(0.5 * prediction[:, d:])
@@ -236,17 +249,40 @@ def _weights(batch: Batch, like: Tensor) -> Tensor:
     return ones if counts is None else ones * counts[:, None].to(like.dtype)
 
 
-REAL = Target(
-    kind="real",
-    loss=loss,
-    metrics=(
-        Metric("MAE", mean_absolute_error, "lower"),
-        Metric("RMSE", root_mean_squared_error, "lower"),
-        Metric("R2", r2, "higher"),
-    ),
-    baselines={"support mean": support_mean, "nearest neighbour": nearest, "ridge": ridge},
-    check=check,
-    read=read,
-    decode=decode,
-)
+def real(offset: Sequence[float] = (0.0,), scale: Sequence[float] = (1.0,)) -> Target:
+    """Return real values of which a model learns ``(y - offset) / scale``; a user sees the units of the data alone.
+
+    Args:
+        offset: where the targets lie, one number per target: the mean of the training targets.
+        scale: how far they spread, one number per target: their standard deviation.
+
+    Raises:
+        UsageError: if these do not fit together.
+
+    >>> minutes = real([30.0], [10.0])
+    >>> y, names = minutes.read([35, 45], None)
+    >>> y.flatten().tolist(), minutes.decode(torch.tensor([[1.0]]), names)
+    ([0.5, 1.5], [{'value': 40.0}])
+    """
+    units = Units(offset, scale)
+    return Target(
+        kind="real",
+        loss=loss,
+        metrics=(
+            Metric("MAE", partial(mean_absolute_error, units=units), "lower"),
+            Metric("RMSE", partial(root_mean_squared_error, units=units), "lower"),
+            Metric("R2", r2, "higher"),
+        ),
+        baselines={"support mean": support_mean, "nearest neighbour": nearest, "ridge": ridge},
+        check=check,
+        read=partial(read, units=units),
+        decode=partial(decode, units=units),
+        spec=units.spec(),
+        make=real,
+        scaled=units.scaled,
+        unscaled=units.unscaled,
+    )
+
+
+REAL = real()
 """Real values, in the units of the data."""
