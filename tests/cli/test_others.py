@@ -183,7 +183,7 @@ def test_a_demo_goes_on_but_not_with_something_else(
     small_demo: None, rbml: Callable, fails: Callable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(demo_module, "_row", lambda *arguments: ["", "", "", ""])
-    monkeypatch.setattr(demo_module, "write_report", lambda *arguments, **options: [])
+    monkeypatch.setattr("rbml.reports.write_report", lambda *arguments, **options: [])
     rbml("demo", "--meta-steps", "2")
     before = Path("runs/demo/last.pt").read_bytes()
     assert rbml("demo").code == 0  # it is finished, and measured again

@@ -81,7 +81,7 @@ class PerGroup:
 
     def stored(self, seeds: Sequence[int]) -> Episodes:
         """Return the tasks of the given seeds with the inputs as they are stored, which is what can be shown."""
-        return self._gathered(seeds, [self.chosen(seed) for seed in seeds])
+        return self._gathered(seeds, self.groups_of(seeds))
 
     def draw_of(self, group: int, seeds: Sequence[int]) -> Episodes:
         """Return tasks of one group, for a measure per group.
@@ -95,6 +95,10 @@ class PerGroup:
 
     def _ready(self, tasks: Episodes) -> Episodes:
         return Episodes(*(Batch(self.modality.ready(part.x), part.y) for part in (tasks.support, tasks.query)))
+
+    def groups_of(self, seeds: Sequence[int]) -> list[int]:
+        """Return the group of each task: tasks of one group are not independent, which an interval must know."""
+        return [self.chosen(seed) for seed in seeds]
 
     def chosen(self, seed: int) -> int:
         """Return the group of the task of ``seed``; ``names`` has its name."""
