@@ -24,6 +24,9 @@ SHOTS = (1, 3, 5, 10, 20)
 _MOST = 200
 """Each of them is measured on at most so many tasks."""
 
+_TIE = 0.005
+"""A share of the metric by which a baseline may be ahead without a word."""
+
 
 def tasks_of(folder: RunFolder, part: str, root: str | None, **changes: Any) -> TaskSource:
     """Return the tasks of a part of a run's data, or of what the changes name.
@@ -147,19 +150,15 @@ def _show_by_shots(metric: Mapping[str, Any], found: Sequence[Mapping[str, Any]]
     title = f"{in_unit(metric)} by the number of support examples: {some['tasks']} tasks{of_groups(some)}"
     table(title, ["support", *names], rows)
     sign = 1 if metric["better"] == "higher" else -1
-    behind = [
-        str(one["shots"])
-        for one in found
-        if any(
-            sign * score["mean"] > sign * one["scores"]["learned"]["mean"]
-            for name, score in one["scores"].items()
-            if name != "learned"
-        )
-    ]
+    behind = []
+    for one in found:
+        own = one["scores"]["learned"]["mean"]
+        gains = [sign * (score["mean"] - own) for score in one["scores"].values()]
+        behind += [str(one["shots"])] * (not max(gains) <= _TIE * abs(own))  # also where it diverged
     if behind:
         console.print(
-            f"With {', '.join(behind)} support example{'s' * (behind != ['1'])} a baseline that needs no training is "
-            "ahead: do not rely on the learner there."
+            f"With {', '.join(behind)} support example{'s' * (behind != ['1'])} a baseline that needs no training has "
+            "the better mean: there is no sign that the learner helps there."
         )
 
 

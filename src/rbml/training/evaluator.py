@@ -79,7 +79,10 @@ class Score:
             return "diverged"
         if unit == "%":
             return f"{100 * self.mean:.1f} ± {100 * self.interval:.1f}"
-        return f"{self.mean:.3g} ± {self.interval:.2g}"
+        if not 0 < self.interval < math.inf:
+            return f"{self.mean:.3g} ± {self.interval:.2g}"
+        decimals = min(max(1 - math.floor(math.log10(self.interval)), 0), 9)  # two digits of the interval
+        return f"{self.mean:.{decimals}f} ± {self.interval:.{decimals}f}"
 
 
 def sizes_of(tasks: TaskSource) -> dict[str, int]:
@@ -97,6 +100,15 @@ def sizes_in_words(sizes: dict[str, Any]) -> str:
     head = " ".join(f"{sizes[name]}-{name[:-1]}" for name in ("ways", "shots") if name in sizes)
     queries = f"{sizes['queries']} queries{' per class' * ('ways' in sizes)}" if "queries" in sizes else ""
     return ", ".join(part for part in (head, queries) if part)
+
+
+def steps_in_words(steps: int) -> str:
+    """Return how many inner steps there are.
+
+    >>> steps_in_words(0), steps_in_words(1), steps_in_words(5)
+    ('no inner steps', '1 inner step', '5 inner steps')
+    """
+    return f"{steps or 'no'} inner step{'s' * (steps != 1)}"
 
 
 def per_task(metric: Metric, prediction: Tensor, batch: Batch) -> Tensor:
