@@ -81,7 +81,7 @@ def command(
     keep_memory()
     folder = RunFolder(run)
     root = changes.pop("data_root") or folder.read_config()["data_root"]
-    own, source = folder.recipe().data[0].source, absolute(source)
+    own, source = folder.recipe().source, absolute(source)
     part = changes.pop("part") or _part(source, own)
     if source is not None:
         changes |= {"data": source, "split": changes["split"] or ""}

@@ -45,10 +45,14 @@ def export(run: Path, out: Path, which: str) -> None:
     from rbml.cli.show import console
     from rbml.strategy.serialize import in_words
     from rbml.training import RunFolder, export_strategy
+    from rbml.training.evaluator import sizes_in_words
 
     folder = RunFolder(run)
     learner, recipe = folder.learner(which), folder.recipe()
-    setting = f"{recipe.algorithm.name} on {recipe.data[0].source}, {recipe.tasks.ways}-way {recipe.tasks.shots}-shot"
+    sizes = {"ways": recipe.tasks.ways, "shots": recipe.tasks.shots}
+    if folder.setting().target.kind != "classes":
+        del sizes["ways"]
+    setting = f"{recipe.algorithm.name} on {recipe.source}, {sizes_in_words(sizes)}"
     export_strategy(learner, out, {"run": str(run.resolve()), "learned": setting})
     if not dict(learner.phi.named_parameters()):
         console.print("Nothing of this strategy is learned: it is kept with its fixed numbers.")

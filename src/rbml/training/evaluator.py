@@ -86,9 +86,10 @@ class Score:
 
 
 def sizes_of(tasks: TaskSource) -> dict[str, int]:
-    """Return the sizes of a source's tasks, by name; those that it does not have are left out."""
-    found = {name: getattr(tasks, name, None) for name in SIZES}
-    return {name: size for name, size in found.items() if size is not None}
+    """Return the sizes of a source's tasks, by name, that it has; of a mixture those that all of its sources share."""
+    parts = getattr(tasks, "sources", [tasks])
+    found = {name: {getattr(part, name, None) for part in parts} for name in SIZES}
+    return {name: size for name, (size, *others) in found.items() if size is not None and not others}
 
 
 def sizes_in_words(sizes: dict[str, Any]) -> str:
@@ -98,7 +99,8 @@ def sizes_in_words(sizes: dict[str, Any]) -> str:
     ('5-way 1-shot, 15 queries per class', '3-shot, 10 queries')
     """
     head = " ".join(f"{sizes[name]}-{name[:-1]}" for name in ("ways", "shots") if name in sizes)
-    queries = f"{sizes['queries']} queries{' per class' * ('ways' in sizes)}" if "queries" in sizes else ""
+    noun = "query" if sizes.get("queries") == 1 else "queries"
+    queries = f"{sizes['queries']} {noun}{' per class' * ('ways' in sizes)}" if "queries" in sizes else ""
     return ", ".join(part for part in (head, queries) if part)
 
 
