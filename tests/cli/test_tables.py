@@ -54,14 +54,19 @@ def test_from_training_to_predictions(trained_on_rows: RunFolder, rbml: Callable
     assert [metric["name"] for metric in found["metrics"]] == ["MAE", "RMSE", "R2"] and "ways" not in found
     assert {"from scratch", "support mean", "ridge"} <= set(found["baselines"])
     shown = rbml("evaluate", "r", "--episodes", "6").out
-    assert "MAE, mean ± 95 % interval: 3-shot, 4 queries, 6 tasks" in shown and "%  " not in shown
-    assert "RMSE" in shown and "R2" in shown
+    assert "mean ± 95 % interval: 3-shot, 4 queries, 6 tasks of 2 groups, interval over the groups" in shown
+    assert "RMSE" in shown and "R2" in shown and "%  " not in shown and "transductive" not in shown
+    sized = found["by_shots"]
+    assert [one["shots"] for one in sized] == [1, 3, 5]  # ten rows are not enough for ten shots and four queries
+    assert sized[1]["scores"]["support mean"]["groups"] == 2
+    assert "MAE by the number of support examples: 6 tasks of 2 groups" in shown
 
     support = write(tmp_path / "mine.csv", 1, seed=3)
     result = rbml("adapt", "r", "--support", support, "--out", "mine")
     assert (result.code, result.err) == (0, "")
     assert result.out.startswith("Learned score from 10 rows in ")
     assert "Leaving out one row at a time, MAE was " in result.out and "Next: rbml predict mine FILE..." in result.out
+    assert "On the same examples, what needs no training: support mean " in result.out
 
     new = tmp_path / "new.csv"
     new.write_text("age,dose\n60,1\n70,0\n")
@@ -78,10 +83,11 @@ def test_the_report_is_of_the_metric(trained_on_rows: RunFolder, rbml: Callable)
     result = rbml("report", "r")
     assert (result.code, result.err) == (0, "")
     text = (trained_on_rows.plots / "report.md").read_text()
-    assert "## MAE" in text and "MAE, mean ± 95 % interval over tasks." in text and "ccuracy" not in text
+    assert "## MAE" in text and "MAE, mean ± 95 % interval over the groups" in text and "ccuracy" not in text
     assert "- **Tasks:** 3-shot, 4 queries, from table:" in text
-    for name in ("adaptation", "gallery", "learning_curve"):
+    for name in ("shots", "gallery", "learning_curve"):
         assert (trained_on_rows.plots / f"{name}.png").is_file()
+    assert not (trained_on_rows.plots / "adaptation.png").exists()  # the head is made at once: there are no steps
 
 
 def test_rows_that_cannot_be_used_are_named(

@@ -9,9 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from rbml.recipe.protocol import recipe_of
 from rbml.training import RunFolder
 
-OPTIONS = "--group who --target score --lr 0.01 --shots 2 --queries 2 --tasks 2 --meta-steps 4 --validate-every 2"
+OPTIONS = "--group who --target score --shots 2 --queries 2 --tasks 2 --meta-steps 4 --validate-every 2"
+
+MAML = ["--algorithm", "maml", "--lr", "0.01"]
 
 
 @pytest.fixture
@@ -30,7 +33,7 @@ def table() -> Path:
 
 def test_a_table_is_trained_on_resumed_and_evaluated(table: Path, rbml: Callable, fails: Callable) -> None:
     words = [*OPTIONS.split(), "--validate-tasks", "3", "--order", "time", "--set", "data.order=when"]
-    result = rbml("train", f"table:{table}", *words, "--set", "model.hidden=[8]", "--run", "r")
+    result = rbml("train", f"table:{table}", *words, "--set", "model.hidden=[8]", *MAML, "--run", "r")
     assert result.code == 0, result.err
     assert "2-shot, 2 queries, 1 inner step" in result.out and "best validation" in result.out
     run = RunFolder("r")
@@ -54,4 +57,20 @@ def test_a_table_is_trained_on_resumed_and_evaluated(table: Path, rbml: Callable
 
 def test_a_run_without_a_number_per_table_is_named_by_its_shots(table: Path, rbml: Callable) -> None:
     assert rbml("train", f"table:{table}", *OPTIONS.split(), "--validate-tasks", "3").code == 0
-    assert [path.name for path in Path("runs").iterdir()] == ["table-2s-maml"]
+    assert [path.name for path in Path("runs").iterdir()] == ["table-2s-ridge_regression"]
+
+
+def test_the_source_says_which_learner_fits_and_another_can_be_asked_for() -> None:
+    assert recipe_of("parkinsons", {}).algorithm.name == "ridge_regression"
+    recipe = recipe_of("table:rows.csv", {"algorithm": "maml", "lr": 0.01, "shots": 3})
+    assert (recipe.algorithm.name, recipe.tasks.shots, recipe.model.name) == ("maml", 3, "mlp")
+
+
+def test_several_sources_are_mixed(rbml: Callable) -> None:
+    words = "--filters 4 --tasks 2 --meta-steps 1 --validate-tasks 2 --queries 1"
+    result = rbml("train", "glyphs+glyphs", *words.split())
+    assert result.code == 0, result.err
+    assert "5-way 1-shot, 1 query per class, 1 inner step" in result.out
+    assert json.loads(rbml("evaluate", "runs/glyphs+glyphs-5w1s-maml", "--episodes", "2", "--json").out)["tasks"] == (
+        "glyphs+glyphs"
+    )

@@ -76,7 +76,7 @@ def test_other_metrics_have_their_own_axis_and_no_chance(evaluation: Origin) -> 
     real["metrics"] = [{"name": "MAE", "better": "lower", "unit": "points"}]
     (axes,) = metric_by_step({"a": real}).axes
     assert axes.get_ylabel() == "query MAE (points)" and axes.get_title("left") == "parkinsons, 1-shot"
-    assert "0.5 ± 0.012 points" in [text.get_text() for text in axes.texts]
+    assert "0.500 ± 0.012 points" in [text.get_text() for text in axes.texts]
     assert not [line for line in axes.lines if line.get_label() == "chance"]
     figure = metric_by_step({"a": real, "b": evaluation()})
     assert [axes.get_ylabel() for axes in figure.axes] == ["query MAE (points)", "query accuracy"]

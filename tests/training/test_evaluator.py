@@ -9,16 +9,19 @@ import pytest
 import torch
 
 from rbml import algorithms
+from rbml.algorithms import ridge_regression
 from rbml.data.batch import Batch
+from rbml.data.examples import Grouped
+from rbml.data.inputs.table import Table
 from rbml.data.targets import CLASSES, REAL
 from rbml.data.targets.classes import ACCURACY
 from rbml.errors import UsageError
 from rbml.learner import Learner
 from rbml.models import MLP
 from rbml.recipe import Recipe, build
-from rbml.tasks import FewShot, Sinusoid, generator, task_seeds
+from rbml.tasks import FewShot, PerGroup, Sinusoid, generator, task_seeds
 from rbml.training import Score, evaluate
-from rbml.training.evaluator import describe_sizes, draw, judge, leave_out, per_task, sizes_of
+from rbml.training.evaluator import BOTH, draw, judge, leave_out, per_task, sizes_in_words, sizes_of
 
 
 def test_a_score_has_the_interval_of_the_mean() -> None:
@@ -74,12 +77,36 @@ def test_tasks_are_drawn_a_chunk_at_a_time(tasks: FewShot) -> None:
     assert torch.equal(torch.cat([part.query.x for part in parts]), tasks.draw(task_seeds(7, generator(0, 1))).query.x)
 
 
-@pytest.mark.parametrize(("norm", "agree"), [("batch", False), ("none", True)])
 def test_transductive_and_inductive_differ_where_there_is_batch_norm(
-    norm: str, agree: bool, learner: Callable[..., Learner], tasks: FewShot
+    learner: Callable[..., Learner], tasks: FewShot
 ) -> None:
-    found = evaluate(learner(norm=norm), tasks, 20, 0)
-    assert (found["transductive"] == found["inductive"]) is agree
+    found = evaluate(learner(norm="batch"), tasks, 20, 0)
+    assert found["transductive"] != found["inductive"]
+    found = evaluate(learner(norm="none"), tasks, 20, 0)
+    assert list(found) == ["inductive"]  # the other would be the same
+    assert found == {"inductive": evaluate(learner(norm="none"), tasks, 20, 0, statistics=BOTH)["transductive"]}
+
+
+def test_intervals_are_over_groups_where_tasks_share_them() -> None:
+    values = torch.tensor([1.0, 3.0, 4.0, 6.0, 9.0, 9.0])
+    score = Score.of(values, [5, 5, 2, 2, 7, 7])
+    means = [2.0, 5.0, 9.0]
+    spread = torch.tensor(means).double().std().item()
+    assert score.mean == pytest.approx(16 / 3) and (score.tasks, score.groups) == (6, 3)
+    assert score.interval == pytest.approx(4.303 * spread / 3**0.5)  # Student's t with 2 degrees of freedom
+    assert math.isnan(Score.of(values, [1] * 6).interval)
+    assert Score.of(torch.tensor([float("nan"), 1.0])).shown("") == "diverged"
+
+
+def test_tasks_of_groups_are_measured_over_the_groups() -> None:
+    groups = torch.arange(4).repeat_interleave(8)
+    x, y = torch.randn(32, 2, generator=generator(0)), groups[:, None].float()
+    modality = Table(["a", "b"], [0.0, 0.0], [1.0, 1.0])
+    source = PerGroup(Grouped(x, y, groups, [*"abcd"], "made up", modality), 2, 3)
+    found = evaluate(ridge_regression(MLP(2, 1, [4])), source, 30, 0)
+    assert list(found) == ["inductive"] and found["inductive"]["MAE"][0].groups == 4
+    drawn = source.draw(range(9)).query.y.squeeze(-1)  # the targets are the numbers of the groups
+    assert drawn.tolist() == [[group] * 3 for group in source.groups_of(range(9))]
 
 
 def test_leaving_one_out_is_a_plain_loop(learner: Callable[..., Learner], tasks: FewShot) -> None:

@@ -13,7 +13,7 @@ from rbml.recipe.streams import START, TEST
 from rbml.tasks import TaskSource, generator
 from rbml.tasks.base import count
 from rbml.training import Score
-from rbml.training.evaluator import draw, judge
+from rbml.training.evaluator import draw, groups_of, judge
 
 FEW = 50
 """Training from scratch is slow, so that it is measured on this many tasks only."""
@@ -31,14 +31,23 @@ def baselines(recipe: Recipe, tasks: TaskSource, episodes: int, seed: int) -> di
         torch.manual_seed(generator(recipe.outer.seed, START).initial_seed())
         model = build.model(recipe, build.setting(recipe, tasks))
         learner = algorithms.scratch(model, chunk=recipe.execution.chunk, loss=tasks.target.loss)
-    parts = list(draw(tasks, episodes, recipe.execution.chunk, seed, TEST))
     fresh, few = [], min(episodes, FEW)
     with bar(few, what="training from scratch") as progress:
         for part in islice(draw(tasks, episodes, 10, seed, TEST), -(-few // 10)):
             last = learner.evaluate(part, "inductive", each_step=False, metrics=(metric,))
             fresh.append(last.metrics[metric.name][:, -1])
             progress.advance(progress.task_ids[0], count(part))
-    found = {"from scratch": Score.of(torch.cat(fresh))}
-    for name, baseline in tasks.target.baselines.items():
-        found[name] = Score.of(torch.cat([judge(baseline, metric, part) for part in parts]))
-    return found
+    groups = groups_of(tasks, episodes, seed, TEST)
+    scratch = torch.cat(fresh)
+    first = {"from scratch": Score.of(scratch, groups and groups[: len(scratch)])}
+    return first | without_network(tasks, episodes, recipe.execution.chunk, seed)
+
+
+def without_network(tasks: TaskSource, episodes: int, chunk: int, seed: int) -> dict[str, Score]:
+    """Return the target's first metric of its own baselines, by name: cheap ones, on the inputs as they are."""
+    metric, groups = tasks.target.metrics[0], groups_of(tasks, episodes, seed, TEST)
+    parts = list(draw(tasks, episodes, chunk, seed, TEST))
+    return {
+        name: Score.of(torch.cat([judge(baseline, metric, part) for part in parts]), groups)
+        for name, baseline in tasks.target.baselines.items()
+    }

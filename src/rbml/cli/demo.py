@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from rbml.cli.baselines import SCRATCH, baselines
-from rbml.cli.evaluate import keep, measure, tasks_of
-from rbml.cli.show import console, table
-from rbml.cli.training import meta_train
-from rbml.data.targets import CLASSES
 from rbml.errors import UsageError
 from rbml.recipe import Recipe
-from rbml.reports import write_report
-from rbml.training import RunFolder, Score
+
+if TYPE_CHECKING:
+    from rbml.training import RunFolder
 
 RECIPE = Recipe.of(
     data="glyphs",
@@ -28,7 +25,6 @@ RECIPE = Recipe.of(
     save_every=50,
 )
 QUERIES = 10
-METRIC = CLASSES.metrics[0]
 OTHERS = ("from scratch", "nearest neighbour")
 
 
@@ -41,6 +37,13 @@ def command(run: Path, meta_steps: int | None, episodes: int) -> None:
 
     The digits (scikit-learn's) are never seen in training. A demo that was stopped resumes where it was.
     """
+    from rbml.cli.baselines import SCRATCH
+    from rbml.cli.measuring import tasks_of
+    from rbml.cli.running import meta_train
+    from rbml.cli.show import console, table
+    from rbml.reports import write_report
+    from rbml.training import RunFolder
+
     folder = RunFolder(run)
     recipe = _recipe(folder, meta_steps)
     console.print("1. Meta-training on invented characters, drawn from a seed")
@@ -48,8 +51,7 @@ def command(run: Path, meta_steps: int | None, episodes: int) -> None:
     console.print("2. Learning new classes, each task only from its few examples")
     rows = [_row(folder, recipe, source, shots, episodes) for source in ("glyphs", "digits") for shots in (1, 5)]
     table(
-        f"{METRIC.name} in {METRIC.unit}, mean ± 95 % interval over {episodes} tasks, 5 ways, {QUERIES} queries "
-        "per class, inductive",
+        f"accuracy in %, mean ± 95 % interval over {episodes} tasks, 5 ways, {QUERIES} queries per class, inductive",
         ["tasks", "learned learner", *OTHERS],
         rows,
     )
@@ -74,14 +76,19 @@ def _recipe(folder: RunFolder, meta_steps: int | None) -> Recipe:
 
 def _row(folder: RunFolder, recipe: Recipe, source: str, shots: int, episodes: int) -> list[str]:
     """Measure the learner and the two baselines on the same tasks."""
+    from rbml.cli.baselines import baselines
+    from rbml.cli.measuring import keep, measure, tasks_of
+    from rbml.training import Score
+
     tasks = tasks_of(folder, "test", None, data=source, shots=shots, queries=QUERIES)
+    metric = tasks.target.metrics[0]
     learner = folder.learner()
     result = measure(learner, tasks, episodes, recipe.outer.seed)
     keep(folder, result | {"tasks": source, "part": "test", "name": f"{source}-{tasks.outputs}w{shots}s{QUERIES}q"})
-    learned = Score(**result[METRIC.name]["inductive"][-1])
+    learned = Score(**result[metric.name]["inductive"][-1])
     others = baselines(recipe, tasks, episodes, recipe.outer.seed)
     scores = [learned, *(others[name] for name in OTHERS)]
-    return [f"{NAMES[source]}, {shots}-shot", *(score.shown(METRIC.unit) for score in scores)]
+    return [f"{NAMES[source]}, {shots}-shot", *(score.shown(metric.unit) for score in scores)]
 
 
 NAMES = {"glyphs": "glyphs, held-out classes", "digits": "real handwritten digits"}

@@ -119,10 +119,22 @@ def gathered(
     file = chosen.get("strategy_file")
     if file and not Path(file).is_file():
         form = f"--set strategy={shlex.quote(file)}"
-        raise UsageError(f"there is no file {file}: to choose the parts of a strategy use {form}")
-    if source is None and isinstance(own, list):
-        return "+".join(own), chosen | {"data": own}
+        raise UsageError(f"there is no file {file}: the parts of a strategy are named with {form}")
+    several = own if source is None and isinstance(own, list) else mixture(source or own)
+    if several:
+        return "+".join(several), chosen | {"data": several}
     return absolute(source or own), chosen
+
+
+def mixture(source: str | None) -> list[str]:
+    """Return the sources of ``"glyphs+omniglot"``; none where it is one source, which may have a plus in its path.
+
+    >>> mixture("glyphs+omniglot"), mixture("folder:a+b")
+    (['glyphs', 'omniglot'], [])
+    """
+    found = (source or "").split("+")
+    known = all(one.partition(":")[0] in catalogue.names("data") for one in found)
+    return [absolute(one) or one for one in found] if len(found) > 1 and known else []
 
 
 def from_file(path: Path) -> dict[str, Any]:

@@ -11,9 +11,7 @@ from typing import Any
 
 import click
 
-from rbml.cli.show import table
 from rbml.errors import UsageError
-from rbml.predictor import Predictor
 
 COLUMNS = {"pictures": "image", "table": "row"}
 """The head of the column that identifies the example, by modality."""
@@ -23,16 +21,23 @@ Record = Mapping[str, Any]
 
 @click.command("predict")
 @click.argument("file", type=click.Path(path_type=Path))
-@click.argument("places", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="IMAGE...")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON, with the probability of every class.")
-@click.option("--csv", "as_csv", is_flag=True, help="Print CSV, with the probability of every class.")
+@click.argument("places", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="INPUT...")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON: of classes the probability of every one.")
+@click.option("--csv", "as_csv", is_flag=True, help="Print CSV: of classes the probability of every one.")
 def command(file: Path, places: tuple[Path, ...], as_json: bool, as_csv: bool) -> None:
     """Predict pictures, or the rows of CSV files, with FILE, which `rbml adapt` wrote.
 
-    Each example is predicted by itself: the others make no difference.
-    """
+    Each is judged by itself, whatever others are in the call.
+
+    \b
+    rbml predict mine.rbml new1.png new2.jpg
+    rbml predict mine.rbml new.csv --csv
+    """  # noqa: D301  \b is click's
     if as_json and as_csv:
-        raise UsageError("use either --json or --csv, not both")
+        raise UsageError("--json or --csv, not both")
+    from rbml.cli.show import table
+    from rbml.predictor import Predictor
+
     predictor = Predictor.load(file)
     found = predictor.modality.find(places, labelled=False)
     column = COLUMNS.get(predictor.modality.kind, "example")

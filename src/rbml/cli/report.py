@@ -6,12 +6,7 @@ from pathlib import Path
 
 import click
 
-from rbml.cli.evaluate import tasks_of
-from rbml.cli.show import console
 from rbml.errors import DataError
-from rbml.reports import write_report
-from rbml.tasks import TaskSource
-from rbml.training import RunFolder
 
 
 @click.command("report")
@@ -26,10 +21,15 @@ def command(run: Path, seed: int, other: Path | None, data_root: str | None) -> 
     rbml report runs/glyphs-5w1s-meta_sgd
     rbml report runs/glyphs-5w1s-meta_sgd --compare runs/glyphs-5w1s-maml
     """  # noqa: D301  \b is click's
+    from rbml.cli.measuring import tasks_of
+    from rbml.cli.show import console
+    from rbml.reports import write_report
+    from rbml.training import RunFolder
+
     folder = RunFolder(run)
     root = data_root or folder.read_config()["data_root"]
     try:
-        tasks: TaskSource | None = tasks_of(folder, "test", root)
+        tasks = tasks_of(folder, "test", root)
     except DataError as error:
         click.echo(f"rbml: no gallery: {error}", err=True)
         tasks = None

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from rbml.cli.show import console, table
 from rbml.errors import UsageError, unknown
-from rbml.reports.learned import LearnedNumber, before_and_now, quantities_of
-from rbml.reports.phi import phi_rows, tensor_rows
-from rbml.reports.wording import phi_cells, tensor_cells
-from rbml.strategy.serialize import described
-from rbml.training import LearnedStrategy, RunFolder, export_strategy, load_strategy
+
+if TYPE_CHECKING:
+    from rbml.reports.learned import LearnedNumber
 
 _COMMANDS = ("export", "show")
 
@@ -43,10 +41,18 @@ def command() -> None:
 @click.option("--out", type=click.Path(path_type=Path), required=True, metavar="FILE", help="The file to write.")
 @click.option("--which", type=click.Choice(["best", "last"]), default="best", help="Checkpoint.  [default: best]")
 def export(run: Path, out: Path, which: str) -> None:
-    """Write the learned strategy of RUN to a small file."""
+    """Write what RUN has learned of its strategy to a small file."""
+    from rbml.cli.show import console
+    from rbml.strategy.serialize import in_words
+    from rbml.training import RunFolder, export_strategy
+    from rbml.training.evaluator import sizes_in_words
+
     folder = RunFolder(run)
     learner, recipe = folder.learner(which), folder.recipe()
-    setting = f"{recipe.algorithm.name} on {recipe.data[0].source}, {recipe.tasks.ways}-way {recipe.tasks.shots}-shot"
+    sizes = {"ways": recipe.tasks.ways, "shots": recipe.tasks.shots}
+    if folder.setting().target.kind != "classes":
+        del sizes["ways"]
+    setting = f"{recipe.algorithm.name} on {recipe.source}, {sizes_in_words(sizes)}"
     export_strategy(learner, out, {"run": str(run.resolve()), "learned": setting})
     if not dict(learner.phi.named_parameters()):
         console.print("Nothing of this strategy is learned: the file has its fixed numbers.")
@@ -57,7 +63,12 @@ def export(run: Path, out: Path, which: str) -> None:
 @command.command("show")
 @click.argument("place", metavar="FILE|RUN", type=click.Path(path_type=Path))
 def show(place: Path) -> None:
-    """Show the strategy of a file or of a run: its parts, and the learned values by layer."""
+    """Show the strategy of a file or of a run: its parts, and what was learned by layer."""
+    from rbml.cli.show import console
+    from rbml.reports.learned import before_and_now, quantities_of
+    from rbml.strategy.serialize import in_words
+    from rbml.training import LearnedStrategy, RunFolder, load_strategy
+
     if not place.exists():
         raise UsageError(f"there is no file or run {place}: rbml strategy export makes a file, rbml train a run")
     if place.is_dir():
@@ -77,7 +88,11 @@ def show(place: Path) -> None:
 
 
 def _tables(found: list[LearnedNumber], start: bool) -> None:
-    """Print one row per number and layer, and per tensor; a strategy file does not hold their start."""
+    """Print a row for every number and layer, and for every tensor; a file does not know where they started."""
+    from rbml.cli.show import table
+    from rbml.reports.phi import phi_rows, tensor_rows
+    from rbml.reports.wording import phi_cells, tensor_cells
+
     for head, rows in (phi_cells(phi_rows(found), start), tensor_cells(tensor_rows(found), start)):
         if rows:
             table("", head, [[cell.strip("`") for cell in row] for row in rows], text=3)

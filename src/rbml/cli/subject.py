@@ -44,5 +44,5 @@ def subject(
         recipe = recipe_of(str(source), chosen)
         tasks = build.tasks(recipe, "train", data_root)
         learner = build.learner(recipe, build.setting(recipe, tasks))
-        console.print(f"{recipe.algorithm.name} on {recipe.data[0].source}, at its start")
+        console.print(f"{recipe.algorithm.name} on {recipe.source}, at its start")
     return learner, tasks.draw(task_seeds(recipe.outer.tasks, generator(recipe.outer.seed, TRAIN)))

@@ -43,9 +43,12 @@ def command(
 ) -> None:
     """Meta-train on SOURCE (glyphs, omniglot, quickdraw, folder:PATH, table:FILE ...), into a run folder.
 
+    Several sources, with a plus between them, are mixed: glyphs+omniglot. `rbml list data` says what there is.
+
     \b
     rbml train omniglot --ways 5 --shots 1
     rbml train omniglot --algorithm meta_sgd --set strategy.sgd.lr.per=layer --set strategy.sgd.lr.per_step=true
+    rbml train table:visits.csv --group patient --target score
     rbml train --resume runs/omniglot-5w1s-maml
     """  # noqa: D301  \b is click's
     source, given = gathered(source, given, settings, config)
@@ -78,9 +81,9 @@ def command(
 
 
 def _same(folder: RunFolder, source: str | None, given: dict[str, Any]) -> Recipe:
-    """Return the run's recipe, or refuse options that differ from it."""
-    own = Recipe.from_json(folder.read_config()["recipe"])  # as written: with the user's name of the strategy file
-    entries = own.short() | {"data": "+".join(one.source for one in own.data)}
+    """Return the run's recipe, or refuse if something else is asked for now."""
+    own = Recipe.from_json(folder.read_config()["recipe"])  # as it was written: with the strategy file's own name
+    entries = own.short() | {"data": own.source}
     tables = {
         "settings": own.strategy.settings,
         "options": own.algorithm.options,
@@ -105,6 +108,6 @@ def _same(folder: RunFolder, source: str | None, given: dict[str, Any]) -> Recip
 
 def _free_name(recipe: Recipe) -> Path:
     ways = "" if recipe.tasks.name == "per_group" else f"{recipe.tasks.ways}w"
-    name = f"{recipe.data[0].name}-{ways}{recipe.tasks.shots}s-{recipe.algorithm.name}"
+    name = f"{'+'.join(one.name for one in recipe.data)}-{ways}{recipe.tasks.shots}s-{recipe.algorithm.name}"
     paths = [Path("runs") / name, *(Path("runs") / f"{name}-{number}" for number in range(2, 10_000))]
     return next(path for path in paths if not path.exists())

@@ -18,7 +18,7 @@ from rbml.recipe.streams import TRAIN
 from rbml.strategy.serialize import described
 from rbml.tasks import TaskSource, generator, task_seeds
 from rbml.training import Interrupt, RunFolder, train
-from rbml.training.evaluator import describe_sizes, sizes_of
+from rbml.training.evaluator import normalises, sizes_in_words, sizes_of, steps_in_words
 
 
 def meta_train(folder: RunFolder, recipe: Recipe, data_root: str | None, threads: int | None, again: str) -> None:
@@ -72,8 +72,8 @@ def meta_train(folder: RunFolder, recipe: Recipe, data_root: str | None, threads
             _stopped(f"Stopped at once; {kept}", again, interrupt)
     if interrupt.asked is not None and last is not None and last.step < total:
         where = f"step {last.step}" if last.step > 0 else f"step {last.step + recipe.outer.pretrain} of pretraining"
-        _stopped(f"Stopped after {where}; everything is saved", again, interrupt)
-    best = f"; best validation {metric.shown(folder.best_validation())}" if folder.best.is_file() else ""
+        _stopped(f"Stopped after {where}; all of it is saved", again, interrupt)
+    best = f"; best validation {metric.name} {metric.shown(folder.best_validation())}" if folder.best.is_file() else ""
     console.print(f"{total} outer steps done{best}; the run is in {folder.path}")
 
 
@@ -107,11 +107,9 @@ def _stopped(how: str, again: str, interrupt: Interrupt) -> NoReturn:
     raise SystemExit(128 + (interrupt.asked or signal.SIGINT))
 
 
-def describe_protocol(recipe: Recipe, learner: Learner, tasks: TaskSource) -> str:
-    """Return a description of the protocol in one line."""
-    steps = learner.steps
-    return (
-        f"{describe_sizes(sizes_of(tasks))}, {steps} inner step{'s'[: steps != 1]}, "
-        f"{recipe.outer.tasks} tasks per outer step, {recipe.outer.meta_steps} outer steps, "
-        f"batch norm {learner.statistics}"
-    )
+def protocol_in_words(recipe: Recipe, learner: Learner, tasks: TaskSource) -> str:
+    """Return what is done, in one line."""
+    parts = [sizes_in_words(sizes_of(tasks)), steps_in_words(learner.steps)]
+    parts += [f"{recipe.outer.tasks} tasks per outer step", f"{recipe.outer.meta_steps} outer steps"]
+    parts += [f"batch norm {learner.statistics}"] * normalises(learner)
+    return ", ".join(parts)

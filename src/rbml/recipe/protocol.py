@@ -22,9 +22,10 @@ def protocol(source: str, given: Mapping[str, Any]) -> dict[str, Any]:
         source: such as ``"omniglot"`` or ``"folder:PATH"``.
         given: what the user has set, by short names.
     """
-    asked = {**Recipe().short(), **{name: value for name, value in given.items() if value is not None}}
+    own = {name: value for name, value in given.items() if value is not None}
     found: dict[str, Any] = {}
     for condition, values in catalogue.constant("data", Data.of(source).name, "PROTOCOL") or []:
+        asked = {**Recipe().short(), **found, **own}  # a later case may ask for what an earlier one has set
         if all(asked.get(name) in allowed for name, allowed in condition.items()):
             found |= values
     return found

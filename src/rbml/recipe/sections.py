@@ -212,6 +212,11 @@ class Recipe(Section):
             tree["engine"] = None
         return Recipe(**(tree | {"data": (tree["data"], *others)}))
 
+    @property
+    def source(self) -> str:
+        """The text that means the data: one source, or several with a plus between them."""
+        return "+".join(one.source for one in self.data)
+
     def short(self) -> dict[str, Any]:
         """Return the entries that are set, by their short names."""
         tree = self.model_dump()

@@ -9,7 +9,7 @@ import numpy as np
 
 from rbml.errors import UsageError
 from rbml.reports import style
-from rbml.reports.evaluations import shown_metric
+from rbml.reports.evaluations import shown_metric, source_name
 from rbml.training import Score
 from rbml.training.evaluator import describe_sizes
 
@@ -90,7 +90,6 @@ def _panel(axes: Axes, evaluation: Mapping[str, Any], metric: Mapping[str, str])
 
 
 def _source(name: str) -> str:
-    """Return a source's name, short enough for the title of a panel: for a folder, only the last part of its path."""
-    kind, _, path = name.partition(":")
-    short = path.rstrip("/").rpartition("/")[2] if kind == "folder" and path else name
+    """Return a source's name, short enough for the head of a panel."""
+    short = source_name(name)
     return short if len(short) <= 18 else f"{short[:17]}…"

@@ -41,6 +41,21 @@ def _evaluation(path: Path) -> dict[str, Any]:
     return content
 
 
+def inner_steps(evaluation: Mapping[str, Any]) -> int:
+    """Return how many inner steps were measured; 0 for a learner that makes its head in closed form."""
+    return max(len(scores) for scores in evaluation[shown_metric(evaluation)["name"]].values()) - 1
+
+
+def source_name(source: str) -> str:
+    """Return what a source is called: of one that names a path, its last part alone.
+
+    >>> source_name("omniglot"), source_name("table:/home/me/shop.csv")
+    ('omniglot', 'shop.csv')
+    """
+    _, _, path = source.partition(":")
+    return path.rstrip("/").rpartition("/")[2] or source
+
+
 def shown_metric(evaluation: Mapping[str, Any]) -> Mapping[str, str]:
     """Return the metric of an evaluation that is shown (the first one): its name, its unit, and which way is better."""
     metric: Mapping[str, str] = evaluation.get("metrics", _OF_0_1)[0]

@@ -10,10 +10,11 @@ from rbml.errors import RbmlError
 from rbml.reports import compare, style, wording
 from rbml.reports.adaptation import metric_by_step
 from rbml.reports.curves import learning_curve
-from rbml.reports.evaluations import evaluations
+from rbml.reports.evaluations import evaluations, inner_steps
 from rbml.reports.facts import facts
 from rbml.reports.gallery import gallery
 from rbml.reports.phi import phi_figure, phi_table, tensor_table
+from rbml.reports.shots import by_shots, metric_by_shots, shots_table
 from rbml.reports.text import sentence
 from rbml.reports.theta import theta_figure
 from rbml.tasks import TaskSource
@@ -91,8 +92,15 @@ def _sections(run: RunFolder, tasks: TaskSource | None, seed: int) -> list[Secti
     def nothing() -> str:
         return ""
 
+    stepwise = {key: one for key, one in found.items() if inner_steps(one)}
+    measures: list[Section] = [
+        (name[:1].upper() + name[1:], "adaptation", lambda: metric_by_step(stepwise) if stepwise else None, measured)
+    ]
+    if sized := by_shots(found):
+        title = "How many examples are needed"
+        measures.append((title, "shots", lambda: metric_by_shots(sized), lambda: shots_table(sized)))
     return [
-        (name[:1].upper() + name[1:], "adaptation", lambda: metric_by_step(found) if found else None, measured),
+        *measures,
         ("One task", "gallery", lambda: None if tasks is None else gallery(run, tasks, seed), task),
         ("Learning curve", "learning_curve", lambda: learning_curve(run), nothing),
         (

@@ -50,7 +50,7 @@ def truth_figure(
         title = _names(records, d)[place].removesuffix(" value") if d > 1 else ""
         style.dress(axes, title, "true value", "predicted value" if place == 0 else "")
     style.legend(figure, axes.get_legend_handles_labels()[0])
-    _list(figure.add_subplot(grid[1, :]), query.y, shown, records, listed)
+    _list(figure.add_subplot(grid[1, :]), query.y, shown, records, listed, wide)
     return figure
 
 
@@ -78,12 +78,16 @@ def _panel(axes: Axes, support: Tensor, truth: Tensor, found: dict[str, Tensor])
     axes.set(xlim=ends, ylim=ends)
 
 
-def _list(axes: Axes, truth: Tensor, shown: Shown, records: Sequence[dict[str, Any]], listed: int) -> None:
+def _list(axes: Axes, truth: Tensor, shown: Shown, records: Sequence[dict[str, Any]], listed: int, wide: float) -> None:
     axes.set(xlim=(0, 1), ylim=(listed + 1, 0))
     axes.axis("off")
     rows = [("query", "true", "predicted")]
     for place in range(listed):
-        example = f"query {place + 1}" if shown.kind == "picture" else cells.in_line(shown.kind, shown.values[place])
+        example = (
+            f"query {place + 1}"
+            if shown.kind == "picture"
+            else cells.in_line(shown.kind, shown.values[place], int(9.5 * wide))
+        )
         predicted = ", ".join(f"{value:.4g}" for key, value in records[place].items() if key.endswith("value"))
         rows.append((example, ", ".join(f"{value:.4g}" for value in truth[place].tolist()), predicted))
     for row, texts in enumerate(rows):

@@ -9,13 +9,13 @@ from rbml.errors import RbmlError
 from rbml.learner import Learner
 from rbml.reports import style
 from rbml.reports.curves import best_validation, journal
-from rbml.reports.evaluations import shown_metric
+from rbml.reports.evaluations import inner_steps, shown_metric, source_name
 from rbml.reports.facts import Facts, facts
 from rbml.reports.phi import PhiRow, Summary, TensorRow
 from rbml.reports.text import duration, sentence, table
 from rbml.strategy.serialize import described
 from rbml.training import RunFolder, Score
-from rbml.training.evaluator import describe_sizes
+from rbml.training.evaluator import normalises, sizes_in_words, steps_in_words
 
 
 def recipe_summary(run: RunFolder) -> list[str]:
@@ -35,8 +35,8 @@ def recipe_summary(run: RunFolder) -> list[str]:
     engine = type(learner.hypergradient).__name__
     lines = {
         "Tasks": f"{told.tasks}, from {told.source}" + (f" ({about})" if about else ""),
-        "Learner": f"{told.algorithm}, {learner.steps} inner step{'s' * (learner.steps != 1)}, "
-        f"hypergradient: {engine}, batch-norm statistics while training: {learner.statistics}",
+        "Learner": f"{told.algorithm}, {steps_in_words(learner.steps)}, hypergradient: {engine}"
+        + (f", batch-norm statistics while training: {learner.statistics}" if normalises(learner) else ""),
         "Strategy": _strategy(told, learner),
         "Model": f"{told.model}, theta0 of {style.count(theta)} parameters{part}; phi of {style.count(phi)}",
         "Outer loop": f"Adam, rate {told.outer_lr:g} falling to zero along a cosine over "
@@ -85,16 +85,22 @@ def evaluation_table(evaluations: Mapping[str, Any]) -> str:
 def _evaluations_of(name: str, unit: str, evaluations: Sequence[Mapping[str, Any]]) -> str:
     kinds = list(dict.fromkeys(which for one in evaluations for which in one[name]))
     rows = []
+    adapts = any(inner_steps(one) for one in evaluations)
     for one in evaluations:
-        sizes = describe_sizes({key: one[key] for key in ("ways", "shots") if key in one})
-        setting = [one["tasks"], one["part"], sizes, style.count(one["episodes"])]
+        sizes = sizes_in_words({key: one[key] for key in ("ways", "shots") if key in one})
+        setting = [source_name(one["tasks"]), one["part"], sizes, style.count(one["episodes"])]
         scores = [one[name].get(which) for which in kinds]
         first = next(column for column in scores if column)
         cells = [Score(**column[-1]).shown(unit) if column else "" for column in scores]
-        rows.append([*setting, str(len(first) - 1), Score(**first[0]).shown(unit), *cells])
-    head = ["source", "part", "tasks", "episodes", "inner steps", f"before ({kinds[0]})", *kinds]
+        before = [str(len(first) - 1), Score(**first[0]).shown(unit)] if adapts else []
+        rows.append([*setting, *before, *cells])
+    named = kinds if len(kinds) > 1 else ["after" if adapts else name]  # without batch norm there is one kind
+    before = ["inner steps", f"before ({kinds[0]})" if len(kinds) > 1 else "before"] if adapts else []
     title = f"{name[:1].upper()}{name[1:]}" + (f" in {unit}" if unit else "")
-    return f"{title}, mean ± 95 % interval over tasks.\n\n" + table(head, rows)
+    groups = {column[-1].get("groups") for one in evaluations for column in one[name].values()} - {None}
+    over = "the groups that the tasks come from" if groups else "tasks"
+    head = ["source", "part", "tasks", "episodes", *before, *named]
+    return f"{title}, mean ± 95 % interval over {over}.\n\n" + table(head, rows)
 
 
 def phi_summary(rows: Sequence[PhiRow], tensors: Sequence[TensorRow] = ()) -> str:

@@ -100,8 +100,8 @@ class PerGroup:
         return self._ready(self.stored(seeds))
 
     def stored(self, seeds: Sequence[int]) -> Episodes:
-        """Return the tasks of the given seeds with the inputs as they are stored, in which form they can be shown."""
-        return self._gathered(seeds, [self.chosen(seed) for seed in seeds])
+        """Return the tasks of the given seeds with the inputs as they are stored, which is what can be shown."""
+        return self._gathered(seeds, self.groups_of(seeds))
 
     def draw_of(self, group: int, seeds: Sequence[int]) -> Episodes:
         """Return tasks of one given group, to evaluate groups one by one.
@@ -115,6 +115,10 @@ class PerGroup:
 
     def _ready(self, tasks: Episodes) -> Episodes:
         return Episodes(*(Batch(self.modality.ready(part.x), part.y) for part in (tasks.support, tasks.query)))
+
+    def groups_of(self, seeds: Sequence[int]) -> list[int]:
+        """Return the group of each task: tasks of one group are not independent, which an interval must know."""
+        return [self.chosen(seed) for seed in seeds]
 
     def chosen(self, seed: int) -> int:
         """Return the group of the task of ``seed``; ``names`` has its name."""

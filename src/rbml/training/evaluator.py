@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, func
 
+from rbml.autodiff.module import batch_norms
 from rbml.data.batch import Batch, rows
 from rbml.data.targets import Baseline, Metric, Target
 from rbml.learner import Learner, Statistics
@@ -17,6 +19,12 @@ from rbml.tasks import TaskSource, generator, task_seeds
 from rbml.tasks.base import count, one
 
 BOTH: tuple[Statistics, ...] = ("transductive", "inductive")
+_STUDENT = (
+    12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131, 2.120,
+    2.110, 2.101, 2.093, 2.086, 2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042,
+)  # fmt: skip
+"""The 97.5 % quantiles of Student's t for 1, 2, ... degrees of freedom."""
+
 SIZES = ("ways", "shots", "queries")
 """The attributes in which a source of tasks has the sizes of its tasks, if it has them."""
 
@@ -30,35 +38,58 @@ class Score:
 
     Attributes:
         mean: the mean of the metric.
-        interval: half the width of its 95 % interval, :math:`1.96\,s/\sqrt{B}`.
+        interval: half the width of its 95 % interval, :math:`1.96\,s/\sqrt{B}`; where tasks come from G groups (the
+            patients of a table), :math:`t_{G-1}\,s/\sqrt{G}` with the standard deviation s of the groups' means and the
+            quantile of Student's t: two tasks of one group are not independent.
         tasks: B.
+        groups: G; ``None`` where each task counts by itself.
     """
 
     mean: float
     interval: float
     tasks: int
+    groups: int | None = None
 
     @staticmethod
-    def of(values: Tensor) -> Score:
-        """Return the score from one value per task, ``(B,)``."""
-        spread = values.double().std().item() if len(values) > 1 else float("nan")
-        return Score(values.double().mean().item(), 1.96 * spread / len(values) ** 0.5, len(values))
+    def of(values: Tensor, groups: Sequence[int] | None = None) -> Score:
+        """Return the score of one value per task, ``(B,)``.
+
+        Args:
+            values: of the tasks.
+            groups: which group each task comes from; ``None`` where each counts by itself.
+        """
+        values = values.double()
+        if groups is None:
+            spread = values.std().item() if len(values) > 1 else float("nan")
+            return Score(values.mean().item(), 1.96 * spread / len(values) ** 0.5, len(values))
+        places = torch.tensor(groups)
+        means = torch.stack([values[places == group].mean() for group in sorted(set(groups))])
+        total = len(means)
+        spread = means.std().item() if total > 1 else float("nan")
+        quantile = _STUDENT[total - 2] if 2 <= total <= len(_STUDENT) + 1 else 1.96
+        return Score(means.mean().item(), quantile * spread / total**0.5, len(values), total)
 
     def shown(self, unit: str) -> str:
-        """Return the score as text without the unit; shares are in per cent.
+        """Return it as a person writes it, without the unit; shares in per cent, and in words what is no number.
 
         >>> Score(0.974, 0.003, 600).shown("%"), Score(2.3456, 0.12, 42).shown("points")
         ('97.4 ± 0.3', '2.35 ± 0.12')
         """
+        if not math.isfinite(self.mean):
+            return "diverged"
         if unit == "%":
             return f"{100 * self.mean:.1f} ± {100 * self.interval:.1f}"
-        return f"{self.mean:.3g} ± {self.interval:.2g}"
+        if not 0 < self.interval < math.inf:
+            return f"{self.mean:.3g} ± {self.interval:.2g}"
+        decimals = min(max(1 - math.floor(math.log10(self.interval)), 0), 9)  # two digits of the interval
+        return f"{self.mean:.{decimals}f} ± {self.interval:.{decimals}f}"
 
 
 def sizes_of(tasks: TaskSource) -> dict[str, int]:
-    """Return the sizes of a source's tasks by name; those that it does not have are left out."""
-    found = {name: getattr(tasks, name, None) for name in SIZES}
-    return {name: size for name, size in found.items() if size is not None}
+    """Return the sizes of a source's tasks, by name, that it has; of a mixture those that all of its sources share."""
+    parts = getattr(tasks, "sources", [tasks])
+    found = {name: {getattr(part, name, None) for part in parts} for name in SIZES}
+    return {name: size for name, (size, *others) in found.items() if size is not None and not others}
 
 
 def describe_sizes(sizes: dict[str, Any]) -> str:
@@ -68,8 +99,18 @@ def describe_sizes(sizes: dict[str, Any]) -> str:
     ('5-way 1-shot, 15 queries per class', '3-shot, 10 queries')
     """
     head = " ".join(f"{sizes[name]}-{name[:-1]}" for name in ("ways", "shots") if name in sizes)
-    queries = f"{sizes['queries']} queries{' per class' * ('ways' in sizes)}" if "queries" in sizes else ""
+    noun = "query" if sizes.get("queries") == 1 else "queries"
+    queries = f"{sizes['queries']} {noun}{' per class' * ('ways' in sizes)}" if "queries" in sizes else ""
     return ", ".join(part for part in (head, queries) if part)
+
+
+def steps_in_words(steps: int) -> str:
+    """Return how many inner steps there are.
+
+    >>> steps_in_words(0), steps_in_words(1), steps_in_words(5)
+    ('no inner steps', '1 inner step', '5 inner steps')
+    """
+    return f"{steps or 'no'} inner step{'s' * (steps != 1)}"
 
 
 def per_task(metric: Metric, prediction: Tensor, batch: Batch) -> Tensor:
@@ -85,7 +126,7 @@ def evaluate(
     seed: int,
     stream: int = TEST,
     steps: int | None = None,
-    statistics: tuple[Statistics, ...] = BOTH,
+    statistics: tuple[Statistics, ...] | None = None,
     advance: Callable[[int], None] = lambda count: None,
 ) -> dict[Statistics, Scores]:
     """Measure a learner on tasks, drawn in the same way for every learner that is given the same seed.
@@ -97,8 +138,9 @@ def evaluate(
         seed: the seed by which they are drawn.
         stream: the stream of random numbers from which they are drawn.
         steps: inner steps; the default is the learner's own.
-        statistics: which statistics batch norm uses on the query batch; each kind is measured in turn.
-        advance: called with the number of tasks done since the last call, for a progress bar.
+        statistics: whose statistics batch norm uses on the query batch, each in turn; ``None`` is both, or for a model
+            without batch norm ``"inductive"`` alone: there the queries have no say in one another's predictions.
+        advance: called with the number of tasks that are newly done.
 
     Returns:
         For each kind of statistics and each metric of the target, the scores before and after each inner step.
@@ -107,6 +149,7 @@ def evaluate(
         UsageError: if predictions and targets do not fit, or the tasks do not fit the model.
     """
     metrics = tasks.target.metrics
+    statistics = statistics or (BOTH if normalises(learner) else ("inductive",))
     kept: dict[Statistics, dict[str, list[Tensor]]] = {
         which: {metric.name: [] for metric in metrics} for which in statistics
     }
@@ -117,10 +160,22 @@ def evaluate(
             for name, column in kept[which].items():
                 column.append(found.metrics[name])
         advance(count(part))
+    groups = groups_of(tasks, episodes, seed, stream)
     return {
-        which: {name: [Score.of(step) for step in torch.cat(parts).T] for name, parts in found.items()}
+        which: {name: [Score.of(step, groups) for step in torch.cat(parts).T] for name, parts in found.items()}
         for which, found in kept.items()
     }
+
+
+def normalises(learner: Learner) -> bool:
+    """Return whether the learner's model has batch norm: only then do the statistics of queries matter."""
+    return next(batch_norms(learner.model), None) is not None
+
+
+def groups_of(tasks: TaskSource, episodes: int, *key: int) -> list[int] | None:
+    """Return which group each task of a key comes from; ``None`` where a source has no groups."""
+    find: Callable[[Sequence[int]], list[int]] | None = getattr(tasks, "groups_of", None)
+    return None if find is None else find(task_seeds(episodes, generator(*key)))
 
 
 def draw(tasks: TaskSource, episodes: int, chunk: int, *key: int) -> Iterator[Any]:
@@ -163,19 +218,35 @@ def leave_out(
     Returns:
         The metric over the examples that could be left out, or ``None`` if there are none.
     """
+
+    def predict(rest: Batch, queries: Batch) -> Tensor:
+        adapted = learner.adapt(*rest, ways=ways)
+        with torch.no_grad():
+            prediction: Tensor = adapted(queries.x)
+        return prediction
+
+    return left_out(predict, support, target.metrics[0], groups, advance)
+
+
+def left_out(
+    predict: Baseline,
+    support: Batch,
+    metric: Metric,
+    groups: int | None = None,
+    advance: Callable[[int], None] = lambda count: None,
+) -> Score | None:
+    """Do as :func:`leave_out` does with anything that predicts queries from a support set, such as a baseline."""
     candidates = _can_be_left_out(support.y)
     if not candidates:
         return None
-    metric, total = target.metrics[0], len(support.y)
+    total = len(support.y)
     groups = min(groups or len(candidates), len(candidates))
     found = []
     for group in range(groups):
         left = candidates[group::groups]  # in class order, so that a class is spread over the groups
         rest = torch.tensor([index for index in range(total) if index not in set(left)])
-        adapted = learner.adapt(*rows(support, rest), ways=ways)
         queries = rows(support, torch.tensor(left))
-        with torch.no_grad():
-            prediction = adapted(queries.x)
+        prediction = predict(rows(support, rest), queries)
         found += [
             metric.of(prediction[at : at + 1], rows(queries, torch.tensor([at]))).double() for at in range(len(left))
         ]
