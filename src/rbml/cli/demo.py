@@ -39,8 +39,8 @@ def command(run: Path, meta_steps: int | None, episodes: int) -> None:
     """
     from rbml.cli.baselines import SCRATCH
     from rbml.cli.measuring import tasks_of
-    from rbml.cli.running import meta_train
     from rbml.cli.show import console, table
+    from rbml.cli.training import meta_train
     from rbml.reports import write_report
     from rbml.training import RunFolder
 

@@ -43,16 +43,16 @@ def command() -> None:
 def export(run: Path, out: Path, which: str) -> None:
     """Write what RUN has learned of its strategy to a small file."""
     from rbml.cli.show import console
-    from rbml.strategy.serialize import in_words
+    from rbml.strategy.serialize import described
     from rbml.training import RunFolder, export_strategy
-    from rbml.training.evaluator import sizes_in_words
+    from rbml.training.evaluator import describe_sizes
 
     folder = RunFolder(run)
     learner, recipe = folder.learner(which), folder.recipe()
     sizes = {"ways": recipe.tasks.ways, "shots": recipe.tasks.shots}
     if folder.setting().target.kind != "classes":
         del sizes["ways"]
-    setting = f"{recipe.algorithm.name} on {recipe.source}, {sizes_in_words(sizes)}"
+    setting = f"{recipe.algorithm.name} on {recipe.source}, {describe_sizes(sizes)}"
     export_strategy(learner, out, {"run": str(run.resolve()), "learned": setting})
     if not dict(learner.phi.named_parameters()):
         console.print("Nothing of this strategy is learned: the file has its fixed numbers.")
@@ -66,7 +66,7 @@ def show(place: Path) -> None:
     """Show the strategy of a file or of a run: its parts, and what was learned by layer."""
     from rbml.cli.show import console
     from rbml.reports.learned import before_and_now, quantities_of
-    from rbml.strategy.serialize import in_words
+    from rbml.strategy.serialize import described
     from rbml.training import LearnedStrategy, RunFolder, load_strategy
 
     if not place.exists():

@@ -18,7 +18,7 @@ from rbml.recipe.streams import TRAIN
 from rbml.strategy.serialize import described
 from rbml.tasks import TaskSource, generator, task_seeds
 from rbml.training import Interrupt, RunFolder, train
-from rbml.training.evaluator import normalises, sizes_in_words, sizes_of, steps_in_words
+from rbml.training.evaluator import describe_sizes, describe_steps, normalises, sizes_of
 
 
 def meta_train(folder: RunFolder, recipe: Recipe, data_root: str | None, threads: int | None, again: str) -> None:
@@ -107,9 +107,9 @@ def _stopped(how: str, again: str, interrupt: Interrupt) -> NoReturn:
     raise SystemExit(128 + (interrupt.asked or signal.SIGINT))
 
 
-def protocol_in_words(recipe: Recipe, learner: Learner, tasks: TaskSource) -> str:
+def describe_protocol(recipe: Recipe, learner: Learner, tasks: TaskSource) -> str:
     """Return what is done, in one line."""
-    parts = [sizes_in_words(sizes_of(tasks)), steps_in_words(learner.steps)]
+    parts = [describe_sizes(sizes_of(tasks)), describe_steps(learner.steps)]
     parts += [f"{recipe.outer.tasks} tasks per outer step", f"{recipe.outer.meta_steps} outer steps"]
     parts += [f"batch norm {learner.statistics}"] * normalises(learner)
     return ", ".join(parts)

@@ -15,7 +15,7 @@ from rbml.reports.phi import PhiRow, Summary, TensorRow
 from rbml.reports.text import duration, sentence, table
 from rbml.strategy.serialize import described
 from rbml.training import RunFolder, Score
-from rbml.training.evaluator import normalises, sizes_in_words, steps_in_words
+from rbml.training.evaluator import describe_sizes, describe_steps, normalises
 
 
 def recipe_summary(run: RunFolder) -> list[str]:
@@ -35,7 +35,7 @@ def recipe_summary(run: RunFolder) -> list[str]:
     engine = type(learner.hypergradient).__name__
     lines = {
         "Tasks": f"{told.tasks}, from {told.source}" + (f" ({about})" if about else ""),
-        "Learner": f"{told.algorithm}, {steps_in_words(learner.steps)}, hypergradient: {engine}"
+        "Learner": f"{told.algorithm}, {describe_steps(learner.steps)}, hypergradient: {engine}"
         + (f", batch-norm statistics while training: {learner.statistics}" if normalises(learner) else ""),
         "Strategy": _strategy(told, learner),
         "Model": f"{told.model}, theta0 of {style.count(theta)} parameters{part}; phi of {style.count(phi)}",
@@ -87,7 +87,7 @@ def _evaluations_of(name: str, unit: str, evaluations: Sequence[Mapping[str, Any
     rows = []
     adapts = any(inner_steps(one) for one in evaluations)
     for one in evaluations:
-        sizes = sizes_in_words({key: one[key] for key in ("ways", "shots") if key in one})
+        sizes = describe_sizes({key: one[key] for key in ("ways", "shots") if key in one})
         setting = [source_name(one["tasks"]), one["part"], sizes, style.count(one["episodes"])]
         scores = [one[name].get(which) for which in kinds]
         first = next(column for column in scores if column)

@@ -104,10 +104,10 @@ def describe_sizes(sizes: dict[str, Any]) -> str:
     return ", ".join(part for part in (head, queries) if part)
 
 
-def steps_in_words(steps: int) -> str:
+def describe_steps(steps: int) -> str:
     """Return how many inner steps there are.
 
-    >>> steps_in_words(0), steps_in_words(1), steps_in_words(5)
+    >>> describe_steps(0), describe_steps(1), describe_steps(5)
     ('no inner steps', '1 inner step', '5 inner steps')
     """
     return f"{steps or 'no'} inner step{'s' * (steps != 1)}"
