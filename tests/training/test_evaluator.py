@@ -21,7 +21,7 @@ from rbml.models import MLP
 from rbml.recipe import Recipe, build
 from rbml.tasks import FewShot, PerGroup, Sinusoid, generator, task_seeds
 from rbml.training import Score, evaluate
-from rbml.training.evaluator import BOTH, draw, judge, leave_out, per_task, sizes_of
+from rbml.training.evaluator import BOTH, describe_sizes, draw, judge, leave_out, per_task, sizes_of
 
 
 def test_a_score_has_the_interval_of_the_mean() -> None:
