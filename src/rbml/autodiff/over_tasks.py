@@ -110,7 +110,7 @@ class OverTasks:
         except RbmlError:
             raise
         except Exception as error:  # vmap fails with whatever error the operator raises
-            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            reason = str(error).strip().partition(". ")[0].partition("\n")[0] or type(error).__name__
             alone = _looped(function, m, part)  # if this fails too, vmap is not the cause
             if self.vectorise is True:
                 raise UsageError(

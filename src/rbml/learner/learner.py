@@ -29,7 +29,7 @@ from rbml.learner.options import Curriculum, Execution, Initial, Phase, curricul
 from rbml.learner.phi import check_rules, start_of_phi, with_strategy
 from rbml.strategy import Part, Strategy, chain, sgd
 from rbml.tasks import Episode, Task
-from rbml.tree import Tree, prefixed
+from rbml.tree import Tree, detach, prefixed
 
 
 class Learner(nn.Module):
@@ -84,8 +84,8 @@ class Learner(nn.Module):
         check_statistics(statistics, self.model)
         self.steps, self.loss, self.initial, self.statistics = steps, loss, initial, statistics
         self.curriculum = curriculum_of(hypergradient)
-        made = self.strategy.start is not None
-        self.adapted, self.head, self.ways, self.stepwise = prepare(self.model, initial, steps, made)
+        resolved = prepare(self.model, initial, steps, made=self.strategy.start is not None)
+        self.adapted, self.head, self.ways, self.stepwise = resolved
         self.phi = start_of_phi(self, None)
         self.run(execution)
 
@@ -126,8 +126,6 @@ class Learner(nn.Module):
             UsageError: if the strategy has no rule to take steps with, or makes a head that is not adapted.
         """
         return with_strategy(self, strategy, generator)
-
-    # ------------------------------------------------------------------------------------------------ across tasks
 
     def meta_gradient(
         self, tasks: Task, warm: Tree | None = None, phase: Phase | None = None, ways: int | None = None
@@ -185,8 +183,6 @@ class Learner(nn.Module):
         """
         return evaluate(self, tasks, statistics, steps, ways, each_step, metrics)
 
-    # ------------------------------------------------------------------------------------------------ on one task
-
     def adapt(
         self,
         x: Inputs,
@@ -236,10 +232,8 @@ class Learner(nn.Module):
         statistics = self.statistics if statistics is None else statistics
         check_statistics(statistics, self.model)
         if ways is not None and ways != self.ways and not self.head:
-            raise UsageError(
-                f"the model has no head that could start for {ways} classes: name its parameters with head="
-            )
-        own = self._own() | prefixed(dict(self.phi.named_buffers()), "phi.")
+            raise UsageError(f"the model has no head that could start for {ways} classes: name it with head=")
+        own = detach(dict(self.named_parameters())) | prefixed(dict(self.phi.named_buffers()), "phi.")
         return BoundTask(self.plan, own, task, statistics, ways or self.ways, step_weights, key)
 
     @property
@@ -247,11 +241,8 @@ class Learner(nn.Module):
         """The floating-point type of the model's parameters."""
         return next(self.model.parameters()).dtype
 
-    def _own(self) -> Tree:
-        return {name: leaf.detach() for name, leaf in self.named_parameters()}
-
     def predict(self, ways: int | None) -> Predict:
         """Return the unadapted model, for checks."""
         none = Batch(torch.empty(0), torch.empty(0))
-        bound = BoundTask(self.plan, self._own(), Episode(none, none), "transductive", ways)
+        bound = BoundTask(self.plan, detach(dict(self.named_parameters())), Episode(none, none), "transductive", ways)
         return lambda x: modules.call(self.model, bound.whole({}, {}, 0), x)
