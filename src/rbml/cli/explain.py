@@ -56,7 +56,7 @@ def command(
     ]
     table(
         f"one outer step of {size.tasks} tasks in chunks of {size.chunk}: {size.meta:,} meta-parameters, {size.steps} "
-        f"inner steps; per task {amount(size.carry)} per carry, {amount(size.activations)} of activations per gradient",
+        f"inner steps; per task {amount(size.carry)} for a carry, {amount(size.activations)} for activations",
         ["engine", "exact", "memory", "seconds", "note"],
         rows,
     )

@@ -141,7 +141,7 @@ class Differentiable(TorchFunctionMode):
         self._was_enabled: list[bool] = []  # the context may be entered more than once
 
     def __enter__(self) -> Differentiable:
-        """Enter the context; gradients are enabled inside, even under an outer ``torch.no_grad()``."""
+        """Enter the context; inside a forward derivative gradients are enabled even under ``torch.no_grad()``."""
         enabled = torch.is_grad_enabled()
         self._was_enabled.append(enabled)
         if not enabled and any(level.key() == TransformType.Jvp for level in get_interpreter_stack() or ()):
