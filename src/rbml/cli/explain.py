@@ -61,6 +61,8 @@ def command(
     for row in found.rows:
         if row.refusal:
             console.print(f"{row.name}: {row.refusal}")
+    if size.steps == 0:
+        console.print("There are no inner steps to differentiate through: the engines do not differ here.")
     console.print(f"Taken: {found.chosen.name}: {found.why}.")
 
 
