@@ -56,7 +56,7 @@ Fails = Callable[..., str]
         ("evaluate", ["RUN", "rbml evaluate --help"]),
         ("evaluate x --episodes 1", ["--episodes", "x>=2"]),
         ("adapt x", ["--support", "rbml adapt --help"]),
-        ("predict x", ["IMAGE", "rbml predict --help"]),
+        ("predict x", ["INPUT", "rbml predict --help"]),
         ("predict x y --json --csv", ["--json", "--csv"]),
         ("demo --meta-steps 0", ["--meta-steps", "rbml demo --help"]),
     ],

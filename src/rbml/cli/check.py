@@ -25,7 +25,7 @@ def command(place: str, data_root: str | None, settings: tuple[str, ...], config
     rbml check glyphs --algorithm meta_sgd --filters 8 --queries 2
     """  # noqa: D301  \b is click's
     from rbml.cli.show import console, table
-    from rbml.cli.subject import subject
+    from rbml.cli.subject import plainly, subject
     from rbml.diagnostics.checking import MEANING, check, short
 
     learner, episodes = subject(place, data_root, settings, config, given)
@@ -35,7 +35,7 @@ def command(place: str, data_root: str | None, settings: tuple[str, ...], config
         for one in verdict.findings
     ]
     table(
-        f"relative distance of {verdict.own} from Unrolled(), and of that from central differences",
+        f"relative distance of {plainly(verdict.own)} from Unrolled(), and of that from central differences",
         ["parameter", "numbers", "engine", "differences", "verdict"],
         rows,
     )

@@ -63,7 +63,9 @@ def command(
     for row in found.rows:
         if row.refusal:
             console.print(f"{row.name}: {row.refusal}")
-    console.print(f"Choice: {found.chosen.name}: {found.why}.")
+    if size.steps == 0:
+        console.print("There are no inner steps to differentiate through: the engines do not differ here.")
+    console.print(f"Taken: {found.chosen.name}: {found.why}.")
 
 
 def _note(found: Explanation, row: Row) -> str:

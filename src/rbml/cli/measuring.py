@@ -10,7 +10,7 @@ import click
 
 from rbml.cli.baselines import SCRATCH, without_network
 from rbml.cli.show import bar, console, table
-from rbml.errors import DataError, RbmlError
+from rbml.errors import DataError, RbmlError, UsageError
 from rbml.learner import Learner
 from rbml.recipe import build
 from rbml.recipe.streams import TEST
@@ -36,6 +36,21 @@ def tasks_of(folder: RunFolder, part: str, root: str | None, **changes: Any) -> 
         DataError: for data that is not there, or cannot be used.
     """
     return build.tasks(folder.recipe(), part, root, **changes)
+
+
+def check_fits(folder: RunFolder, tasks: TaskSource) -> None:
+    """Refuse tasks whose inputs or targets are none that the run's model was made for.
+
+    Raises:
+        UsageError: saying what the run has, and what the tasks have.
+    """
+    setting = folder.setting()
+    own, others = ((one.target.kind, one.modality.kind, one.modality.spec().get("columns")) for one in (setting, tasks))
+    if own != others:
+        texts = [f"{target} from {kind}{f' of {len(columns)} columns' if columns else ''}"
+                 for target, kind, columns in (own, others)]  # fmt: skip
+        also = " of the same names" if own[2] and others[2] else ""
+        raise UsageError(f"the run in {folder.path} predicts {texts[0]}{also}, but these tasks are {texts[1]}")
 
 
 def measure(learner: Learner, tasks: TaskSource, episodes: int, seed: int, steps: int | None = None) -> dict[str, Any]:

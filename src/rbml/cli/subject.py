@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from rbml import hypergrad
 from rbml.cli.options import gathered
 from rbml.cli.show import console
 from rbml.errors import UsageError
@@ -14,6 +15,18 @@ from rbml.recipe.protocol import recipe_of
 from rbml.recipe.streams import TRAIN
 from rbml.tasks import generator, task_seeds
 from rbml.training import RunFolder
+
+
+def plainly(engine: str) -> str:
+    """Return the text of an engine without the options that have their defaults.
+
+    >>> plainly("Adjoint(store='all', hvp='reverse', window=None, exact=False, keep=None)")
+    "Adjoint(hvp='reverse')"
+    """
+    name, _, inside = engine.removesuffix(")").partition("(")
+    kind = getattr(hypergrad, name, None)
+    usual = repr(kind()).removesuffix(")").partition("(")[2].split(", ") if kind is not None else []
+    return f"{name}({', '.join(option for option in inside.split(', ') if option not in usual)})"
 
 
 def subject(

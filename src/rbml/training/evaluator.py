@@ -81,7 +81,9 @@ class Score:
             return f"{100 * self.mean:.1f} ± {100 * self.interval:.1f}"
         if not 0 < self.interval < math.inf:
             return f"{self.mean:.3g} ± {self.interval:.2g}"
-        decimals = min(max(1 - math.floor(math.log10(self.interval)), 0), 9)  # two digits of the interval
+        # Three digits of the larger one, so that the rows of a table agree; of the interval at least one.
+        largest, least = (math.floor(math.log10(size)) for size in (max(abs(self.mean), self.interval), self.interval))
+        decimals = min(max(2 - largest, -least, 0), 9)
         return f"{self.mean:.{decimals}f} ± {self.interval:.{decimals}f}"
 
 

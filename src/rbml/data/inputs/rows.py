@@ -56,6 +56,8 @@ def read_rows(path: str | Path) -> Rows:
         lines = [([cell.strip() for cell in cells], reader.line_num) for cells in reader if any(map(str.strip, cells))]
     except FileNotFoundError:
         raise DataError(f"{str(path)!r} does not exist: name a CSV file with a header.") from None
+    except IsADirectoryError:
+        raise DataError(f"{str(path)!r} is a folder: name a CSV file with a header.") from None
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{str(path)!r} cannot be read as CSV in UTF-8 ({error}): save it in that format.") from None
     if len(lines) < 2:
@@ -81,7 +83,8 @@ def check_columns(needed: Sequence[str], columns: Sequence[str], place: str) -> 
         DataError: naming those that are missing and those that are there.
     """
     if missing := [name for name in needed if name not in columns]:
-        raise DataError(f"{place} has no column {', '.join(map(repr, missing))}: it has {', '.join(columns)}.")
+        named = ", ".join(map(repr, missing[:4])) + (f" and {len(missing) - 4} more" if len(missing) > 4 else "")
+        raise DataError(f"{place} has no column {named}: it has {', '.join(columns)}.")
 
 
 def numbers(rows: Sequence[Row], columns: Sequence[str]) -> NDArray[np.float64]:
