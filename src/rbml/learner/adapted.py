@@ -56,7 +56,7 @@ def adapt(learner: Learner, support: Batch, statistics: Statistics | None, ways:
     key = torch.zeros((), dtype=torch.int64, device=y.device)
     bound = learner.bind(Episode(support, support), statistics, ways, key=key)
     with explained(predict, learner.loss, (support,)), torch.no_grad():
-        layer = frozen_body(bound)
+        layer = frozen_body(bound, None, learner.tried)
         body = None if layer is None else FrozenBody(bound, layer)
         works = bound if body is None else body.on(body.features({}))
         carry = roll(works.inner(), works.start({}), {})

@@ -95,7 +95,7 @@ def evaluate(
     predict = learner.predict(ways)
     check_tasks(tasks, ways, steps, learner.dtype, predict)
     first = one(tasks, 0)
-    layer = frozen_body(learner.bind(first, statistics, ways))
+    layer = frozen_body(learner.bind(first, statistics, ways), None, learner.tried)
 
     def measure(given: tuple[Any, Tensor]) -> dict[str, Any]:
         task, key = given

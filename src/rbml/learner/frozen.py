@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, func, nn
+from torch.utils._pytree import tree_leaves
 
 from rbml import strategy
 from rbml.autodiff import module as modules
@@ -60,9 +61,6 @@ def head_that_is_adapted(bound: BoundTask) -> str | None:
         return None
     if not isinstance(bound.task, Episode | Stream | Job):
         return None
-    normalises = bound.statistics != "running" and any(True for _ in modules.batch_norms(plan.model))
-    if isinstance(bound.task, Job) and normalises:
-        return None  # the features of an example depend on its mini-batch
     if any(gate.among({name: torch.empty(0) for name in plan.adapted}) != [layer] for gate in plan.strategy.gates):
         return None
     known = {getattr(maker, "__name__", "") for maker in strategy.ALL.values()}
@@ -79,9 +77,20 @@ def comes_last(bound: BoundTask, layer: str) -> bool:
             features = modules.inputs_of(bound.plan.model, whole, x, layer)
             head = {name: leaf for name, leaf in whole.items() if name.rpartition(".")[0] == layer}
             alone = func.functional_call(HeadAlone(layer, bound.plan.model.get_submodule(layer)), head, (features,))
-            return torch.equal(alone, modules.call(bound.plan.model, whole, x))
+            if not torch.equal(alone, modules.call(bound.plan.model, whole, x)):
+                return False
+            return not isinstance(bound.task, Job) or _is_same_in_every_batch(bound, layer, whole)
     except Exception:
         return False
+
+
+def _is_same_in_every_batch(bound: BoundTask, layer: str, whole: Tree) -> bool:
+    """Return whether the features of an example do not depend on its mini-batch, as they do with batch norm."""
+    model = bound.plan.model
+    stored = modules.running_statistics(model) if bound.statistics == "running" else None
+    together = modules.inputs_of(model, whole, bound.task.examples.x, layer, stored)
+    alone = modules.inputs_of(model, whole, bound.task.at(0).x, layer, stored)
+    return torch.allclose(together.index_select(0, bound.task.rows(0)), alone, rtol=1e-4, atol=1e-5)
 
 
 @dataclass(frozen=True)
@@ -107,11 +116,9 @@ class FrozenBody:
 
         task, query = bound.task, of(bound.task.query, bound.fitted_statistics(whole))
         if isinstance(task, Stream):
-            if stored is None and any(True for _ in modules.batch_norms(model)):
-                places = torch.arange(len(task.steps.y), device=task.steps.y.device)
-                return {"support": func.vmap(lambda t: of(task.at(t), None))(places), "query": query}
-            flat = of(task.support, stored)
-            return {"support": flat.reshape(*task.steps.y.shape[:2], *flat.shape[1:]), "query": query}
+            # Each batch by itself: a layer such as batch norm may look at all examples that it is given.
+            places = torch.arange(len(task.steps.y), device=task.steps.y.device)
+            return {"support": func.vmap(lambda t: of(task.at(t), stored))(places), "query": query}
         return {"support": of(task.support, stored), "query": query}
 
     def on(self, features: Tree) -> BoundTask:
@@ -166,17 +173,26 @@ def in_body(name: str, layer: str) -> bool:
     return name.startswith("model.") and name.removeprefix("model.").rpartition(".")[0] != layer
 
 
-def frozen_body(bound: BoundTask, engine: Hypergradient | None = None) -> str | None:
+def frozen_body(
+    bound: BoundTask, engine: Hypergradient | None = None, tried: dict[Any, bool] | None = None
+) -> str | None:
     """Return the name of the head if the body need run only once: only a last, linear layer is adapted.
 
     Args:
         bound: a single task.
         engine: the hypergradient engine. Approximate ones would leave out part of the derivative with respect to the
             features, so that they run the whole model.
+        tried: what was found for tasks of these shapes before, which is added to: trying takes a few passes.
     """
     layer = head_that_is_adapted(bound)
-    sees_all = engine is None or isinstance(engine, Adjoint | Unrolled)
-    return layer if layer and sees_all and comes_last(bound, layer) else None
+    if not layer or not (engine is None or isinstance(engine, Adjoint | Unrolled)):
+        return None
+    tried = {} if tried is None else tried
+    shapes = tuple(leaf.shape for leaf in tree_leaves(bound.task))
+    key = (layer, bound.statistics, bound.ways, type(bound.task).__name__, shapes)
+    if key not in tried:
+        tried[key] = comes_last(bound, layer)
+    return layer if tried[key] else None
 
 
 def _with(task: Any, features: Tree) -> Any:

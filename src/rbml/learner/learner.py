@@ -114,6 +114,7 @@ class Learner(nn.Module):
         self.compiled = None if execution.compile == "no" else Compiled()
         self.over_tasks = OverTasks(execution.chunk, execution.vectorise)
         self.verified: set[Any] = set()
+        self.tried: dict[Any, bool] = {}
 
     def with_strategy(self, strategy: Strategy | Part, generator: torch.Generator | None = None) -> Learner:
         """Return a copy of the learner with another strategy, whose phi is at its start; theta0 is kept.

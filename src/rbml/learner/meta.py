@@ -49,7 +49,7 @@ def _over_tasks(learner: Learner, tasks: Task, phase: Phase, ways: int | None, w
     _verify_once(learner, tasks, engine, keys, ways)
     m = {name: leaf.detach() for name, leaf in learner.named_parameters() if leaf.requires_grad}
 
-    layer = frozen_body(learner.bind(one(tasks, 0), None, ways), engine)
+    layer = frozen_body(learner.bind(one(tasks, 0), None, ways), engine, learner.tried)
 
     def bind(given: dict[str, Any]) -> BoundTask:
         return learner.bind(given["task"], None, ways, given.get("weights"), given.get("key"))
