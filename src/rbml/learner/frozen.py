@@ -77,7 +77,7 @@ def comes_last(bound: BoundTask, layer: str) -> bool:
             head = {name: leaf for name, leaf in whole.items() if name.rpartition(".")[0] == layer}
             alone = func.functional_call(HeadAlone(layer, bound.plan.model.get_submodule(layer)), head, (features,))
             return torch.equal(alone, modules.call(bound.plan.model, whole, x))
-    except Exception:
+    except Exception:  # any failure on the features alone means that the whole model is needed
         return False
 
 
