@@ -103,7 +103,7 @@ def test_what_it_needs_is_said(
         recipe(meta_steps=0)
     folder = RunFolder(tmp_path / "other")
     folder.create(recipe(pretrain=2), {}, None)
-    with pytest.raises(UsageError, match="classes= must be all training classes"):
+    with pytest.raises(UsageError, match="give all training classes as classes="):
         list(train(folder, recipe(pretrain=2), tasks, tasks))
     with pytest.raises(DivergedError, match="of pretraining: begin another run with a smaller outer_lr"):
         run("run", recipe(pretrain=20, outer_lr=1e30, norm="none"))

@@ -172,10 +172,7 @@ def measure(learner: Learner, episodes: Any) -> Size:
     seconds = _seconds(lambda: over_tasks.each(gradient, some))
     try:
         longer = timed("forward")
-    except (
-        RuntimeError,
-        NotImplementedError,
-    ):  # an operator without a forward derivative; the row of Adjoint shows that
+    except RuntimeError:  # an operator without a forward derivative; the row of Adjoint shows that
         longer = timed("reverse")
     meta = sum(leaf.numel() for leaf in m.values())
     exact = _seconds_a_step(learner, some, Adjoint(store="reverse", exact=True))
@@ -247,7 +244,7 @@ def _refusal(learner: Learner, episodes: Any, engine: Hypergradient) -> str:
         count = len(error.parameters)
         few = ", ".join(error.parameters[:2])
         return f"blind to {few}" + (f" and {count - 2} more" if count > 2 else "")
-    except (RbmlError, RuntimeError, NotImplementedError) as error:
+    except (RbmlError, RuntimeError) as error:
         return str(error).splitlines()[0]
     return ""
 
