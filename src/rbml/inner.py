@@ -1,6 +1,6 @@
 """The inner loop as a record of pure functions: what a learner hands to a hypergradient engine.
 
-The record stands below both, so that neither imports the other. Everything is a flat tree (``rbml.tree``): ``m`` holds
+Both import it, so that neither imports the other. Everything is a flat tree (``rbml.tree``): ``m`` holds
 the meta-parameters (theta0 and phi), ``theta`` what is adapted, ``state`` what the strategy keeps between steps.
 """
 
@@ -18,7 +18,7 @@ from rbml.tree import Step, Tree
 
 
 class Carry(NamedTuple):
-    """What one inner step hands to the next."""
+    """What one inner step passes to the next."""
 
     theta: Tree
     state: Tree
@@ -35,12 +35,12 @@ class Undo:
     named as in ``Carry.state``, which has no others.
 
     Attributes:
-        decay: ``(m, t) -> tree``: one broadcastable number a leaf of s.
+        decay: ``(m, t) -> tree``: one broadcastable number per leaf of s.
         inflow: ``(grads, theta, m, t) -> tree``, named as s.
         outflow: ``(s, m, t) -> tree``, named as theta.
-        gain: ``(theta, m, t) -> tree``: what is added up beside, named as r; may be empty.
+        gain: ``(theta, m, t) -> tree``: what the step adds to r, named as r; may be empty.
         ratio: the decay as a fraction, where it is one fixed number.
-        span: between which bounds the decay stays whatever is learned; ``None`` is an open side.
+        span: the bounds of the decay, whatever is learned; ``None`` means no bound on that side.
     """
 
     decay: Callable[[Tree, int], Tree]
@@ -52,15 +52,15 @@ class Undo:
 
 
 def _no_way_back() -> Undo:
-    raise UsageError("this inner loop does not say how its steps are undone: use Adjoint(store='segments')")
+    raise UsageError("the steps of this inner loop cannot be undone: use Adjoint(store='segments')")
 
 
 Function = Callable[..., Any]
-"""``(inner, m, t, *trees, **options) -> trees``: one piece of work on one task; it knows no other tensors."""
+"""``(inner, m, t, *trees, **options) -> trees``: one piece of work on one task; it uses no other tensors."""
 
 
 class Runner(Protocol):
-    """How an engine's pieces of work are carried out: on one task, or compiled once for a stack of tasks."""
+    """How the pieces of an engine's work are run: on one task, or compiled once for a stack of tasks."""
 
     def __call__(self, function: Function, inner: Inner, m: Tree, t: Step, *trees: Any, **options: Any) -> Any:
         """Return ``function(inner, m, t, *trees, **options)``."""
@@ -68,7 +68,7 @@ class Runner(Protocol):
 
 
 def directly(function: Function, inner: Inner, m: Tree, t: Step, *trees: Any, **options: Any) -> Any:
-    """Carry out a piece of work as it stands."""
+    """Run a piece of work on one task, as plain Python."""
     return function(inner, m, t, *trees, **options)
 
 
@@ -80,13 +80,13 @@ class Inner:
         start: ``m -> Carry``.
         objective: ``(theta, m, t) -> scalar``: the support loss plus the strategy's terms.
         update: ``(grads, carry, m, t) -> Carry``: the strategy's rules.
-        outer: ``(carry, m) -> (scalar, aux)``: the query loss, and a tree of what else is worth keeping.
-        steps: T, how many steps there are.
-        enters: by which of ``start``, ``objective``, ``update`` and ``outer`` each meta-parameter enters. With it an
-            engine differentiates only what can matter, and knows what it is blind to. A name that is absent may enter
-            by any of them.
-        undo: how a step is walked back; calling it raises a ``UsageError`` where the rules cannot be.
-        run: how the pieces of work of an engine are carried out.
+        outer: ``(carry, m) -> (scalar, aux)``: the query loss, and a tree of other results to return.
+        steps: T, the number of steps.
+        enters: which of ``start``, ``objective``, ``update`` and ``outer`` depend on each meta-parameter. An engine
+            then differentiates only those functions, and knows which meta-parameters it cannot see. A name that is
+            missing may be used by any of them.
+        undo: returns how a step is undone; raises a ``UsageError`` if the rules cannot be undone.
+        run: how the pieces of an engine's work are run.
     """
 
     start: Callable[[Tree], Carry]
@@ -99,7 +99,7 @@ class Inner:
     run: Runner = directly
 
     def entering(self, m: Tree, where: str) -> Tree:
-        """Return the part of ``m`` that enters by the function named ``where``."""
+        """Return the part of ``m`` on which the function named ``where`` depends."""
         return {name: leaf for name, leaf in m.items() if where in self.enters.get(name, (where,))}
 
 

@@ -1,4 +1,4 @@
-"""A model that has learned somebody's task, with what it needs to be used on raw things: files, rows, sentences."""
+"""A model that was adapted to a user's task, with what it needs to predict for raw inputs: files, rows, sentences."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ class Predictions(NamedTuple):
 
 @dataclass(frozen=True)
 class Predictor:
-    """An adapted model, with how its inputs are read and its outputs are decoded.
+    """An adapted model that reads its own inputs and decodes its own outputs.
 
     Args:
         adapted: the model, as ``learner.adapt`` returns it.
-        modality: how raw things become what it takes.
+        modality: how raw inputs become tensors.
         target: what its outputs mean.
-        names: of the classes or values, in the order of its outputs.
+        names: the names of the classes or values, in the order of its outputs.
     """
 
     adapted: nn.Module
@@ -48,22 +48,22 @@ class Predictor:
         """Return the predictor of a file that ``rbml adapt`` wrote.
 
         Raises:
-            CheckpointError: if the file is damaged, or is not one of these.
+            CheckpointError: if the file is damaged, or was not written by ``rbml adapt``.
         """
         file = load_adapted(Path(path))
         return Predictor(file.adapted, file.setting.modality, file.setting.target, file.names)
 
     def __call__(self, raw: Sequence[Any]) -> Predictions:
-        """Predict raw things, each by itself: whatever else is in the call makes no difference, to the bit.
+        """Predict each raw input by itself: the others in the call make no difference, not even by rounding.
 
         Args:
-            raw: paths of pictures, rows of a table ...: what the modality reads.
+            raw: whatever the modality reads, such as paths of pictures or rows of a table.
 
         Raises:
             DataError: naming what cannot be read.
         """
         with torch.no_grad():
-            # One at a time: not even rounding shall depend on the others.
+            # One at a time: in a batch, rounding would depend on the other inputs.
             rows = [self.adapted(self.modality.ready(self.modality.read([one]))) for one in raw]
         output = torch.cat(rows) if rows else torch.empty(0, len(self.names))
         return Predictions([record for row in rows for record in self.target.decode(row, self.names)], output)

@@ -1,4 +1,4 @@
-"""Random numbers as a pure function of a key: whoever draws twice with the same key sees the same ones."""
+"""Random numbers as a pure function of a key: the same key always gives the same numbers."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ def uniform(key: Tensor, name: str, like: Tensor) -> Tensor:
     tensors: it works under ``vmap`` over keys and in a traced graph.
 
     Args:
-        key: a whole number, int64.
-        name: what they are for: other names get other numbers.
-        like: the shape, type and device.
+        key: an int64 scalar.
+        name: what the numbers are for: another name gives other numbers.
+        like: a tensor of the wanted shape, type and device.
     """
     place = torch.arange(like.numel(), device=like.device).reshape(like.shape)
     stream = _mixed(key + _signed(zlib.crc32(name.encode()) * _GOLDEN))
@@ -47,7 +47,7 @@ def normal(key: Tensor, name: str, like: Tensor) -> Tensor:
 
 
 def digest(tree: Mapping[str, Tensor], seed: int = 0) -> Tensor:
-    """Return a key made of the bits of all leaves: other values, another key. Not for secrets.
+    """Return a key made from the bits of all leaves: other values give another key. Not cryptographic.
 
     Args:
         tree: what the key depends on, to the last bit.
@@ -62,12 +62,12 @@ def digest(tree: Mapping[str, Tensor], seed: int = 0) -> Tensor:
 
 
 def fold(key: Tensor, number: Step) -> Tensor:
-    """Return the key of one step, or of one epoch: other numbers, other keys; ``number`` may be a tensor."""
+    """Return a key for one step or one epoch: another number gives another key; ``number`` may be a tensor."""
     return _mixed(key + (_signed(number * _GOLDEN) if isinstance(number, int) else number * _GOLDEN))
 
 
 def split(key: Tensor, count: int) -> Tensor:
-    """Return ``count`` keys that have nothing to do with one another or with ``key``, ``(count,)``."""
+    """Return ``count`` keys that are independent of one another and of ``key``, ``(count,)``."""
     return _mixed((_mixed(key) + torch.arange(count, device=key.device)) * _GOLDEN)
 
 

@@ -1,4 +1,4 @@
-"""Flat, named trees of tensors, and the little arithmetic on them that everything else needs.
+"""Flat, named trees of tensors, and the arithmetic on them that the other modules need.
 
 Parameters, optimizer state and gradients are all ``Tree``: a dict from name to tensor. Names are those of
 ``nn.Module.named_parameters()``, so that a pattern such as ``"head.*"`` addresses them.
@@ -15,7 +15,7 @@ from torch import Tensor
 Tree = dict[str, Tensor]
 
 Step = int | Tensor
-"""An inner step, from 0: a number, or a whole number in a tensor ``()``, so that one traced step serves all of them."""
+"""An inner step, counted from 0: an int, or an integer tensor ``()``, so that one traced step serves all of them."""
 
 
 def row(leaf: Tensor, t: Step) -> Tensor:
@@ -63,7 +63,7 @@ def zeros_like(tree: Tree) -> Tree:
 
 
 def detach(tree: Tree) -> Tree:
-    """Return the same values, cut from the graph."""
+    """Return the same values, detached from the graph."""
     return {name: leaf.detach() for name, leaf in tree.items()}
 
 
@@ -74,7 +74,7 @@ def pick(tree: Tree, names: Iterable[str]) -> Tree:
 
 
 def under(tree: Tree, prefix: str) -> Tree:
-    """Return the leaves whose names begin with ``prefix``, named by what follows it.
+    """Return the leaves whose names begin with ``prefix``, with the prefix removed.
 
     >>> under({"model.w": torch.ones(1), "phi.lr": torch.ones(1)}, "phi.")
     {'lr': tensor([1.])}
@@ -88,7 +88,7 @@ def prefixed(tree: Tree, prefix: str) -> Tree:
 
 
 def matching(names: Iterable[str], pattern: str) -> list[str]:
-    """Return the names that a shell pattern matches; several are joined with ``|``, and ``!`` leaves out.
+    """Return the names that match a shell pattern; ``|`` joins several patterns, and ``!`` before one excludes.
 
     >>> matching(["conv.weight", "head.weight", "head.bias"], "head.*")
     ['head.weight', 'head.bias']

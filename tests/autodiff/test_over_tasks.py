@@ -41,7 +41,7 @@ def looks(m: Tree, row: Tensor) -> tuple[Tensor, Tree, Tree]:
 
 def test_what_vmap_does_not_allow_is_taken_one_by_one_and_said_once() -> None:
     x, over_tasks = torch.randn(5, 3), OverTasks(2)
-    with pytest.warns(UserWarning, match="one task is taken after another"):
+    with pytest.warns(UserWarning, match="tasks run one after another"):
         loss, grads, aux = over_tasks.mean(looks, {}, x)
     signs = torch.sign(x.sum(1))
     assert torch.allclose(loss, x.sum(1).abs().mean()) and torch.equal(aux["x"], x)

@@ -24,7 +24,7 @@ Fails = Callable[..., str]
         ("train glyfs", ["'glyfs'", "did you mean 'glyphs'", "omniglot"]),
         ("train glyphs --way 3", ["--way", "--ways", "rbml train --help"]),
         ("train glyphs --ways three", ["--ways", "'three'", "rbml train --help"]),
-        ("train glyphs --ways 1", ["2 ways"]),
+        ("train glyphs --ways 1", ["2 classes"]),
         ("train glyphs --shots 0", ["shots", "not 0"]),
         ("train glyphs --tasks -4", ["tasks", "-4"]),
         ("train glyphs --lr nan", ["lr", "nan"]),
@@ -182,7 +182,7 @@ def test_predictions_that_cannot_be(
 ) -> None:
     support = drawn(tmp_path / "support", 2, [1])
     picture = support / "class 0" / "0.png"
-    assert "there is no file mine: rbml adapt makes it" in fails(1, "predict", "mine", picture)
+    assert "there is no file mine: make it with rbml adapt" in fails(1, "predict", "mine", picture)
     rbml("adapt", trained, "--support", support, "--out", "mine")
     for path in ("none.png", support):
         assert f"'{path}' cannot be read as a picture" in fails(1, "predict", "mine", picture, path)
@@ -199,7 +199,7 @@ def test_places_that_cannot_be_written_to(pictures: Path, tiny: list[str], fails
     Path("file").touch()
     line = fails(1, "train", f"folder:{pictures}", *tiny, "--run", "file/run")
     assert "cannot write file/run: Not a directory" in line
-    assert "name another place" in line
+    assert "choose another place" in line
 
 
 def test_training_that_diverges(run: RunFolder, fails: Fails, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -212,7 +212,7 @@ def test_training_that_diverges(run: RunFolder, fails: Fails, monkeypatch: pytes
 @pytest.mark.parametrize(
     ("error", "code", "said"),
     [
-        (MemoryError(), 1, "out of memory: a run with a smaller --chunk"),
+        (MemoryError(), 1, "out of memory: use a smaller --chunk"),
         (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"), 1, "smaller --chunk"),
         (OSError(5, "Input/output error", "disk"), 1, "Input/output error: 'disk'"),
     ],

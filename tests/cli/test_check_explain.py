@@ -30,7 +30,7 @@ def test_explain_shows_every_engine_and_takes_one(rbml: Callable[..., Any]) -> N
     assert done.code == 0
     for name in ("Unrolled()", "Adjoint(store='segments')", "Implicit()", "Evolution()"):
         assert name in done.out
-    assert "Taken: " in done.out and "blind to" in done.out
+    assert "Choice: " in done.out and "blind to" in done.out
 
 
 def test_auto_is_decided_once_and_written_down(rbml: Callable[..., Any], tmp_path: Path) -> None:

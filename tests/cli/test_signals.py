@@ -39,7 +39,7 @@ def test_a_signal_finishes_the_step_saves_and_says_how_to_go_on(
     step = files.load(run.last, "checkpoint")["step"]
     assert step == list(run.lines())[-1]["step"] > 0
     assert out.splitlines()[-1] == (
-        f"Stopped after step {step}; all of it is saved. Go on with: rbml train --resume {run.path}"
+        f"Stopped after step {step}; everything is saved. Resume with: rbml train --resume {run.path}"
     )
     assert "Finishing this step" in err
     assert "Traceback" not in err

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from rbml.strategy.serialize import in_words
+from rbml.strategy.serialize import described
 from rbml.training import RunFolder, load_strategy
 
 PER_LAYER = ["--set", "strategy.sgd.lr.per=layer", "--set", "strategy.sgd.lr.per_step=true"]
@@ -42,7 +42,7 @@ def test_every_option_can_be_set_and_is_kept_in_the_folder(train: Callable, rbml
     assert [part["by"] for part in config["strategy"]] == ["weight_decay", "momentum", "sgd"]
     assert config["strategy"][2]["settings"]["lr"]["bounds"] == [0.0, None]
     learner = RunFolder("r").learner()
-    assert in_words(learner.strategy) == expected and learner.adapted == ["head.weight", "head.bias"]
+    assert described(learner.strategy) == expected and learner.adapted == ["head.weight", "head.bias"]
 
     assert rbml("train", "--resume", "r", *PER_LAYER).code == 0
     line = fails(2, "train", "--resume", "r", "--set", "strategy.sgd.lr.per=all", "--set", "strategy=sgd")
@@ -64,7 +64,7 @@ def test_a_file_sets_what_the_command_line_does_not(
     assert recipe.strategy.settings["sgd.lr.bounds"] == [0, None]
     words = "momentum(decay 0.9, nesterov), sgd(lr 0.3 learned)"
     learner = RunFolder("r").learner()
-    assert in_words(learner.strategy) == words and learner.adapted == ["head.weight", "head.bias"]
+    assert described(learner.strategy) == words and learner.adapted == ["head.weight", "head.bias"]
     for content, said in (
         ("wayz = 3", "no entry of c.toml named 'wayz': did you mean 'ways'"),
         ('ways = "five"', "ways in c.toml must be a whole number, not 'five'"),
@@ -84,7 +84,7 @@ def test_a_learned_strategy_goes_from_run_to_run(train: Callable, rbml: Callable
     learned = load_strategy(Path("s"))
 
     out = train("going-on", "--strategy", "s", "--filters", "6", "--meta-steps", "1")
-    assert "2 inner steps" in out and "with what was learned in s" in out
+    assert "2 inner steps" in out and "with the learned values of s" in out
     out = train("frozen", "--strategy", "s", "--freeze-strategy", "--seed", "7")
     kept = Path("s").read_bytes()
     Path("s").unlink()
@@ -104,7 +104,7 @@ def test_a_learned_strategy_goes_from_run_to_run(train: Callable, rbml: Callable
     line = fails(1, "train", "glyphs", "--model", "mlp", *options)
     assert "was learned for other parameters: sgd.lr/blocks.0.conv.* is in the file only" in line
     assert "lr=0.1 has no place: s says" in fails(2, "train", "glyphs", "--lr", "0.1", *options)
-    assert "set nothing but sgd.lr.learn" in fails(2, "train", "glyphs", "--set", "strategy.sgd.lr.per=all", *options)
+    assert "set only sgd.lr.learn" in fails(2, "train", "glyphs", "--set", "strategy.sgd.lr.per=all", *options)
     assert "holds 'best', expected 'strategy'" in fails(1, "strategy", "show", "donor/best.pt")
     assert not Path("x").exists()
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from rbml import algorithms
-from rbml.cli import running as module
+from rbml.cli import training as module
 from rbml.data.targets import CLASSES
 from rbml.recipe import Recipe
 from rbml.recipe.entries import ENTRIES
@@ -110,12 +110,12 @@ def test_a_signal_stops_it_and_it_goes_on_to_the_same_end(
         result = rbml("train", f"folder:{pictures}", *tiny, "--run", "my run")
     assert result.code == code
     assert result.out.splitlines()[-1] == (
-        "Stopped after step 2; all of it is saved. Go on with: rbml train --resume 'my run'"
+        "Stopped after step 2; everything is saved. Resume with: rbml train --resume 'my run'"
     )
-    assert "Finishing this step, then saving. Once more stops at once." in result.err
+    assert "Finishing this step, then saving. Press again to stop at once." in result.err
     result = rbml("train", "--resume", "my run")
     assert result.code == 0
-    assert "Going on after step 2" in result.out
+    assert "Resuming after step 2" in result.out
     for kind, name in (("checkpoint", "last.pt"), ("best", "best.pt")):
         ours, theirs = (files.load(path / name, kind)["learner"] for path in (Path("my run"), trained))
         assert all(leaf.equal(theirs[name]) for name, leaf in ours.items())
@@ -128,7 +128,7 @@ def test_a_second_signal_stops_it_at_once(
         interrupted(patch, 15, times=2)
         result = rbml("train", f"folder:{pictures}", *tiny, "--run", "r", "--save-every", "1")
     assert result.code == 143
-    expected = "Stopped at once; what was saved at step 1 is kept. Go on with: rbml train --resume r"
+    expected = "Stopped at once; the checkpoint of step 1 is kept. Resume with: rbml train --resume r"
     assert result.out.splitlines()[-1] == expected
     assert rbml("train", "--resume", "r").code == 0
 

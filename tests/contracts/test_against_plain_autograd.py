@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from copy import deepcopy
+from dataclasses import replace
 
 import pytest
 import torch
@@ -305,7 +306,7 @@ def test_the_chunk_changes_nothing(
     learner = algorithms.maml(roughened(models.MLP(144, 3, (5,)) if net == "mlp" else models.Conv4(3, filters=3)))
     alone = [learner.meta_gradient(episodes.part(index, index + 1)) for index in range(7)]
     truth = {name: torch.stack([one.grads[name] for one in alone]).mean(0) for name in alone[0].grads}
-    learner.chunk = chunk
+    learner.run(replace(learner.execution, chunk=chunk))
     result = learner.meta_gradient(episodes)
     assert error(result.grads, truth) < 1e-12
     assert torch.allclose(result.loss, torch.stack([one.loss for one in alone]).mean(), rtol=1e-13)

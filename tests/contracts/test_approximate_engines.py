@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.fx.experimental.proxy_tensor import make_fx
+from torch.utils._pytree import tree_map
 
-from rbml import Batch, BlindError, Episode, Episodes, Learner, hypergrad, models
+from rbml import Batch, BlindError, Episode, Episodes, Learner, Phase, hypergrad, models
 from rbml.algorithms.options import assemble
 from rbml.hypergrad import (
     GMRES,
@@ -29,6 +31,7 @@ from rbml.hypergrad import (
     Reptile,
     Sama,
 )
+from rbml.learner.options import curriculum_of
 from rbml.strategy import Hyper, Strategy, chain, l2, momentum, proximal, sgd
 from rbml.tree import Tree
 
@@ -144,7 +147,7 @@ def test_the_result_has_the_form_that_the_protocol_says(
     learner, episodes = make(engine, row.strategy(), net), pictures(shape=(4,) if net == "mlp" else (1, 12, 12))
     before = {name: leaf.detach().clone() for name, leaf in learner.named_parameters()}
     result = learner.meta_gradient(episodes)
-    learner.hypergradient, learner.step_weights = Adjoint(), row.weights
+    learner.curriculum = curriculum_of(Phase(Adjoint(), row.weights))
     exact = learner.meta_gradient(episodes)
     assert torch.allclose(result.loss, exact.loss, rtol=1e-12), "the loss is no approximation"
     assert torch.allclose(result.aux["prediction"], exact.aux["prediction"], rtol=1e-10)
@@ -162,7 +165,7 @@ def test_chunks_change_nothing_and_vectorising_is_the_loop(
 ) -> None:
     learner, episodes = make(engine, row.strategy(), net), pictures(shape=(4,) if net == "mlp" else (1, 12, 12))
     whole = learner.meta_gradient(episodes)
-    learner.chunk = 2
+    learner.run(replace(learner.execution, chunk=2))
     parts = learner.meta_gradient(episodes)
     assert error(parts.grads, whole.grads) < 1e-9
     assert torch.allclose(parts.loss, whole.loss, rtol=1e-12)
@@ -182,8 +185,11 @@ def test_traced_it_is_the_same(engine: Hypergradient, pictures: Pictures, error:
     episodes = pictures(tasks=2, shape=(4,))
     truth = learner.meta_gradient(episodes)
 
-    def traced(function: Callable[..., Any], m: Tree, *arguments: Tensor, variant: Any) -> Any:
-        others = {name: leaf + 0.01 for name, leaf in m.items()}, *(leaf.flip(0).clone() for leaf in arguments)
+    def traced(function: Callable[..., Any], m: Tree, *arguments: Any, variant: Any) -> Any:
+        others = (
+            {name: leaf + 0.01 for name, leaf in m.items()},
+            *tree_map(lambda leaf: leaf.flip(0).clone(), arguments),
+        )
         return make_fx(function)(*others)(m, *arguments)
 
     learner.compiled = traced  # type: ignore[assignment]

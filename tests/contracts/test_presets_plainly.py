@@ -12,6 +12,7 @@ from torch.func import functional_call
 
 from rbml import Episodes, Learner, algorithms, models
 from rbml.hypergrad import Adjoint, FirstOrder, Unrolled
+from rbml.learner.options import curriculum_of
 from rbml.strategy import Hyper, Scalar
 from rbml.tree import Tree, under
 
@@ -121,9 +122,9 @@ def test_maml_plus_plus(pictures: Pictures, roughened: Roughened, error: Errors)
     with torch.no_grad():
         for name in learner.stepwise:
             learner.model.get_parameter(name).add_(torch.randn(4, 3, dtype=torch.float64) * 0.1)
-    learner.advance(0.05)
+    phase = learner.phase(0.05)
     weights = [1 / 6, 1 / 6, 2 / 3]
-    assert learner.step_weights == pytest.approx(weights)
+    assert phase.step_weights == pytest.approx(weights)
 
     def one(m: Tree, task: Task) -> Tensor:
         sx, sy, qx, qy = task
@@ -144,18 +145,16 @@ def test_maml_plus_plus(pictures: Pictures, roughened: Roughened, error: Errors)
             total = total + weights[t] * F.cross_entropy(call(theta, t + 1, qx), qy)
         return total
 
+    assert learner.phase(0.1).step_weights is None
+    learner.curriculum = curriculum_of(phase)
     compare(learner, pictures(), one, error)
-    learner.advance(0.1)
-    assert learner.step_weights is None
 
 
 def test_annealing_goes_from_first_order_to_second() -> None:
     engine = Adjoint(hvp="reverse")
     learner = algorithms.maml_plus_plus(net(), first_order=0.5, stepwise_norm=False, hypergradient=engine)
-    learner.advance(0.49)
-    assert learner.hypergradient == FirstOrder()
-    learner.advance(0.5)
-    assert learner.hypergradient == engine
+    assert learner.phase(0.49).hypergradient == FirstOrder()
+    assert learner.phase(0.5).hypergradient == engine
 
 
 def test_cavia(pictures: Pictures, roughened: Roughened, error: Errors) -> None:

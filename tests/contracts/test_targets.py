@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import pickle
 from typing import NamedTuple
 
 import pytest
@@ -10,7 +12,7 @@ from torch import Tensor, func
 
 from rbml.data import targets
 from rbml.data.batch import Batch
-from rbml.data.targets import CLASSES, REAL, Target
+from rbml.data.targets import CLASSES, REAL, Target, real
 from rbml.errors import DataError, UsageError
 from rbml.tasks import Episode, generator, stack
 from rbml.tasks.base import one
@@ -28,6 +30,7 @@ class Case(NamedTuple):
     names: list[str]
 
 
+NAMES = ["a", "b", "c"]
 labels = torch.tensor([0, 1, 2, 0, 1, 2])
 values = torch.randn(6, 2, generator=generator(5), dtype=torch.float64)
 CASES = {
@@ -61,6 +64,7 @@ CASES = {
         ["first", "second"],
     ),
 }
+CASES["real, scaled"] = CASES["real"]._replace(target=real([30.0, -2.0], [10.0, 0.5]))
 parametrize = pytest.mark.parametrize("case", CASES.values(), ids=list(CASES))
 
 
@@ -79,8 +83,8 @@ def predictions(case: Case, n: int) -> Tensor:
 
 
 def test_every_target_is_tested_here() -> None:
-    assert set(CASES) == set(targets.ALL)
-    assert all(case.target is targets.ALL[name] and case.target.kind == name for name, case in CASES.items())
+    assert {case.target.kind for case in CASES.values()} == set(targets.ALL)
+    assert all(CASES[name].target is target and target.kind == name for name, target in targets.ALL.items())
 
 
 @parametrize
@@ -162,3 +166,19 @@ def test_raw_targets_are_read_and_predictions_are_decoded(case: Case) -> None:
         case.target.read(case.bad, case.names)
     records = case.target.decode(torch.randn(4, len(names)), names)
     assert len(records) == 4 and all(type(key) is str for record in records for key in record)
+
+
+@parametrize
+def test_a_saved_target_is_the_same_target(case: Case) -> None:
+    spec = json.loads(json.dumps(dict(case.target.spec)))
+    for again in (targets.ALL[case.target.kind].with_spec(spec), pickle.loads(pickle.dumps(case.target))):
+        assert again.spec == case.target.spec
+        assert torch.equal(again.read(case.raw, case.names)[0], case.target.read(case.raw, case.names)[0])
+        made = predictions(case, 4).float()
+        assert again.decode(made, NAMES[: case.outputs]) == case.target.decode(made, NAMES[: case.outputs])
+
+
+@parametrize
+def test_targets_go_to_what_is_learned_and_back(case: Case) -> None:
+    y = case.y[0]
+    torch.testing.assert_close(case.target.unscaled(case.target.scaled(y)), y, rtol=1e-12, atol=1e-12)

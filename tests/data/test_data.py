@@ -27,7 +27,7 @@ def test_load_looks_the_name_up() -> None:
     assert data.load("glyphs", "val", seed=3).about.startswith("glyphs of seed 3")
     with pytest.raises(UsageError, match="did you mean 'omniglot'"):
         data.load("omnigot", "train")
-    with pytest.raises(UsageError, match="free for a folder of pictures only"):
+    with pytest.raises(UsageError, match="can be set for a folder of pictures only"):
         data.load("glyphs", "val", size=84)
 
 

@@ -14,6 +14,7 @@ from rbml.errors import UsageError
 from rbml.hypergrad import GMRES, ConjugateGradient, Implicit, Neumann, NormalEquations, Nystrom, Unrolled
 from rbml.hypergrad.solve import Solver
 from rbml.inner import Carry, Inner
+from rbml.learner.options import curriculum_of
 from rbml.strategy import Hyper, Strategy, chain, l2, momentum, proximal, sgd, weight_decay
 from rbml.tree import Tree, norm, under
 
@@ -232,7 +233,7 @@ def test_a_learner_begins_each_task_where_its_last_solution_ended(pictures: Call
     near, far = (norm({k: one.grads[k] - truth[k] for k in truth}) for one in (result, cold))
     assert near < 0.3 * far
     learner.hypergradient = Unrolled()
-    with pytest.raises(UsageError, match="warm= is for the engine Implicit"):
+    with pytest.raises(UsageError, match="warm= works only with the engine Implicit"):
         learner.meta_gradient(episodes, warm={})
 
 
@@ -278,7 +279,7 @@ def test_an_outer_loss_that_sees_the_state_is_reported(pictures: Callable[..., E
     learner = assemble(models.MLP(4, 3, (5,), nn.Tanh).double(), strategy, 2, step_weights=[0.5, 0.5])
     learner.hypergradient = Implicit()
     assert learner.meta_gradient(pictures(shape=(4,))).info["ignored"].tolist() == [1.0, 1.0, 1.0]
-    learner.step_weights = None
+    learner.curriculum = curriculum_of(Implicit())
     assert learner.meta_gradient(pictures(shape=(4,))).info["ignored"].tolist() == [0.0, 0.0, 0.0]
 
 

@@ -269,7 +269,7 @@ def test_a_decay_of_zero_and_one_without_bounds_are_refused(task: Task) -> None:
 def test_an_inner_loop_that_says_nothing_of_undoing(task: Task) -> None:
     inner, m = task(strategy(), 2)
     bare = Inner(inner.start, inner.objective, inner.update, inner.outer, 2)
-    with pytest.raises(UsageError, match="does not say how its steps are undone"):
+    with pytest.raises(UsageError, match="steps of this inner loop cannot be undone"):
         Adjoint(store="reverse")(bare, m)
 
 

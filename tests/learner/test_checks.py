@@ -33,7 +33,7 @@ def task(episodes: Episodes) -> tuple[Batch, Batch]:
         ({"chunk": 0}, "chunk is how many tasks run at once"),
         ({"statistics": "inductiv"}, "there is no choice of batch-norm statistics named 'inductiv': did you mean"),
         ({"shared_head": True, "head": "top.*"}, r"shared_head needs a head, and head='top.\*' matches no parameter"),
-        ({"strategy": l2(0.1)}, "a strategy of terms alone sets no learning rate: add a rule"),
+        ({"strategy": l2(0.1)}, "the strategy has no rule that takes steps: add one"),
         ({"loss": nn.PReLU()}, "the loss has parameters"),
     ],
 )
@@ -73,7 +73,7 @@ BAD: dict[str, tuple[Callable[[Batch], Batch], str]] = {
         lambda b: Batch(b.x, b.x.long() * 0),
         r"the loss fails on a prediction \(6, 3\) and targets \(6, 1",
     ),
-    "empty": (lambda b: Batch(b.x[..., :0, :, :, :], b.y[..., :0]), "there is no example in a batch of shape"),
+    "empty": (lambda b: Batch(b.x[..., :0, :, :, :], b.y[..., :0]), "the batch is empty: it has shape"),
     "a number": (lambda b: Batch(torch.tensor(1.0), torch.tensor(1)), "x and y must both begin with"),
 }
 
@@ -113,7 +113,7 @@ def test_a_model_without_a_head_cannot_start_for_another_number(pictures: Pictur
     assert learner.ways is None and learner.adapt(*task(pictures())[0]).model.head.bias.shape == (3,)
     with pytest.raises(UsageError, match=r"labels must be 0 .. 2 for a head of 3 classes"):
         learner.adapt(*support)
-    with pytest.raises(UsageError, match="no parameter of the model is a head that could start for 5 classes"):
+    with pytest.raises(UsageError, match="the model has no head that could start for 5 classes"):
         learner.adapt(*support, ways=5)
 
 
@@ -130,8 +130,8 @@ def test_unknown_statistics_are_refused_wherever_they_are_given(pictures: Pictur
 @pytest.mark.parametrize(
     ("forward", "text"),
     [
-        (lambda self, x: (self.head(x), x), r"one tensor with a row per example, not tuple for \(6, 4\)"),
-        (lambda self, x: self.head(x).sum(0, keepdim=True), r"with a row per example, not \(1, 3\) for \(6, 4\)"),
+        (lambda self, x: (self.head(x), x), r"one tensor with one row per example, not tuple for \(6, 4\)"),
+        (lambda self, x: self.head(x).sum(0, keepdim=True), r"with one row per example, not \(1, 3\) for \(6, 4\)"),
         (lambda self, x, more: x, r"the model fails on examples \(6, 4\) .*more"),
     ],
 )

@@ -118,3 +118,22 @@ def test_the_body_is_called_once(pictures: Callable[..., Episodes]) -> None:
         calls = 0
         use()
         assert calls < 8
+
+
+@pytest.mark.parametrize("kind", ["stream", "job"])
+def test_by_one_step_for_all(kind: str, error: Callable[[Tree, Tree], float]) -> None:
+    x, y = torch.randn(2, 4, 3, 4).double(), torch.randint(3, (2, 4, 3))
+    query = Batch(x[:, 0], y[:, 0])
+    tasks: Any = Stream(Batch(x, y), query)
+    if kind == "job":
+        tasks = Job.of(Batch(x[0].flatten(0, 1), y[0].flatten(0, 1)), Batch(x[1, 0], y[1, 0]), 3, [1, 2])
+    found = []
+    for compile in ("no", "step"):
+        torch.manual_seed(0)
+        model = models.MLP(4, 3, (5,), nn.Tanh).double()
+        learner = assemble(model, STRATEGIES["terms"](), 4, adapt="head", compile=compile, verify=False)
+        if compile == "step":
+            learner.compiled = lambda function, *given, variant: function(*given)  # type: ignore[assignment]
+        found.append(learner.meta_gradient(tasks))
+    assert error(found[1].grads, found[0].grads) < 1e-11
+    assert torch.allclose(found[1].loss, found[0].loss, rtol=1e-13)

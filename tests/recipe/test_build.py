@@ -9,10 +9,13 @@ import pytest
 import torch
 
 from rbml import Batch, Episodes, algorithms, hypergrad
+from rbml.data.inputs.table import Table
+from rbml.data.setting import Setting
+from rbml.data.targets import REAL
 from rbml.errors import DataError, UsageError
 from rbml.models import MLP, Conv4
 from rbml.recipe import Recipe, build
-from rbml.strategy.serialize import from_plain, in_words, plain
+from rbml.strategy.serialize import described, from_plain, plain
 from rbml.tasks import Mixture
 
 
@@ -72,7 +75,7 @@ def test_the_strategy_is_what_the_recipe_says() -> None:
     settings = {"sgd.lr.per": "layer", "sgd.lr.per_step": True, "momentum.nesterov": True}
     recipe = Recipe.of(steps=3, lr=0.2, strategy="momentum, sgd", settings=settings, **SMALL)
     learner = build.learner(recipe)
-    assert in_words(learner.strategy) == "momentum(decay 0.9, nesterov), sgd(lr 0.2 learned per layer each step)"
+    assert described(learner.strategy) == "momentum(decay 0.9, nesterov), sgd(lr 0.2 learned per layer each step)"
     phi = dict(learner.phi.named_parameters())
     assert len(phi) == 9 and all(torch.equal(leaf, torch.full((3,), 0.2)) for leaf in phi.values())
     plain = build.learner(Recipe.of(steps=3, lr=0.2, **SMALL)).state_dict()
@@ -111,7 +114,7 @@ def test_options_reach_the_preset_and_the_learner() -> None:
         ),
         ({"strategy": "momentm"}, "did you mean 'momentum'"),
         ({"strategy": "adagrad", "lr": 0.1}, r"lr=0.1 is that of sgd, which is not in strategy='adagrad'"),
-        ({"strategy": "l2"}, "a strategy of terms alone"),
+        ({"strategy": "l2"}, "has no rule that takes steps"),
         ({"algorithm": "protonet", "lr": 0.1}, "protonet has no lr to set"),
         ({"steps": 0}, "steps must be at least 1, not 0: without an inner step maml adapts nothing"),
     ],
@@ -141,8 +144,16 @@ def test_context_parameters_are_those_of_cavia() -> None:
 
 @pytest.mark.parametrize("algorithm", algorithms.ALL)
 def test_every_preset_is_built_from_a_recipe(algorithm: str) -> None:
-    learner = build.learner(Recipe.of(algorithm=algorithm, **SMALL))
-    assert from_plain(plain(learner.strategy)).parts[0].name == learner.strategy.parts[0].name
+    recipe, rows = Recipe.of(algorithm=algorithm, **SMALL), Setting(Table("ab", [0, 0], [1, 1]), REAL, 1)
+    kinds = algorithms.TARGETS.get(algorithm, ("classes", "real"))
+    for kind, setting in (("classes", build.setting(recipe)), ("real", rows)):
+        own = recipe.changed(model="mlp") if kind == "real" else recipe
+        if kind not in kinds:
+            with pytest.raises(UsageError, match=f"{algorithm} is for targets of the kind"):
+                build.learner(own, setting)
+            continue
+        learner = build.learner(own, setting)
+        assert from_plain(plain(learner.strategy)).parts[0].name == learner.strategy.parts[0].name
 
 
 def test_bounded_numbers_of_terms_keep_the_type_of_the_model() -> None:
@@ -161,7 +172,7 @@ def test_several_sources_are_a_mixture() -> None:
     tasks = build.tasks(recipe, "test")
     assert isinstance(tasks, Mixture) and build.setting(recipe, tasks).outputs == 3
     assert tasks.draw([1, 2]).query.y.shape == (2, 6)
-    with pytest.raises(UsageError, match="pretraining is for one source"):
+    with pytest.raises(UsageError, match="pretraining works with one source"):
         build.supervised(recipe.changed(pretrain=2))
 
 

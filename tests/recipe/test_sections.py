@@ -68,7 +68,7 @@ def test_a_recipe_needs_no_torch() -> None:
         ({"wayz": 3}, "no entry of a recipe named 'wayz': did you mean 'ways'"),
         ({"ways": "five"}, "ways must be a whole number, not 'five'"),
         ({"algorithm": "reptil"}, "did you mean 'reptile'"),
-        ({"ways": 1}, "2 ways"),
+        ({"ways": 1}, r"at least 2 classes \(ways\)"),
     ],
 )
 def test_json_of_something_else_is_a_checkpoint_error(values: dict[str, Any], said: str) -> None:

@@ -56,7 +56,7 @@ def test_what_both_have_learned_stands_side_by_side(trained: RunFolder, with_ten
 
 
 def test_where_neither_has_learned_anything_it_is_said(plain: RunFolder) -> None:
-    assert compare.phi_beside(plain, plain) == "Neither run has learned anything of its strategy.\n"
+    assert compare.phi_beside(plain, plain) == "Neither run has learned any number of its strategy.\n"
     assert compare.phi_compared(plain, plain) is None
 
 

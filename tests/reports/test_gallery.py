@@ -9,12 +9,14 @@ import torch
 from matplotlib.colors import same_color
 
 from rbml import algorithms
-from rbml.data.targets import REAL
+from rbml.data.examples import Grouped
+from rbml.data.inputs import Arrays
+from rbml.data.targets import REAL, real
 from rbml.errors import UsageError
 from rbml.models import MLP
 from rbml.recipe import Recipe, build
 from rbml.reports import gallery, style
-from rbml.tasks import FewShot, Sinusoid, Supervised
+from rbml.tasks import FewShot, PerGroup, Sinusoid, Supervised, generator
 from rbml.training import RunFolder
 
 Blobs = Callable[..., tuple[torch.Tensor, list[str]]]
@@ -124,6 +126,18 @@ def test_real_values_are_drawn_against_the_truth() -> None:
     texts = [text.get_text() for text in listed.texts]
     assert texts[:3] == ["query", "true", "predicted"] and f"{prediction[0, 0]:.4g}" in texts
     assert style.png(figure)
+
+
+def test_scaled_values_are_drawn_in_the_units_of_the_data() -> None:
+    y = 100 + 20 * torch.randn(30, 1, generator=generator(0))
+    data = Grouped(torch.randn(30, 2, generator=generator(1)), y, torch.arange(30) // 10, ["a", "b", "c"], "rows",
+                   Arrays(), target=real([100.0], [20.0]))  # fmt: skip
+    tasks, learner = PerGroup(data, shots=4, queries=6), algorithms.alpaca(MLP(2, 1))
+    panel, listed = gallery(learner, tasks, seed=3).axes
+    truth = 100 + 20 * tasks.draw([3]).query.y[0, :, 0]
+    assert np.allclose(panel.lines[1].get_xdata(), truth)
+    assert [text.get_text() for text in listed.texts][4] == f"{float(truth[0]):.4g}"
+    assert 20 < np.mean(panel.lines[1].get_ydata()) < 180
 
 
 def test_a_target_that_no_gallery_can_show_is_said() -> None:

@@ -42,7 +42,7 @@ def test_a_finished_run_has_every_picture_and_table(copy: RunFolder, blobs: Blob
 
     text = page(paths)
     assert "- **Tasks:** 3-way 1-shot, 2 queries per class, from glyphs (train: blobs of 24 kinds)" in text
-    assert "6 of 6 outer steps" in text and "What follows is of the best validation" in text
+    assert "6 of 6 outer steps" in text and "The rest of this page is about the best validation" in text
     assert "| digits | test | 5-way 1-shot | 1\u2009000 | 2 | 30.0 ± 1.0 | 50.0 ± 1.2 | 45.0 ± 1.2 |" in text
     row = phi_table(copy)[0]
     assert f"| `{row.name}` | {row.layer} | tensor | 1 | 0.001 | {row.learned.mean:.3g} |" in text
@@ -55,7 +55,7 @@ def test_two_runs_are_shown_side_by_side(copy: RunFolder, trained: RunFolder, wi
     text = page(paths)
     assert "## run beside tensors" in text and "![run beside tensors](compare_curves.png)" in text
     assert "- **Strategy:** l2(strength 0.001 learned per tensor), momentum(decay 0.5 learned each step), sgd" in text
-    assert "Tensors, by their norm" in wording.phi_in_words(phi_table(with_tensors), tensor_table(with_tensors))
+    assert "Norms of tensors" in wording.phi_summary(phi_table(with_tensors), tensor_table(with_tensors))
     with pytest.raises(CheckpointError, match="none does not exist"):
         write_report(copy, None, 0, RunFolder("none"))
 

@@ -92,7 +92,7 @@ def test_terms_add_to_the_loss() -> None:
 
 
 def test_a_term_may_take_the_place_of_the_loss() -> None:
-    alone = Term("alone", {}, lambda values, scene: torch.tensor(2.0), alone=True)
+    alone = Term("alone", {}, lambda values, inputs: torch.tensor(2.0), alone=True)
     plan = chain(l2(1.0), alone, sgd(0.1))
     assert float(plan.objective(phi_for(plan), scene(theta()))) == 2 + 0.5 * (1 + 4 + 9)
 

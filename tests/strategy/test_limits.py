@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
@@ -121,7 +122,8 @@ def test_noise_may_be_learned_and_every_engine_sees_the_same(
     episodes, results = curves(), []
     for engine, chunk in ((Unrolled(), 32), (Adjoint(), 32), (Adjoint(), 1)):
         torch.manual_seed(3)
-        learner.hypergradient, learner.chunk = engine, chunk
+        learner.hypergradient = engine
+        learner.run(replace(learner.execution, chunk=chunk))
         results.append(learner.meta_gradient(episodes).grads)
     for result in results[1:]:
         assert all(torch.allclose(result[key], truth, rtol=1e-10, atol=1e-14) for key, truth in results[0].items())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import pickle
 from typing import Any, get_type_hints
 
 import pytest
@@ -13,7 +14,7 @@ from rbml import strategy
 from rbml.errors import UsageError
 from rbml.strategy import Hyper, Rule, Scalar, chain, l2, momentum, sgd, weight_decay
 from rbml.strategy.parsing import alternatives
-from rbml.strategy.serialize import from_plain, in_words, plain
+from rbml.strategy.serialize import described, from_plain, plain
 from rbml.strategy.settings import frozen
 
 THETA = {"body.0.weight": torch.randn(4, 3), "body.0.bias": torch.randn(4), "head.weight": torch.randn(2, 4)}
@@ -44,7 +45,23 @@ def test_every_part_goes_through_json(name: str) -> None:
         for ours, theirs in zip(plan.initial(THETA, 2, generator()), back.initial(THETA, 2, generator()), strict=True):
             assert list(ours) == list(theirs)
             assert all(torch.equal(ours[key], theirs[key]) for key in ours)
-        assert in_words(back) == in_words(plan)
+        assert described(back) == described(plan)
+
+
+@pytest.mark.parametrize("name", strategy.ALL)
+def test_every_part_is_pickled(name: str) -> None:
+    """Its functions cannot be written down; it is made again, with what was frozen still frozen."""
+    for plan in (chain(learned(name)), frozen(chain(learned(name)))):
+        back = pickle.loads(pickle.dumps(plan))
+        assert plain(back) == plain(plan)
+        for ours, theirs in zip(plan.initial(THETA, 2, generator()), back.initial(THETA, 2, generator()), strict=True):
+            assert list(ours) == list(theirs) and all(torch.equal(ours[key], theirs[key]) for key in ours)
+
+
+def test_a_part_of_ones_own_says_how_it_can_be_pickled() -> None:
+    own = Rule("own", {"lr": Hyper(0.1)}, lambda d, state, theta, values, at: (d, state))
+    with pytest.raises(pickle.PicklingError, match="own of the strategy was not made by a function with @rbml"):
+        pickle.dumps(chain(own))
 
 
 def generator() -> torch.Generator:
@@ -58,7 +75,7 @@ def test_a_strategy_in_words() -> None:
         momentum(0.5, nesterov=True),
         sgd(Hyper((0.1, 1), per_step=True)),
     )
-    assert in_words(plan) == (
+    assert described(plan) == (
         "late=weight_decay(rate 0.0001), l2(strength 0.001 learned per tensor), "
         "momentum(decay 0.5, nesterov), sgd(lr 0.1 to 1 learned each step)"
     )
@@ -66,7 +83,7 @@ def test_a_strategy_in_words() -> None:
 
 def test_what_cannot_be_written_down_is_named() -> None:
     own = Rule("own", {"lr": Hyper(0.1)}, lambda d, state, theta, values, at: (d, state))
-    assert in_words(chain(own)) == "own()"
+    assert described(chain(own)) == "own()"
     with pytest.raises(UsageError, match="the part own was not made by a function"):
         plain(chain(own))
 

@@ -5,7 +5,7 @@ import torch
 
 from rbml.data.examples import Grouped
 from rbml.data.inputs import Table
-from rbml.data.targets import REAL
+from rbml.data.targets import REAL, real
 from rbml.errors import DataError, UsageError
 from rbml.tasks import PerGroup, generator
 
@@ -76,3 +76,28 @@ def test_settings_that_cannot_be_met() -> None:
         PerGroup(grouped(), shots=1, queries=1).draw_of(3, [0])
     with pytest.raises(UsageError, match="at least 1"):
         PerGroup(grouped(), shots=1, queries=1).draw([])
+
+
+def test_targets_are_as_a_model_learns_them() -> None:
+    data = grouped()._replace(target=real([10.0], [2.0]))
+    tasks, plain = PerGroup(data, shots=2, queries=3), PerGroup(grouped(), shots=2, queries=3)
+    for ours, theirs in zip(tasks.draw([0, 1]), plain.draw([0, 1]), strict=True):
+        assert torch.equal(ours.y, (theirs.y - 10) / 2) and torch.equal(ours.x, theirs.x)
+        assert torch.allclose(data.target.unscaled(ours.y), theirs.y)
+    assert torch.equal(tasks.stored([0]).query.y, tasks.draw([0]).query.y)
+
+
+def test_a_learner_of_another_table_has_its_units() -> None:
+    """The mean and deviation that inputs and targets are standardised by are those of the learner's training rows."""
+    tasks = PerGroup(grouped()._replace(target=real([10.0], [2.0])), shots=2, queries=3)
+    known, target = Table(["group", "time"], [1, 5], [2, 3]), real([11.0], [4.0])
+    there = tasks.read_as(known, target)
+    assert (there.modality, there.target) == (known, target) and there.outputs == 1
+    rows = tasks.stored([7]).query
+    seen = there.draw([7]).query
+    assert torch.equal(seen.x, known.ready(rows.x))
+    assert torch.allclose(target.unscaled(seen.y), tasks.target.unscaled(rows.y))
+    with pytest.raises(UsageError, match=r"takes table time, group, but these examples \(test\) are table group, time"):
+        tasks.read_as(Table(["time", "group"], [0, 0], [1, 1]), target)
+    with pytest.raises(UsageError, match="2 targets"):
+        tasks.read_as(known, real([0.0, 1.0], [1.0, 1.0]))

@@ -5,12 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 
-from rbml.data.examples import Labelled
-from rbml.data.inputs import Pictures
+from rbml.data.examples import Grouped, Labelled
+from rbml.data.inputs import Arrays, Pictures
+from rbml.data.targets import real
 from rbml.errors import UsageError
 from rbml.recipe import Recipe, build
 from rbml.recipe.sections import Data
-from rbml.tasks import FewShot, Mixture, Sinusoid, generator, task_seeds
+from rbml.tasks import FewShot, Mixture, PerGroup, Sinusoid, generator, task_seeds
 from rbml.tasks.base import one
 
 
@@ -69,6 +70,10 @@ def test_sources_that_do_not_belong_together_are_refused() -> None:
         Mixture([small, large])
     with pytest.raises(UsageError, match=r"one kind of target, not classes .* and real"):
         Mixture([small, Sinusoid()])
+    rows = Grouped(torch.zeros(9, 3), torch.zeros(9, 1), torch.arange(9) // 3, list("abc"), "rows", Arrays())
+    units = [PerGroup(rows._replace(target=real([0.0], [scale])), 1, 1) for scale in (2.0, 3.0)]
+    with pytest.raises(UsageError, match=r"not real \{.*2.0.* and real \{.*3.0"):
+        Mixture(units)
     arrays = [FewShot((torch.zeros(20, *shape), torch.arange(20) // 10), 2, 1, 1) for shape in ((3,), (4,))]
     with pytest.raises(UsageError, match=r"x \(3,\) float32.* and x \(4,\) float32"):
         Mixture(arrays)

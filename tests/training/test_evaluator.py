@@ -21,7 +21,7 @@ from rbml.models import MLP
 from rbml.recipe import Recipe, build
 from rbml.tasks import FewShot, PerGroup, Sinusoid, generator, task_seeds
 from rbml.training import Score, evaluate
-from rbml.training.evaluator import BOTH, draw, judge, leave_out, per_task, sizes_in_words, sizes_of
+from rbml.training.evaluator import BOTH, describe_sizes, draw, judge, leave_out, per_task, sizes_of
 
 
 def test_a_score_has_the_interval_of_the_mean() -> None:
@@ -187,5 +187,5 @@ def test_baselines_are_judged_task_by_task(tasks: FewShot) -> None:
 
 def test_the_sizes_of_tasks(tasks: FewShot) -> None:
     assert sizes_of(tasks) == {"ways": 3, "shots": 1, "queries": 2}
-    assert sizes_in_words(sizes_of(Sinusoid(5, 7))) == "5-shot, 7 queries"
-    assert sizes_in_words({}) == ""
+    assert describe_sizes(sizes_of(Sinusoid(5, 7))) == "5-shot, 7 queries"
+    assert describe_sizes({}) == ""

@@ -86,6 +86,8 @@ def test_a_full_disk_is_said_in_one_line(which: str, run: RunFolder) -> None:
             pytest.importorskip("tensorboard")
             assert log.curves is not None
             log.curves.records._writer = Full()
-        with pytest.raises(RbmlError, match=rf"^cannot write .*/{which}\S*: No space left on device\. .*make room"):
+        with pytest.raises(
+            RbmlError, match=rf"^cannot write .*/{which}\S*: No space left on device\. .*free some space"
+        ):
             log(entry(2))
     assert next(run.lines())["step"] == 1

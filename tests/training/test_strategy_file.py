@@ -14,7 +14,7 @@ from rbml.algorithms.options import assemble
 from rbml.errors import CheckpointError, DivergedError, UsageError
 from rbml.recipe import build
 from rbml.strategy import Hyper, Rule, Strategy, chain, kronecker, momentum, ridge, sgd
-from rbml.strategy.serialize import in_words
+from rbml.strategy.serialize import described
 from rbml.strategy.settings import changed
 from rbml.training import LearnedStrategy, Recipe, RunFolder, export_strategy, files, load_strategy
 
@@ -51,7 +51,7 @@ def test_what_was_learned_comes_back_and_learns_the_same(per: str, pictures: Pic
     ours, theirs = learner.meta_gradient(episodes), again.meta_gradient(episodes)
     assert torch.equal(ours.loss, theirs.loss) and ours.grads.keys() == theirs.grads.keys()
     assert all(torch.equal(grad, theirs.grads[name]) for name, grad in ours.grads.items())
-    assert in_words(fresh.strategy) == "sgd(lr 0.1)"  # a copy was made
+    assert described(fresh.strategy) == "sgd(lr 0.1)"  # a copy was made
 
 
 def test_frozen_it_acts_the_same_and_has_no_gradient(pictures: Pictures) -> None:
@@ -112,7 +112,7 @@ def test_one_value_for_all_fits_any_model_and_one_a_layer_any_size() -> None:
         (
             "layer",
             (6, 5, 4),
-            r"parameters: sgd.lr/body.5\.\* is not in the file\. Put it on a model of the same structure",
+            r"parameters: sgd.lr/body.5\.\* is not in the file\. Use it with a model of the same structure",
         ),
         ("tensor", (6,), r"sgd.lr/body.3.weight is in the file only; sgd.lr/body.3.bias is in the file only\."),
         ("element", (4, 4, 4), r"; .*; .* and 4 more"),
@@ -143,7 +143,7 @@ def test_parts_may_be_added_and_fixed_but_numbers_mean_what_they_meant() -> None
     here = again.phi.state_dict()
     assert all(torch.equal(leaf, here[name]) for name, leaf in learner.phi.state_dict().items())
     assert {name.partition(".")[0] for name, _ in again.phi.named_parameters()} == {"weight_decay", "momentum"}
-    with pytest.raises(UsageError, match=r"sgd.lr was learned as Hyper.* set nothing but sgd.lr.learn"):
+    with pytest.raises(UsageError, match=r"sgd.lr was learned as Hyper.* set only sgd.lr.learn"):
         learned.onto(fresh, strategy=changed(learned.strategy, {"sgd.lr.per": "all"}))
 
 
@@ -160,7 +160,7 @@ def test_a_learner_takes_another_strategy_whole() -> None:
     back = other.with_strategy(sgd(0.1))
     assert all(leaf.requires_grad for leaf in back.model.parameters())
     assert all(leaf.requires_grad for leaf in learner.model.parameters())
-    with pytest.raises(UsageError, match="a strategy of terms alone"):
+    with pytest.raises(UsageError, match="has no rule that takes steps"):
         learner.with_strategy(ridge())
     with pytest.raises(UsageError, match="the head is made from the support set"):
         assemble(model, sgd(0.1), 2, adapt="body.*").with_strategy(chain(ridge(), sgd(0.1)))
@@ -168,7 +168,7 @@ def test_a_learner_takes_another_strategy_whole() -> None:
 
 def test_files_that_cannot_be(tmp_path: Path) -> None:
     path = tmp_path / "s"
-    with pytest.raises(CheckpointError, match=r"there is no file .*: rbml strategy export makes it"):
+    with pytest.raises(CheckpointError, match=r"there is no file .*: make it with rbml strategy export"):
         load_strategy(path)
     learner = taught(plan())
     export_strategy(learner, path)

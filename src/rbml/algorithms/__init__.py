@@ -1,4 +1,4 @@
-"""Algorithms as presets: each a choice of strategy, of what is adapted, and of hypergradient, and none with a loop."""
+"""Algorithms as presets: each chooses a strategy, what is adapted, and a hypergradient; none has a loop of its own."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from rbml.algorithms.heads import protomaml, protonet, r2d2
 from rbml.algorithms.maml import anil, boil, cavia, fomaml, imaml, maml, reptile
 from rbml.algorithms.rates import Annealing, maml_plus_plus, meta_sgd, warp_grad
 from rbml.algorithms.regression import alpaca, ridge_regression
+from rbml.errors import UsageError
 from rbml.learner import Learner
 
 ALL: dict[str, Callable[..., Learner]] = {
@@ -32,16 +33,49 @@ ALL: dict[str, Callable[..., Learner]] = {
     "r2d2": r2d2,
     "ridge_regression": ridge_regression,
     "alpaca": alpaca,
+    "finetune": finetune,
 }
+
+TARGETS: dict[str, tuple[str, ...]] = {
+    "protonet": ("classes",),
+    "protomaml": ("classes",),
+    "r2d2": ("classes",),
+    "ridge_regression": ("real",),
+    "alpaca": ("real",),
+}
+"""For which kinds of targets (names of :data:`rbml.data.targets.ALL`) a preset is, where it is not for all of them."""
+
+
+def check_target(name: str, kind: str) -> None:
+    """Refuse a preset for a kind of target that it is not made for.
+
+    Args:
+        name: of :data:`ALL`.
+        kind: of the target, such as ``"classes"``.
+
+    Raises:
+        UsageError: naming the presets that are.
+
+    >>> check_target("alpaca", "real")
+    """
+    if kind in TARGETS.get(name, (kind,)):
+        return
+    others = ", ".join(sorted(other for other in ALL if kind in TARGETS.get(other, (kind,))))
+    raise UsageError(
+        f"{name} is for targets of the kind {' or '.join(TARGETS[name])}, and these are {kind}: choose one of {others}"
+    )
+
 
 __all__ = [
     "ALL",
+    "TARGETS",
     "Annealing",
     "alfa",
     "alpaca",
     "anil",
     "boil",
     "cavia",
+    "check_target",
     "finetune",
     "fomaml",
     "imaml",

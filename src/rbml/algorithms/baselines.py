@@ -1,4 +1,4 @@
-"""The baselines that keep everyone honest."""
+"""Baselines without learning across tasks, to compare learners with."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from rbml.tasks.base import count, one
 
 
 def scratch(model: nn.Module, lr: float = 0.1, steps: int = 30, **options: Any) -> Learner:
-    """Train the whole network on the few examples from its random start, with momentum: no learning across tasks.
+    """Train the whole network on the few examples from random weights, with momentum: no learning across tasks.
 
     Use it untrained: ``scratch(model).evaluate(episodes, "inductive")``.
 
     Args:
-        model: the model at its random start.
+        model: the model with random weights.
         lr: the learning rate.
         steps: gradient steps on the whole support batch.
         **options: any other of :class:`rbml.Learner`.
@@ -30,7 +30,7 @@ def scratch(model: nn.Module, lr: float = 0.1, steps: int = 30, **options: Any) 
 
 
 def pretrain(model: nn.Module, **options: Any) -> Learner:
-    """Learn to tell all training classes apart, as ordinary supervised learning does: no inner steps.
+    """Learn to classify all training classes by ordinary supervised learning: no inner steps.
 
     Train it on :class:`rbml.tasks.Supervised`, then give ``learner.model`` to :func:`finetune`.
 
@@ -42,7 +42,7 @@ def pretrain(model: nn.Module, **options: Any) -> Learner:
 
 
 def finetune(model: nn.Module, lr: float = 0.1, steps: int = 50, **options: Any) -> Learner:
-    """Train a new head, and the body with it, on the few examples with momentum, from a pretrained body.
+    """Train a new head, and the pretrained body with it, on the few examples with momentum.
 
     Chen et al. 2019 (arXiv:1904.04232) call fine-tuning of the head alone their baseline: ``adapt="head"``.
 

@@ -33,7 +33,7 @@ def meta_curvature(model: nn.Module, lr: float | Hyper = 0.1, steps: int = 1, **
 def alfa(
     model: nn.Module, lr: float | Hyper = 0.1, decay: float | Hyper = 5e-4, steps: int = 5, **options: Any
 ) -> Learner:
-    r"""Learn an initialisation and a network that sets rate and weight decay of each tensor at each step of a task.
+    r"""Learn an initialisation and a network that sets the rate and weight decay of each tensor at each step of a task.
 
     .. math:: \theta_{t+1} = \beta_t \theta_t - \alpha_t \nabla L_{support}(\theta_t), \qquad
               (\alpha_t, \beta_t) = \mathrm{network}(\overline{\theta_t}, \overline{\nabla L})
@@ -42,8 +42,8 @@ def alfa(
 
     Args:
         model: the model.
-        lr: where the rates start, which are learned a tensor and step.
-        decay: where the decays start, likewise.
+        lr: the start of the rates, which are learned per tensor and step.
+        decay: the start of the decays, likewise.
         steps: T, inner steps.
         **options: any other of :class:`rbml.Learner`.
     """
@@ -71,7 +71,7 @@ def l2f(model: nn.Module, lr: float | Hyper = 0.1, steps: int = 6, **options: An
 
 
 def metal(model: nn.Module, lr: float | Hyper = 0.1, steps: int = 5, **options: Any) -> Learner:
-    r"""Learn an initialisation and a loss that adapts to the state of each task, beside the support loss.
+    r"""Learn an initialisation and a loss that adapts to the state of each task, besides the support loss.
 
     .. math:: \theta_{t+1} = \theta_t - \mathrm{lr}\, \nabla (L_{support} + \mathcal{L}_{\phi})(\theta_t)
 

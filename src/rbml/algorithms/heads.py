@@ -22,7 +22,7 @@ def protonet(model: nn.Module, scale: float | Scalar = 1.0, steps: int = 0, **op
     Args:
         model: the model; its head is not used.
         scale: inverse temperature of the distances; 1 in the paper.
-        steps: gradient steps on the head after it was made; 0 in the paper.
+        steps: gradient steps on the head after it is made; 0 in the paper.
         **options: any other of :class:`rbml.Learner`.
     """
     return assemble(model, chain(prototype(scale), sgd(0.1)), steps, **({"adapt": "head"} | options))
@@ -31,7 +31,7 @@ def protonet(model: nn.Module, scale: float | Scalar = 1.0, steps: int = 0, **op
 def protomaml(
     model: nn.Module, lr: float | Hyper = 0.1, steps: int = 5, scale: float | Scalar = 1.0, **options: Any
 ) -> Learner:
-    """Learn as MAML does, from a head that is made of the class means.
+    """Learn as MAML does, but start each task with a head made from its class means.
 
     Triantafillou et al. 2020 (arXiv:1903.03096), with exact second derivatives, also through the making of the head.
 
@@ -61,7 +61,7 @@ def r2d2(
         model: the model; its own head is not used.
         strength: of the ridge.
         scale: of the logits.
-        steps: gradient steps on the head after it was made; 0 in the paper.
+        steps: gradient steps on the head after it is made; 0 in the paper.
         **options: any other of :class:`rbml.Learner`.
     """
     return assemble(model, chain(ridge(strength, scale), sgd(0.1)), steps, **({"adapt": "head"} | options))

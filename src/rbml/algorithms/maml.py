@@ -39,7 +39,7 @@ def fomaml(model: nn.Module, lr: float | Hyper = 0.4, steps: int = 1, **options:
 
 
 def reptile(model: nn.Module, lr: float | Hyper = 0.1, steps: int = 10, **options: Any) -> Learner:
-    r"""Learn an initialisation by going towards where each task ends.
+    r"""Learn an initialisation by moving it towards the result of each task.
 
     .. math:: \theta_0 \leftarrow \theta_0 + \epsilon\, (\theta_T - \theta_0)
 
@@ -58,7 +58,7 @@ def imaml(
     solver_steps: int = 5,
     **options: Any,
 ) -> Learner:
-    r"""Learn an initialisation that each task is pulled back to, by the implicit derivative where learning ends.
+    r"""Learn an initialisation to which each task is pulled back, by the implicit derivative at the end of learning.
 
     .. math:: \theta_T \approx \arg\min_\theta L_{support}(\theta) + \tfrac{\lambda}{2} \|\theta - \theta_0\|^2, \qquad
               \frac{dL_{query}}{d\theta_0} = (I + \tfrac{1}{\lambda} \nabla^2 L_{support})^{-1} \nabla L_{query}
@@ -80,7 +80,7 @@ def imaml(
 
 
 def anil(model: nn.Module, lr: float | Hyper = 0.1, steps: int = 5, **options: Any) -> Learner:
-    """Learn features that all tasks share, and adapt the head alone.
+    """Learn features that all tasks share, and adapt only the head.
 
     Raghu, Raghu, Bengio, Vinyals 2020 (arXiv:1909.09157): MAML with ``adapt="head"``. Arguments as :func:`maml`.
     """
@@ -88,16 +88,16 @@ def anil(model: nn.Module, lr: float | Hyper = 0.1, steps: int = 5, **options: A
 
 
 def boil(model: nn.Module, lr: float | Hyper = 0.4, steps: int = 1, **options: Any) -> Learner:
-    """Adapt the body alone: the head is learned across tasks and stays as it is on each.
+    """Adapt only the body: the head is learned across tasks and is the same for each.
 
     Oh, Yoo, Kim, Yun 2021 (arXiv:2008.08882): MAML with ``adapt="body"``. Arguments as :func:`maml`. The head's rows
-    must differ at the start, or the body has no gradient: PyTorch's own random start will do.
+    must differ at the start, or the body has no gradient: PyTorch's random initialisation is enough.
     """
     return assemble(model, sgd(lr), steps, **({"adapt": "body"} | options))
 
 
 def cavia(model: nn.Module, lr: float | Hyper = 1.0, steps: int = 1, **options: Any) -> Learner:
-    r"""Adapt a few context parameters that the model takes beside its input, each task from zero.
+    r"""Adapt a few context parameters, an extra input of the model, for each task from zero.
 
     .. math:: \phi_{t+1} = \phi_t - \mathrm{lr}\, \nabla_\phi L_{support}(\phi_t, \theta), \qquad \phi_0 = 0
 

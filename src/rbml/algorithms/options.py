@@ -1,4 +1,4 @@
-"""The flat options that every preset takes, and the learner that they come to."""
+"""The flat options that every preset takes, and the learner that they describe."""
 
 from __future__ import annotations
 
@@ -37,33 +37,33 @@ def assemble(
     verify: bool = True,
     generator: torch.Generator | None = None,
 ) -> Learner:
-    """Return a learner from flat options, as the presets take them.
+    """Return a learner from the flat options of the presets.
 
     Args:
         model: the model.
-        strategy: how one step changes theta; ``None`` is ``sgd(0.1)``.
+        strategy: how one step changes theta; ``None`` means ``sgd(0.1)``.
         steps: T, inner steps.
-        loss: from (prediction, target) of one task to a scalar.
-        adapt: as of :class:`rbml.learner.Initial`.
-        head: the pattern of the head's parameters, as of :class:`rbml.learner.Head`.
-        shared_head: learn one row that every class starts from.
-        stepwise: as of :class:`rbml.learner.Initial`.
-        reset: as of :class:`rbml.learner.Initial`.
-        hypergradient: the engine; ``None`` is ``Adjoint()``.
-        step_weights: as of :class:`rbml.learner.Phase`.
-        curriculum: phases of training in place of one engine and one set of weights.
-        statistics: as of :class:`rbml.Learner`.
-        chunk: as of :class:`rbml.learner.Execution`.
-        compile: likewise; ``True`` is ``"whole"``, ``False`` is ``"no"``.
+        loss: a function from (prediction, target) of one task to a scalar.
+        adapt: as in :class:`rbml.learner.Initial`.
+        head: the pattern of the head's parameters, as in :class:`rbml.learner.Head`.
+        shared_head: learn one row from which every class starts.
+        stepwise: as in :class:`rbml.learner.Initial`.
+        reset: as in :class:`rbml.learner.Initial`.
+        hypergradient: the engine; ``None`` means ``Adjoint()``.
+        step_weights: as in :class:`rbml.learner.Phase`.
+        curriculum: phases of training, instead of one engine and one set of weights.
+        statistics: as in :class:`rbml.Learner`.
+        chunk: as in :class:`rbml.learner.Execution`.
+        compile: likewise; ``True`` means ``"whole"``, ``False`` means ``"no"``.
         vectorise: likewise.
         verify: likewise.
-        generator: for what of phi is drawn at its start; ``None`` is PyTorch's global one.
+        generator: for the parts of phi that start at random; ``None`` means PyTorch's global generator.
 
     Raises:
-        UsageError: if both a curriculum and what it decides are given, or an option cannot be meant.
+        UsageError: if a curriculum and ``step_weights`` are both given, or an option has a wrong value.
     """
     if curriculum is not None and step_weights is not None:
-        raise UsageError("a curriculum decides the weights of the steps: leave step_weights out")
+        raise UsageError("a curriculum sets the step weights itself: leave step_weights out")
     engine = Adjoint() if hypergradient is None else hypergradient
     mode: Compile = {True: "whole", False: "no"}[compile] if isinstance(compile, bool) else compile  # type: ignore[assignment]
     learner = Learner(

@@ -1,4 +1,4 @@
-"""Algorithms that learn how large a step is, and how much of training each step is worth."""
+"""Algorithms that learn the size of each step, or that weight the steps over the course of training."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def meta_sgd(
 
     Args:
         model: the model.
-        lr: where the rates start: a range to draw from, or one value.
+        lr: the start of the rates: a range to draw from, or one value.
         steps: T, inner steps.
         **options: any other of :class:`rbml.Learner`.
     """
@@ -36,15 +36,15 @@ def meta_sgd(
 
 @dataclass(frozen=True)
 class Annealing:
-    """MAML++'s two schedules: the loss of every step fades into the loss of the last, and first order into second.
+    """MAML++'s two schedules: from the loss of every step to that of the last, and from first order to second.
 
     Antoniou, Edwards, Storkey 2019 (arXiv:1810.09502, sections 4.1 and 4.2).
 
     Attributes:
         steps: T, the inner steps of the learner.
-        multi_step: up to which share of training the query loss is taken after every inner step. All steps count the
-            same at first; all but the last fade, to no less than 3 % of that; then the last alone counts.
-        first_order: up to which share of training second derivatives are left out.
+        multi_step: the share of training during which the query loss is taken after every inner step. At first all
+            steps count the same; all but the last then fade, to at least 3 % of that; afterwards only the last counts.
+        first_order: the share of training during which second derivatives are left out.
         engine: the hypergradient after that.
     """
 
@@ -54,7 +54,7 @@ class Annealing:
     engine: Hypergradient
 
     def __call__(self, progress: float) -> Phase:
-        """Return the engine and the step weights for this part of training, from 0 to 1."""
+        """Return the engine and the step weights at a point of training, from 0 to 1."""
         engine = FirstOrder() if progress < self.first_order else self.engine
         if progress >= self.multi_step or self.steps < 2:
             return Phase(engine)
@@ -73,25 +73,26 @@ def maml_plus_plus(
     stepwise_norm: bool = True,
     **options: Any,
 ) -> Learner:
-    r"""Learn as MAML does, steadily: with the loss of every step, rates a layer and a step, and norms a step.
+    r"""Train MAML more stably: with the loss of every step, rates per layer and step, and a norm per step.
 
     .. math:: \min \; \mathbb{E}_{task} \sum_t w_t\, L_{query}(\theta_t), \qquad
               \theta_{t+1} = \theta_t - \alpha_{t, layer}\, \nabla L_{support}(\theta_t)
 
-    Antoniou, Edwards, Storkey 2019 (arXiv:1810.09502). Each part is a switch. The cosine of the outer learning rate is
-    that of every ``rbml train``. Batch norm normalises by the statistics of the batch, as in the authors' code, whose
-    running statistics a step are kept but not used; what is learned a step is its gain and shift. A training loop of
-    your own passes ``phase=learner.phase(progress)`` to ``learner.backward``; ``rbml train`` does.
+    Antoniou, Edwards, Storkey 2019 (arXiv:1810.09502). Each part can be switched off. The cosine schedule of the outer
+    learning rate is that of every ``rbml train``. Batch norm uses the statistics of the batch, as in the authors' code,
+    which keeps running statistics per step but does not use them; its gain and shift are learned per step. Your own
+    training loop must pass ``phase=learner.phase(progress)`` to ``learner.backward``, as ``rbml train`` does.
 
     Args:
         model: the model.
-        lr: where the inner rates start.
+        lr: the start of the inner rates.
         steps: T, inner steps.
-        learned_rates: learn a rate a layer and a step; else ``lr`` is fixed.
-        multi_step: up to which share of training the loss of every step counts; 0 switches it off (0.1 in the paper).
-        first_order: up to which share of training second derivatives are left out (0.5 in the paper on mini-ImageNet;
-            0 on Omniglot).
-        stepwise_norm: gain and shift of the norms have a value for every step, and are not adapted.
+        learned_rates: learn one rate per layer and step; else ``lr`` is fixed.
+        multi_step: the share of training during which the loss of every step counts; 0 switches this off (0.1 in the
+            paper).
+        first_order: the share of training during which second derivatives are left out (0.5 in the paper on
+            mini-ImageNet; 0 on Omniglot).
+        stepwise_norm: gain and shift of the norms have one value per step, and are not adapted.
         **options: any other of :class:`rbml.Learner`.
     """
     rate = Hyper(lr, per="layer", per_step=True, learn=learned_rates)
@@ -102,14 +103,14 @@ def maml_plus_plus(
 
 
 def warp_grad(model: nn.Module, lr: float | Hyper = 0.1, steps: int = 5, **options: Any) -> Learner:
-    """Learn warp layers between the model's own, which bend the gradients of a task and stay as they are on it.
+    """Learn warp layers between the model's own, which precondition the gradients of a task and are not adapted.
 
     Flennerhag et al. 2020 (WarpGrad, arXiv:1909.00025); Lee and Choi 2018 (T-nets, arXiv:1801.05558). Warps are linear
     and start as the identity. Differs: theta0 and the warps are learned by the derivative through all inner steps, as
     T-nets are; WarpGrad's own objective takes one step from points of the trajectory.
 
     Args:
-        model: the model; a warp is put after each of its linear layers and convolutions but the head.
+        model: the model; a warp is inserted after each of its linear layers and convolutions, except the head.
         lr: the inner learning rate.
         steps: T, inner steps.
         **options: any other of :class:`rbml.Learner`.

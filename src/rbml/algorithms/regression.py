@@ -30,7 +30,7 @@ def ridge_regression(
     Args:
         model: the model, with an output per target; its own head is not used.
         strength: of the ridge.
-        steps: gradient steps on the head after it was made.
+        steps: gradient steps on the head after it is made.
         **options: any other of :func:`rbml.algorithms.options.assemble`; the loss is the mean squared error.
     """
     chosen: dict[str, Any] = {"adapt": "head", "loss": REAL.loss} | options
@@ -39,8 +39,8 @@ def ridge_regression(
 
 def alpaca(
     model: nn.Module,
-    noise: float = 1.0,
-    precision: float = 1.0,
+    noise: float = 0.2,
+    precision: float = 0.04,
     offset: float = 0.0,
     steps: int = 0,
     **options: Any,
@@ -48,14 +48,17 @@ def alpaca(
     """Learn features and a prior, for a Bayesian linear regression to real values that says how sure it is.
 
     ALPaCA (Harrison, Sharma, Pavone 2018, arXiv:1807.08912): see :func:`rbml.strategy.bayesian_linear`. The model
-    returns ``(n, 2d)``: means, and logarithms of variances. Start noise and offset where the targets are: far from it,
-    the prior takes long to get there.
+    returns ``(n, 2d)``: means, and logarithms of variances. Sources of tables scale their targets
+    (:func:`rbml.data.targets.real`) to a mean of zero and a deviation of one, which is where the defaults begin: a
+    prior as wide as that, and a fifth of it as noise. With targets of your own that lie elsewhere, say so in ``noise``
+    and ``offset``, or the prior takes long to get there.
 
     Args:
         model: the model, with an output per target; its head, an ``nn.Linear``, is replaced by a
             :class:`rbml.models.BayesianLinear`.
-        noise: the standard deviation of the targets at the start, in their units.
-        precision: of the prior of a weight at the start, in units of the noise.
+        noise: the standard deviation of the targets at the start, in the units that are learned.
+        precision: of the prior of a weight at the start, in units of the noise: its deviation is
+            ``noise / sqrt(precision)``.
         offset: where targets lie at the start.
         steps: gradient steps on the head after it was made.
         **options: any other of :func:`rbml.algorithms.options.assemble`; the loss is the negative log likelihood.

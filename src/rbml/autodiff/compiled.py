@@ -9,12 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor, func, fx
 from torch.fx.experimental.proxy_tensor import make_fx
-from torch.utils._pytree import tree_flatten, tree_leaves, tree_map
+from torch.utils._pytree import TreeSpec, tree_flatten, tree_leaves, tree_map, tree_unflatten
 
 from rbml.errors import UsageError
 
 KEPT = 2**28
-"""How many bytes of results that are needed again a simplified trace may keep rather than compute twice."""
+"""How many bytes of results a simplified trace may keep rather than compute them twice."""
 
 aten = torch.ops.aten
 _ZEROS = {aten.zeros, aten.zeros_like, aten.new_zeros, aten._efficientzerotensor}
@@ -27,15 +27,15 @@ _WRITES = {aten.index_add, aten.index_put, aten.scatter, aten.scatter_add, aten.
 
 
 class Compiled:
-    """Traces and compiles a function of tensors once for every set of shapes, and keeps what came out.
+    """Traces and compiles a function of tensors once for every set of shapes, and keeps the result.
 
-    ``torch.compile`` cannot follow the transforms of ``torch.func`` that a hypergradient nests, so they are traced away
-    first (docs/facts.md). Whatever else the function reads is fixed when it is traced.
+    ``torch.compile`` cannot follow the nested transforms of ``torch.func`` in a hypergradient, so they are traced away
+    first (docs/facts.md). Everything else that the function reads is fixed when it is traced.
     """
 
     def __init__(self) -> None:
-        """Begin with nothing compiled."""
-        self._graphs: dict[Any, Callable[..., Any]] = {}
+        """Begin without any compiled graph."""
+        self._graphs: dict[Any, tuple[Callable[..., Any], TreeSpec]] = {}
 
     def __reduce__(self) -> tuple[type[Compiled], tuple[()]]:
         return Compiled, ()  # copies and pickles compile anew
@@ -46,33 +46,44 @@ class Compiled:
         Args:
             function: what is compiled, once for every set of shapes and every variant.
             *arguments: trees of tensors.
-            variant: what else changes the function; hashable.
+            variant: a hashable value of everything else that changes the function.
 
         Raises:
             UsageError: if there is no C++ compiler.
         """
-        arguments = tree_map(lambda leaf: leaf.contiguous(), arguments)  # compiled code reads what it was traced with
-        key = (variant, *((leaf.shape, leaf.dtype, leaf.device) for leaf in tree_leaves(arguments)))
+        leaves, spec = tree_flatten(arguments)  # once: a compiled step takes less time than walking its trees twice
+        leaves = [leaf.contiguous() for leaf in leaves]  # compiled code needs the strides that it was traced with
+        key = (variant, *((leaf.shape, leaf.dtype, leaf.device) for leaf in leaves))
         if key in self._graphs:
-            return self._graphs[key](*arguments)
+            graph, form = self._graphs[key]
+            return tree_unflatten(graph(*leaves), form)
         from torch._inductor.exc import InvalidCxxCompiler  # noqa: PLC0415  it takes as long to load as PyTorch
 
-        self._graphs[key] = torch.compile(traced(function, *arguments), fullgraph=True)
+        forms: list[TreeSpec] = []
+
+        def flat(*leaves: Tensor) -> list[Tensor]:
+            results, form = tree_flatten(function(*tree_unflatten(leaves, spec)))
+            forms.append(form)
+            return results
+
+        graph = torch.compile(traced(flat, *leaves), fullgraph=True)
         try:
-            return self._graphs[key](*arguments)
+            results = graph(*leaves)
         except InvalidCxxCompiler as error:
             raise UsageError("compile=True needs a C++ compiler, such as g++: install one, or leave it out") from error
+        self._graphs[key] = graph, forms[-1]
+        return tree_unflatten(results, forms[-1])
 
 
 def traced(function: Callable[..., Any], *arguments: Any) -> fx.GraphModule:
-    """Return the operators that a function of trees of tensors comes down to, simplified.
+    """Return a function of trees of tensors as a graph of operators, simplified.
 
-    - Products with zeros are zeros: forward derivatives give constants a derivative of zeros, and multiply them.
-    - What is computed twice is computed once: an inner gradient is taken on the way forward, and again where its
-      derivative is. At most :data:`KEPT` bytes are kept for that.
-    - What nobody needs is left out.
+    - Products with zeros become zeros: forward derivatives give constants a derivative of zeros, and multiply by it.
+    - Equal results are computed once: an inner gradient is computed on the way forward, and again with its own
+      derivative. At most :data:`KEPT` bytes are kept for that.
+    - Unused results are removed.
     """
-    # Distinct tensors: one tensor given for two arguments would be traced as one input.
+    # Distinct tensors: the same tensor as two arguments would be traced as one input.
     graph = make_fx(func.functionalize(function))(*tree_map(lambda leaf: leaf.clone(), arguments))
     _own_memory(graph.graph)
     _leave_out_zeros(graph.graph)
@@ -83,12 +94,15 @@ def traced(function: Callable[..., Any], *arguments: Any) -> fx.GraphModule:
 
 
 def _own_memory(graph: fx.Graph) -> None:
-    """Give what is written into memory of its own.
+    """Make tensors contiguous before they are written into.
 
-    The compiler writes into a copy that it makes as expanded as the original, so that rows of several tasks fall on one
-    another and their sum comes out (PyTorch 2.13, CPU): a silently wrong result.
+    The compiler writes into a copy with the same expanded strides as the original, so that rows of several tasks share
+    memory and are summed (PyTorch 2.13, CPU): a silently wrong result. Zero tangents have no memory at all, and writing
+    into them crashes Python.
     """
     for node in list(graph.nodes):
+        if _operator(node) is aten._efficientzerotensor:
+            node.target = aten.zeros.default
         if _operator(node) in _WRITES and _operator(node.args[0]) is aten.expand:
             with graph.inserting_before(node):
                 own = graph.call_function(
@@ -99,12 +113,12 @@ def _own_memory(graph: fx.Graph) -> None:
 
 
 def _operator(node: fx.Node) -> Any:
-    """Return what a node calls, whatever the overload, or nothing."""
+    """Return what a node calls, without the overload, or ``None``."""
     return node.target.overloadpacket if isinstance(node.target, torch._ops.OpOverload) else None
 
 
 def _leave_out_zeros(graph: fx.Graph) -> None:
-    """Put zeros in the place of products with zeros."""
+    """Replace products with zeros by zeros."""
     zero: set[Any] = set()
     for node in list(graph.nodes):
         operator = _operator(node)
@@ -127,7 +141,7 @@ def _compute_once(graph: fx.Graph) -> None:
     """Let equal operators on equal inputs share one result."""
     nodes = [node for node in graph.nodes if isinstance(node.target, torch._ops.OpOverload)]
     if any(node.target._schema.is_mutable for node in nodes):
-        return  # the same operator on the same input may give something else later
+        return  # with in-place operators the same call may give another result later
     kept = 0
     seen: dict[Any, fx.Node] = {}
     for node in list(graph.nodes):
@@ -144,7 +158,7 @@ def _compute_once(graph: fx.Graph) -> None:
 
 
 def _meaning(node: fx.Node) -> Any:
-    """Return what two nodes have in common if their results are the same."""
+    """Return a value that is equal for two nodes if their results are the same."""
     draws = _operator(node) is not None and torch.Tag.nondeterministic_seeded in node.target.tags  # type: ignore[union-attr]
     if node.op == "get_attr":
         return node.target
@@ -155,7 +169,7 @@ def _meaning(node: fx.Node) -> Any:
 
 
 def _size(node: fx.Node) -> int:
-    """Return how many bytes a result takes."""
+    """Return the size of a result in bytes."""
     return sum(
         math.prod(leaf.shape) * leaf.element_size()
         for leaf in tree_leaves(node.meta.get("val"))

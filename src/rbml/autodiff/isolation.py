@@ -2,7 +2,7 @@
 
 Every layer keeps the mode in which the model was given, except
 
-- batch norm: whose statistics it uses is said at every call;
+- batch norm: which statistics it uses is an argument of every call;
 - dropout of PyTorch's own layers, attention and recurrent ones included: switched off, with a warning;
 - instance norm: always by the statistics of the instance, as in training;
 - attention and transformer layers: always by their ordinary path, never the fused one for inference.
@@ -33,7 +33,7 @@ from torch.utils._pytree import tree_leaves
 from rbml.errors import UsageError
 
 TRAINS = "trains_in_a_learner"
-"""The attribute of a layer that says in which mode it runs: ``train()`` and ``eval()`` of a learner change nothing."""
+"""The attribute of a layer that fixes its mode: ``train()`` and ``eval()`` of a learner change nothing."""
 
 _ATTENTION = (
     *(nn.MultiheadAttention, nn.TransformerEncoderLayer, nn.TransformerDecoderLayer),
@@ -102,13 +102,13 @@ def _check(module: nn.Module) -> None:
 
 
 def _detached(module: nn.Module) -> dict[int, Any]:
-    """Return what ``deepcopy`` shall put for tensors that were left in the module by an earlier pass."""
+    """Return a memo for ``deepcopy`` that detaches tensors which an earlier pass left in the module."""
     kept = (leaf for layer in module.modules() for leaf in tree_leaves(layer.__dict__))
     return {id(leaf): leaf.detach().clone() for leaf in kept if isinstance(leaf, Tensor) and not leaf.is_leaf}
 
 
 def set_modes(module: nn.Module, by_the_batch: bool) -> None:
-    """Put every layer into its mode; batch norm uses the statistics of the batch, or those that it is given."""
+    """Put every layer into its mode; batch norm uses the statistics of the batch, or those that are passed."""
     for layer in module.modules():
         trains = by_the_batch if isinstance(layer, _BatchNorm) else layer.__dict__.get(TRAINS, False)
         if layer.training != trains:
@@ -117,10 +117,10 @@ def set_modes(module: nn.Module, by_the_batch: bool) -> None:
 
 @contextmanager
 def unchanged(module: nn.Module) -> Iterator[None]:
-    """Put back, after the work inside, every attribute that a layer has set on itself, and what its lists hold.
+    """Restore, after the code inside, every attribute that a layer has set on itself, and the content of its lists.
 
-    Tensors that a pass leaves in a module (``self.cache = h``) belong to a derivative that is over by then. PyTorch's
-    own layers and rbml's leave none, but for those with hooks, such as the old weight norm.
+    Tensors that a pass leaves in a module (``self.cache = h``) belong to a derivative that is finished by then. Layers
+    of PyTorch and rbml leave none, except those with hooks, such as the old weight norm.
     """
     before = [
         (layer, dict(layer.__dict__), [(v, copy.copy(v)) for v in layer.__dict__.values() if type(v) in _CONTAINERS])
@@ -148,9 +148,9 @@ def _is_clean(home: str) -> bool:
 
 
 def buffer_copies(module: nn.Module, example: Tensor) -> dict[str, Tensor]:
-    """Return copies of the buffers that a pass may write into, by name; batch norm's own are left out.
+    """Return copies of the buffers that a pass may write into, by name, except those of batch norm.
 
-    They are vectorised over tasks as ``example`` is, or nothing of a task could be written into them.
+    They are vectorised over tasks like ``example``; otherwise ``vmap`` would not allow to write into them.
     """
     found = {
         f"{name}.{key}".lstrip("."): leaf
@@ -169,7 +169,7 @@ def buffer_copies(module: nn.Module, example: Tensor) -> dict[str, Tensor]:
 
 
 def warn_of_writes(module: nn.Module, copies: dict[str, Tensor]) -> None:
-    """Warn where a pass wrote into a buffer: call it while ``copies`` are still the module's buffers."""
+    """Warn if a pass wrote into a buffer; to be called while ``copies`` are still the module's buffers."""
     written = []
     for name, leaf in copies.items():
         owner, _, key = name.rpartition(".")

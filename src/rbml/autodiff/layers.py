@@ -1,4 +1,4 @@
-"""Parts of a model found by what they are, not by what they are called."""
+"""Find the parts of a model (norms, head, tied weights) by type and use, not by name."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from rbml.tree import Tree
 NORMS: tuple[type[nn.Module], ...] = (
     *(_NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm, nn.LocalResponseNorm, nn.CrossMapLRN2d),
 )
-"""PyTorch's own normalisation layers: batch and instance norm are ``_NormBase``."""
+"""PyTorch's own normalisation layers; ``_NormBase`` includes batch and instance norm."""
 
 
 def norm_layers(module: nn.Module) -> list[str]:
     """Return the names of the normalisation layers that have parameters of their own.
 
-    They are PyTorch's own, and any layer without children whose class has a name that ends in ``Norm``, ``Norm1d``,
-    ``Norm2d`` or ``Norm3d``.
+    They are PyTorch's own, and any layer without children whose class name ends in ``Norm``, ``Norm1d``, ``Norm2d`` or
+    ``Norm3d``.
 
     >>> norm_layers(nn.Sequential(nn.Linear(2, 3), nn.LayerNorm(3), nn.BatchNorm1d(3, affine=False)))
     ['1']

@@ -1,12 +1,12 @@
-"""A module as a pure function of its parameters, with batch norm's statistics as an explicit argument.
+"""A module as a pure function of its parameters, with the statistics of batch norm as an explicit argument.
 
-PyTorch's batch norm updates its running statistics in place, which no transform of ``torch.func`` allows, and decides
-by a hidden flag whose statistics it uses. Here the caller decides at every call:
+PyTorch's batch norm updates its running statistics in place, which no transform of ``torch.func`` allows, and a hidden
+flag decides which statistics it uses. Here the caller decides at every call:
 
 - ``statistics=None``: those of the batch that is passed (nothing is updated);
 - a tree of them: exactly those, so that a prediction does not depend on what else is in the batch.
 
-In which mode all other layers run is said in :mod:`rbml.autodiff.isolation`.
+The mode of all other layers is described in :mod:`rbml.autodiff.isolation`.
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ __all__ = [
 
 
 def put(module: nn.Module, name: str, parameter: nn.Parameter) -> None:
-    """Put another parameter, perhaps of another shape, in the place of the one with this dotted name.
+    """Replace the parameter with this dotted name by another one, perhaps of another shape.
 
-    Layers that are tied to it have the new one too, under all their names.
+    Tied parameters are replaced under all their names.
     """
     before = module.get_parameter(name)
     tied = [other for other, one in module.named_parameters(remove_duplicate=False) if one is before]
@@ -68,17 +68,17 @@ def call(
     gated: Sequence[tuple[str, Change]] = (),
     mask: Tensor | None = None,
 ) -> Tensor:
-    """Return the prediction of an :func:`isolated` module for ``x``, and leave the module as it was.
+    """Return the prediction of an :func:`isolated` module for ``x``, and leave the module unchanged.
 
-    What the module writes into its buffers is dropped, with a warning, and what it keeps of a pass is forgotten.
+    Whatever the module writes into its buffers is dropped, with a warning, and so are tensors that it stores in itself.
 
     Args:
         module: the module; parameters that are not given are its own.
-        parameters: by the names of ``module.named_parameters()``.
-        x: ``(n, ...)``, or a tree of such tensors, given as keyword arguments.
-        statistics: what batch norm normalises with, named as its buffers; ``None`` takes those of ``x``.
-        gated: layers by name, each with what its inputs come through; of one layer in this order.
-        mask: which examples count for the statistics of ``x``, ``(n,)``; ``None`` is all of them.
+        parameters: named as in ``module.named_parameters()``.
+        x: ``(n, ...)``, or a tree of such tensors, which are passed as keyword arguments.
+        statistics: the statistics that batch norm uses, named as its buffers; ``None`` means those of ``x``.
+        gated: pairs of a layer's name and a function that is applied to its inputs, in this order.
+        mask: which examples count for the statistics of ``x``, ``(n,)``; ``None`` means all of them.
 
     Raises:
         UsageError: for inputs of another kind, and for what the model does that has no derivative (random numbers).
@@ -101,7 +101,7 @@ def call(
 
 
 def _arguments(x: Any) -> tuple[tuple[Tensor, ...], Tree]:
-    """Return the positional and the keyword arguments that inputs are given as."""
+    """Return the positional and the keyword arguments for inputs."""
     if isinstance(x, Tensor):
         return (x,), {}
     if isinstance(x, dict) and x and all(isinstance(leaf, Tensor) for leaf in x.values()):
@@ -123,7 +123,7 @@ def _changing(change: Change) -> Callable[..., tuple[tuple[Any, ...], dict[str, 
 
 
 def _entering(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
-    """Return what a layer is called with, whether by position or by name."""
+    """Return the input of a layer, whether it is passed by position or by name."""
     entering: Tensor = args[0] if args else kwargs[_first_name(kwargs)]
     return entering
 
@@ -138,7 +138,7 @@ def statistics_of(module: nn.Module, parameters: Tree, x: Tensor | Tree, mask: T
     Normalising ``x`` with them gives what :func:`call` gives with ``statistics=None``; arguments as there.
 
     Raises:
-        UsageError: if ``x`` passes a layer more than once, which then has no one mean.
+        UsageError: if ``x`` passes a layer more than once, so that there is no single mean.
     """
     seen: Tree = {}
     with ExitStack() as stack:
@@ -147,7 +147,7 @@ def statistics_of(module: nn.Module, parameters: Tree, x: Tensor | Tree, mask: T
             def measure(layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], name: str = name) -> None:
                 if f"{name}.running_mean" in seen:
                     raise UsageError(
-                        f"{name} is used more than once per pass: it has no one mean to normalise queries with"
+                        f"{name} is used more than once per pass: it has no single mean to normalise queries with"
                     )
                 mean, variance = _moments(_entering(args, kwargs), mask)
                 seen[f"{name}.running_mean"], seen[f"{name}.running_var"] = mean, variance
@@ -173,7 +173,7 @@ def inputs_of(
     statistics: Tree | None = None,
     mask: Tensor | None = None,
 ) -> Tensor:
-    """Return what comes into one layer of an :func:`isolated` module when ``x`` passes through: its features.
+    """Return the inputs of one layer of an :func:`isolated` module when ``x`` passes through: its features.
 
     Arguments as in :func:`call`.
 
@@ -191,7 +191,7 @@ def inputs_of(
     finally:
         handle.remove()
     if len(seen) != 1:
-        raise UsageError(f"{layer} is used {len(seen)} times per pass: it has no one set of features")
+        raise UsageError(f"{layer} is used {len(seen)} times per pass: it has no single set of features")
     return seen[0]
 
 
@@ -201,7 +201,7 @@ def without_statistics(module: nn.Module) -> list[str]:
 
 
 def running_statistics(module: nn.Module) -> Tree:
-    """Return the statistics that the module carries itself, such as those of its pretraining."""
+    """Return the running statistics of the module itself, such as those of its pretraining."""
     buffers = dict(module.named_buffers())
     kinds = ("running_mean", "running_var")
     return {f"{name}.{kind}": buffers[f"{name}.{kind}"] for name, _ in batch_norms(module) for kind in kinds}

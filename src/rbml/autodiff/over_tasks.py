@@ -1,4 +1,4 @@
-"""One function, many tasks: side by side under ``vmap``, or one after another where a model does not allow that.
+"""Run a function on many tasks: side by side under ``vmap``, or one after another if a model does not allow that.
 
 Shapes: B tasks in a stack.
 """
@@ -29,12 +29,12 @@ class OverTasks:
 
     Args:
         chunk: how many tasks run at once; it bounds memory and changes results only by rounding.
-        vectorise: ``True`` uses ``vmap``; ``False`` takes one task after another; ``"auto"`` uses ``vmap`` until a
-            function fails under it and works without it, says so once, and takes one task after another from then on.
+        vectorise: ``True`` uses ``vmap``; ``False`` runs one task after another; ``"auto"`` uses ``vmap`` until a
+            function fails under it but works without it, then warns once and runs one task after another.
     """
 
     def __init__(self, chunk: int, vectorise: Vectorise = "auto") -> None:
-        """Begin side by side, unless told otherwise."""
+        """Begin with ``vmap``, unless ``vectorise`` is false."""
         self.chunk, self.vectorise = chunk, vectorise
         self.one_by_one = vectorise is False
 
@@ -50,13 +50,13 @@ class OverTasks:
 
         Args:
             function: from m and one task to (loss, gradients, aux).
-            m: what all tasks share and gradients are taken by.
-            tasks: a tree of tensors with the tasks in front, ``(B, ...)``.
+            m: the meta-parameters, which all tasks share.
+            tasks: a tree of tensors with the tasks as their first dimension, ``(B, ...)``.
             compiled: where compiled graphs are kept; ``None`` runs PyTorch's operators one by one.
-            variant: what else the function depends on, for :class:`Compiled`.
+            variant: everything else that the function depends on, for :class:`Compiled`.
 
         Returns:
-            The mean loss, the mean gradients, and aux with the tasks in front.
+            The mean loss, the mean gradients, and aux with the tasks as the first dimension.
 
         Raises:
             UsageError: if ``vectorise=True`` and the function does not run under ``vmap``.
@@ -73,7 +73,7 @@ class OverTasks:
     def mean_of_stacks(
         self, function: Callable[[Tree, Any], tuple[Tensor, Tree, Tree]], m: Tree, tasks: Any
     ) -> tuple[Tensor, Tree, Tree]:
-        """Do as :meth:`mean` does for a function of whole chunks, whose results have the tasks in front."""
+        """Do the same as :meth:`mean` for a function of whole chunks, whose results have one row per task."""
 
         def run(m: Tree, part: Any) -> tuple[Tensor, Tree, Tree]:
             loss, grads, aux = function(m, part)
@@ -93,7 +93,7 @@ class OverTasks:
         return loss.mean(), scale(total, 1 / len(loss)), joined(auxes)
 
     def each(self, function: Callable[..., Any], tasks: Any) -> Any:
-        """Return the results of ``function`` on every task, a tree of tensors with the tasks in front."""
+        """Return the results of ``function`` on every task, a tree of tensors with one row per task."""
         return joined([self._stacked(lambda _, part: function(part), {}, part) for part in self.parts(tasks)])
 
     def parts(self, tasks: Any) -> Iterator[Any]:
@@ -102,26 +102,26 @@ class OverTasks:
             yield tree_map(lambda leaf, start=start: leaf[start : start + self.chunk], tasks)
 
     def _stacked(self, function: Callable[..., Any], m: Tree, part: Any) -> Any:
-        """Return the results of one chunk, with its tasks in front."""
+        """Return the results of one chunk, with one row per task."""
         if self.one_by_one:
             return _looped(function, m, part)
         try:
             return func.vmap(function, in_dims=(None, 0))(m, part)
         except RbmlError:
             raise
-        except Exception as error:  # vmap raises what the operator in its way raises
-            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-            alone = _looped(function, m, part)  # if it fails too, the fault is not vmap's
+        except Exception as error:  # vmap fails with whatever error the operator raises
+            reason = str(error).strip().partition(". ")[0].partition("\n")[0] or type(error).__name__
+            alone = _looped(function, m, part)  # if this fails too, vmap is not the cause
             if self.vectorise is True:
                 raise UsageError(
-                    f"the model does not run on several tasks side by side ({reason}), and vectorise=True asks for it: "
-                    "vectorise='auto' or False takes one task after another"
+                    f"the model does not run on several tasks side by side ({reason}), which vectorise=True needs: "
+                    "use vectorise='auto' or False, which run one task after another"
                 ) from error
             self.one_by_one = True
             warnings.warn(
-                f"the model does not run on several tasks side by side ({reason}): from now on one task is taken after "
+                f"the model does not run on several tasks side by side ({reason}): from now on tasks run one after "
                 f"another, which calls every operator once per task (up to {self.chunk} times as many calls). "
-                "vectorise=False says so from the start, and this warning goes away",
+                "Set vectorise=False to do so from the start without this warning",
                 stacklevel=2,
             )
             return alone

@@ -1,4 +1,4 @@
-"""The derivatives that rbml needs beyond ``torch.func``: one pass for both halves of a second derivative."""
+"""Derivatives beyond ``torch.func``: both halves of a second derivative in one pass."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rbml.tree import Tree, add, norm, scale, tmap
 Mode = Literal["forward", "reverse", "difference"]
 Objective = Callable[[Tree, Tree], Tensor]
 Pull = Callable[[Tree], tuple[Tree, Tree]]
-"""From v to the derivatives of <gradient, v> by theta and m."""
+"""A function from v to the derivatives of <gradient, v> with respect to theta and m."""
 
 
 def grad_product(objective: Objective, theta: Tree, m: Tree, direction: Tree, mode: Mode) -> tuple[Tree, Tree]:
@@ -25,19 +25,19 @@ def grad_product(objective: Objective, theta: Tree, m: Tree, direction: Tree, mo
 
     Args:
         objective: a scalar function of two trees.
-        theta: where the inner gradient is taken.
-        m: the meta-parameters that the objective sees; may be empty.
+        theta: the point at which the inner gradient is taken.
+        m: the meta-parameters on which the objective depends; may be empty.
         direction: v, of the shape of theta.
         mode: ``"forward"`` is the pass above. ``"reverse"`` differentiates the gradient backwards: more memory, but it
-            needs no operator to have a forward derivative. ``"difference"`` takes the gradient twice, a little ahead
-            and a little behind along v, and no second derivative: approximate.
+            works for operators without a forward derivative. ``"difference"`` takes two gradients, a small step along
+            v and one against it, and no second derivative: approximate.
 
     Returns:
         The derivative with respect to theta and the one with respect to m, of their shapes.
     """
     if mode == "forward":
         gradients = func.grad(objective, argnums=(0, 1)) if m else _theta_only(objective)
-        theta = {name: leaf.contiguous() for name, leaf in theta.items()}  # no tangent fits an expanded tensor
+        theta = {name: leaf.contiguous() for name, leaf in theta.items()}  # an expanded tensor cannot have a tangent
         along_theta, along_m = func.jvp(lambda point: gradients(point, m), (theta,), (direction,))[1]
         # PyTorch gives the tangent of a float32 number (0-d) as float64 behind sigmoid and sqrt.
         return tmap(Tensor.type_as, along_theta, theta), tmap(Tensor.type_as, along_m, m)
@@ -47,7 +47,7 @@ def grad_product(objective: Objective, theta: Tree, m: Tree, direction: Tree, mo
 
 
 def gradient_and_pull(objective: Objective, theta: Tree, m: Tree) -> tuple[Tree, Pull]:
-    """Return the gradient by theta and, keeping its graph, what :func:`grad_product` takes in mode ``"reverse"``."""
+    """Return the gradient and, with its graph kept, the function that gives :func:`grad_product` in reverse mode."""
     found = func.vjp(func.grad(objective), theta, m)
     return found[0], found[1]
 

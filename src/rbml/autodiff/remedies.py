@@ -32,7 +32,7 @@ _REMEDIES: tuple[tuple[str, str], ...] = (
     (
         r"Cannot access data pointer of Tensor that doesn't have storage|Can't call numpy\(\) on Tensor",
         "the model or the loss turns a tensor into a NumPy array inside a derivative: use PyTorch's operators there, "
-        "or compute the array before, and give it as an input",
+        "or compute the array beforehand and pass it as an input",
     ),
     (
         r"would mutate a captured Tensor|mutate a captured",

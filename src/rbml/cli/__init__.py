@@ -9,12 +9,14 @@ import sys
 
 def main() -> None:
     """Run the command line."""
-    # Threads that wait shall sleep, not spin: on a machine that others use too, spinning was ten times slower
-    # (docs/facts.md). OpenMP reads this once, when PyTorch is loaded.
+    # Waiting threads should sleep, not spin: on a shared machine, spinning was ten times slower (docs/facts.md).
+    # OpenMP reads this once, when PyTorch is loaded.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # no terminal is too plain for ± or for a file's name
+            stream.reconfigure(
+                errors="backslashreplace"
+            )  # so that ± and file names never fail, whatever the terminal's encoding
     try:
         from rbml.cli.main import cli
     except ImportError as error:

@@ -19,10 +19,10 @@ if TYPE_CHECKING:
     from rbml.learner import Learner
 
 NOUNS = {"pictures": "picture", "table": "row"}
-"""What one example is called, by modality."""
+"""The word for one example, by modality."""
 
-_LISTED = 12  # classes that are named one by one
-_ONE_BY_ONE = 40  # examples that are left out one by one
+_LISTED = 12  # the largest number of classes that are named one by one
+_ONE_BY_ONE = 40  # the largest number of examples that are left out one by one
 
 
 @click.command("adapt")
@@ -35,7 +35,7 @@ _ONE_BY_ONE = 40  # examples that are left out one by one
 )
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="The file to write.")
 def command(run: Path, support: Path, out: Path) -> None:
-    """Learn your own task with the learner of RUN: any number of classes, any number of examples.
+    """Adapt the learner of RUN to your own task: any number of classes, any number of examples.
 
     \b
     rbml adapt runs/glyphs-5w1s-maml --support my_pictures --out mine.rbml
@@ -55,7 +55,7 @@ def command(run: Path, support: Path, out: Path) -> None:
     y, names = setting.target.read(found.labels or [], found.targets)
     classes = not y.is_floating_point()
     if classes and len(names) < 2:
-        raise UsageError(f"{support} has one class ({names[0]}): add another one to tell it from")
+        raise UsageError(f"{support} has only one class ({names[0]}): add another one")
     began = time.perf_counter()
     examples = Batch(setting.modality.ready(stored), y)
     adapted = learner.adapt(*examples, ways=len(names) if classes else None)
@@ -70,8 +70,8 @@ def command(run: Path, support: Path, out: Path) -> None:
         _estimate(learner, examples, setting, len(names) if classes else None, noun)
     if classes and len(names) > setting.outputs and learner.strategy.start is None:
         console.print(
-            f"The run was meta-trained with {setting.outputs} ways; for {len(names)} classes one that was trained with "
-            f"--ways {len(names)}, or makes its head from the support set (--algorithm protomaml), will do better."
+            f"The run was meta-trained with {setting.outputs} ways; for {len(names)} classes a run with "
+            f"--ways {len(names)}, or one that makes its head from the support set (--algorithm protomaml), is better."
         )
     console.print(f"Next: rbml predict {shlex.quote(str(out))} {'IMAGE' if noun == 'picture' else 'FILE'}...")
 

@@ -1,4 +1,4 @@
-"""What keeps a learner honest: the same tasks without any learning across tasks."""
+"""Baselines: the same tasks without any learning across tasks."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from rbml.training import Score
 from rbml.training.evaluator import draw, groups_of, judge
 
 FEW = 50
-"""Training from scratch is slow: it is measured on so many tasks."""
+"""Training from scratch is slow, so that it is measured on this many tasks only."""
 
 SCRATCH = (
     f"From scratch: the same network from random weights, 30 steps with momentum on the same examples (first {FEW} "
@@ -25,7 +25,7 @@ SCRATCH = (
 
 
 def baselines(recipe: Recipe, tasks: TaskSource, episodes: int, seed: int) -> dict[str, Score]:
-    """Return the target's first metric of all baselines, by name, on the tasks of ``rbml evaluate`` with this seed."""
+    """Return the first metric of every baseline by name, on the tasks of ``rbml evaluate`` with this seed."""
     metric = tasks.target.metrics[0]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(generator(recipe.outer.seed, START).initial_seed())

@@ -1,4 +1,4 @@
-"""``rbml demo``: the main job on the embedded default, from nothing to a table and pictures."""
+"""``rbml demo``: meta-training, evaluation and a report on the built-in data."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ OTHERS = ("from scratch", "nearest neighbour")
 def command(run: Path, meta_steps: int | None, episodes: int) -> None:
     """Meta-train on drawn glyphs, then learn real handwritten digits from 1 and 5 examples.
 
-    The digits (scikit-learn's) are never seen in training. A demo that was stopped goes on where it was.
+    The digits (scikit-learn's) are never seen in training. A demo that was stopped resumes where it was.
     """
     from rbml.cli.baselines import SCRATCH
     from rbml.cli.measuring import tasks_of
-    from rbml.cli.running import meta_train
     from rbml.cli.show import console, table
+    from rbml.cli.training import meta_train
     from rbml.reports import write_report
     from rbml.training import RunFolder
 
@@ -48,7 +48,7 @@ def command(run: Path, meta_steps: int | None, episodes: int) -> None:
     recipe = _recipe(folder, meta_steps)
     console.print("1. Meta-training on invented characters, drawn from a seed")
     meta_train(folder, recipe, None, None, f"rbml demo --run {shlex.quote(str(run))}")
-    console.print("2. Learning classes that were never seen, each task from its few examples alone")
+    console.print("2. Learning new classes, each task only from its few examples")
     rows = [_row(folder, recipe, source, shots, episodes) for source in ("glyphs", "digits") for shots in (1, 5)]
     table(
         f"accuracy in %, mean ± 95 % interval over {episodes} tasks, 5 ways, {QUERIES} queries per class, inductive",
@@ -65,7 +65,7 @@ def command(run: Path, meta_steps: int | None, episodes: int) -> None:
 
 
 def _recipe(folder: RunFolder, meta_steps: int | None) -> Recipe:
-    """Return what the demo does, or refuse to go on with a folder that holds something else."""
+    """Return the recipe of the demo, or refuse to resume a folder that holds another run."""
     if not folder.config.is_file():
         return RECIPE.changed(meta_steps=meta_steps or RECIPE.outer.meta_steps)
     recipe = folder.recipe()

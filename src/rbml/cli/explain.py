@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 @click.command("explain", cls=RecipeCommand)
 @click.argument("place", metavar="RUN|SOURCE")
 @click.option("--data-root", metavar="PATH", help="Where data is looked for.")
-@click.option("--memory", type=float, metavar="GIB", help="What an engine may keep.  [default: half of the memory]")
+@click.option(
+    "--memory", type=float, metavar="GIB", help="How much memory an engine may use.  [default: half of the memory]"
+)
 @setting_options
 @recipe_options
 def command(
@@ -27,9 +29,9 @@ def command(
     config: Path | None,
     **given: Any,
 ) -> None:
-    """Show what every hypergradient engine would cost RUN, or a recipe on SOURCE, and which one to take.
+    """Show what every hypergradient engine would cost for RUN, or for a recipe on SOURCE, and which one to use.
 
-    One inner step is measured; the rest is the engines' arithmetic. `rbml train --engine auto` takes the choice.
+    One inner step is measured; the costs of all steps follow by arithmetic. `rbml train --engine auto` uses the choice.
 
     \b
     rbml explain runs/omniglot-5w1s-maml
@@ -54,7 +56,7 @@ def command(
     ]
     table(
         f"one outer step of {size.tasks} tasks in chunks of {size.chunk}: {size.meta:,} meta-parameters, {size.steps} "
-        f"inner steps; a task keeps {amount(size.carry)} a carry, {amount(size.activations)} of activations a gradient",
+        f"inner steps; per task {amount(size.carry)} for a carry, {amount(size.activations)} for activations",
         ["engine", "exact", "memory", "seconds", "note"],
         rows,
     )

@@ -1,4 +1,4 @@
-"""``rbml list``: what there is, a line each, read from the tables without importing PyTorch."""
+"""``rbml list``: algorithms, strategies, engines and so on, one per line, read without importing PyTorch."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from rbml.errors import unknown
 @click.command("list")
 @click.argument("kind", required=False)
 @click.argument("name", required=False)
-@click.option("-v", "--verbose", is_flag=True, help="With the options of each.")
+@click.option("-v", "--verbose", is_flag=True, help="Show the options of each.")
 def command(kind: str | None, name: str | None, verbose: bool) -> None:
-    """List what there is, one line each, or the options of one.
+    """List what rbml has, one line each, or the options of one entry.
 
     KIND is algorithms, strategies, engines, models, data or tasks; all of them by default.
 
@@ -40,8 +40,8 @@ def command(kind: str | None, name: str | None, verbose: bool) -> None:
 
 
 _FORM = """
-Set one: rbml train SOURCE --set strategy.{part}.OPTION=VALUE. Of a number that is to be learned: OPTION.value, .per
-(all, layer, tensor, element), .per_step, .bounds, .learn. Other parts, in order: --set strategy='NAME, NAME, ...'"""
+Set one with: rbml train SOURCE --set strategy.{part}.OPTION=VALUE. A learned number has OPTION.value, .per (all, layer,
+tensor, element), .per_step, .bounds and .learn. Choose the parts in order with: --set strategy='NAME, NAME, ...'"""
 
 
 def _show_options(options: tuple[catalogue.Option, ...]) -> None:

@@ -16,14 +16,14 @@ from rbml.errors import RbmlError, UsageError, unknown
 COMMANDS = {
     "demo": "Meta-train on drawn glyphs, then learn real handwritten digits from 1 and 5 examples.",
     "train": "Meta-train on a source of data, into a run folder.",
-    "evaluate": "Measure a run on test tasks, its own or another source's.",
+    "evaluate": "Evaluate a run on test tasks, from its own or another source.",
     "adapt": "Learn a task of your own from a few examples.",
-    "predict": "Predict for new examples with what adapt has learned.",
-    "report": "Draw what a run has learned, by itself or beside another.",
+    "predict": "Predict new examples with a model made by adapt.",
+    "report": "Draw what a run has learned, alone or compared with another run.",
     "check": "Check the hypergradient of a run or a recipe against exact engines and finite differences.",
-    "explain": "Show what every hypergradient engine would cost, and which one to take.",
-    "strategy": "Keep a learned strategy in a small file, and look at one.",
-    "list": "List what there is: algorithms, strategies, engines, models, data, tasks.",
+    "explain": "Show what every hypergradient engine would cost, and which one to use.",
+    "strategy": "Export a learned strategy to a small file, or show one.",
+    "list": "List algorithms, strategies, engines, models, data and tasks.",
 }
 
 
@@ -31,7 +31,7 @@ class LazyGroup(click.Group):
     """Imports a command's module when the command is used."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Return the names, in the order of a day's work."""
+        """Return the names, in the order in which they are usually needed."""
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
@@ -44,7 +44,7 @@ class LazyGroup(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Find a command, or say which was probably meant."""
+        """Find a command, or suggest the nearest name."""
         if args and args[0] not in COMMANDS and not args[0].startswith("-"):
             raise unknown("command", args[0], COMMANDS)
         return super().resolve_command(ctx, args)
@@ -62,7 +62,7 @@ class LazyGroup(click.Group):
         try:
             code = super().main(arguments, prog_name="rbml", standalone_mode=False)
             sys.stdout.flush()
-        except BrokenPipeError:  # who reads has seen enough: rbml list | head
+        except BrokenPipeError:  # the reader has closed the pipe: rbml list | head
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             code = 1
         except (Exception, KeyboardInterrupt) as error:
@@ -89,7 +89,7 @@ def _explain(error: BaseException) -> int:
     elif isinstance(error, ModuleNotFoundError) and error.name in ("rich", "pydantic"):
         message, code = f"the command line needs {error.name}: pip install 'rbml[cli]'", 1
     elif isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "allocate memory" in str(error)):
-        message, code = "out of memory: a run with a smaller --chunk needs less", 1
+        message, code = "out of memory: use a smaller --chunk", 1
     elif isinstance(error, OSError):
         message, code = str(error), 1
     else:
@@ -101,7 +101,7 @@ def _explain(error: BaseException) -> int:
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(rbml.__version__, prog_name="rbml")
 def cli() -> None:
-    """Learn how to learn: meta-train a model, then let it learn your classes from a few examples.
+    """Learn how to learn: meta-train a model on many tasks, then adapt it to your own task from a few examples.
 
-    Begin with `rbml demo`. Any command takes --debug for a full traceback.
+    Begin with `rbml demo`. Every command accepts --debug, which shows full tracebacks.
     """

@@ -16,7 +16,7 @@ from rbml.recipe import build
 from rbml.recipe.streams import TEST
 from rbml.tasks import TaskSource
 from rbml.training import RunFolder, Score, evaluate, files
-from rbml.training.evaluator import sizes_in_words, sizes_of
+from rbml.training.evaluator import describe_sizes, sizes_of
 
 SHOTS = (1, 3, 5, 10, 20)
 """The sizes of support sets that a run on a table is measured with."""
@@ -124,7 +124,7 @@ def show(result: dict[str, Any]) -> None:
     """Print the tables of a result: the first metric by inner step, and the others after the last one."""
     first, *others = result["metrics"]
     kinds = list(result[first["name"]])
-    setting = f"{sizes_in_words(result)}, {result['episodes']} tasks".removeprefix(", ") + of_groups(columns_of(result))
+    setting = f"{describe_sizes(result)}, {result['episodes']} tasks".removeprefix(", ") + of_groups(columns_of(result))
     console.print(result["about"])
     columns = result[first["name"]].values()
     head = kinds if len(kinds) > 1 else ["mean"]  # without batch norm there is nothing to tell apart

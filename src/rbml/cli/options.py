@@ -1,6 +1,6 @@
-"""Options of the command line that stand for the entries of a recipe: one source of names, types, defaults and help.
+"""The command-line options for the entries of a recipe; their names, types, defaults and help come from one table.
 
-Nothing here imports PyTorch before a recipe is read: ``rbml train --help`` answers at once.
+Nothing here imports PyTorch before a recipe is read, so that ``rbml train --help`` is fast.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ from rbml import catalogue
 from rbml.errors import UsageError, unknown
 from rbml.recipe import Recipe
 from rbml.recipe.entries import ENTRIES, TABLES, Entry
-from rbml.recipe.wording import kind_in_words
+from rbml.recipe.messages import kind_name
 
 FIRST = ("ways", "shots", "algorithm", "steps", "meta_steps")
 """The options to begin with, which the help shows first."""
 
 _INTO = {"strategy": "settings", "learner": "options", "engine": "engine_options"}
-"""Short names of the tables that ``--set`` and a file address; of the others it is ``TABLE_options``."""
+"""Short names of the tables that ``--set`` and files can set; for the others it is ``TABLE_options``."""
 
 
 def recipe_options(function: Callable[..., None]) -> Callable[..., None]:
-    """Add an option for every entry of a recipe that is one value; one that is not given comes as ``None``."""
+    """Add an option for every entry of a recipe that is a single value; the default of each is ``None``."""
     defaults = Recipe().short()
     for name, entry in reversed(ENTRIES.items()):
-        if name != "strategy":  # --strategy names a file; the parts are set with --set
+        if name != "strategy":  # --strategy is a file; the parts are set with --set
             function = _option(name, entry, defaults)(function)
     return function
 
@@ -45,7 +45,7 @@ def _option(name: str, entry: Entry, defaults: Mapping[str, Any]) -> Callable[..
         metavar = "FILE"
     if kind is bool:
         flag = f"{flag}/--no-{flag[2:]}"
-    if name == "compile":  # --compile alone means whole, as it did when it was a switch
+    if name == "compile":  # --compile without a value means whole, as in rbml 0.1.0
         extra = {"is_flag": False, "flag_value": "whole"}
     if entry.choices and name != "statistics":
         metavar = "|".join(entry.choices)
@@ -60,23 +60,23 @@ def _option(name: str, entry: Entry, defaults: Mapping[str, Any]) -> Callable[..
 
 
 def setting_options(function: Callable[..., None]) -> Callable[..., None]:
-    """Add ``--set`` and ``--config``: what a recipe holds that is not one value."""
+    """Add ``--set`` and ``--config``, for the entries of a recipe that are not single values."""
     by_name = click.option(
         "--set",
         "settings",
         metavar="NAME=VALUE",
         multiple=True,
-        help="Set any option of the strategy (strategy.PART.ARGUMENT, and of a number .value, .per, .per_step, "
+        help="Set any option of the strategy (strategy.PART.ARGUMENT; a number also has .value, .per, .per_step, "
         ".bounds, .learn), its parts in order (strategy='weight_decay, momentum, sgd'), an option of the algorithm or "
         "learner (learner.adapt='head.*'), of the engine (engine.store=segments), the model (model.hidden=[40, 40]), "
-        "the data (data.with_time=true) or the task (task.order=time). May be given again. "
+        "the data (data.with_time=true) or the task (task.order=time). Can be repeated. "
         "See: rbml list strategies NAME.",
     )
     by_file = click.option(
         "--config",
         type=click.Path(path_type=Path),
         metavar="FILE",
-        help="A TOML file of any of these entries (data, ways, ...) and of tables [strategy.PART.ARGUMENT], [learner], "
+        help="A TOML file with any of these entries (data, ways, ...) and tables [strategy.PART.ARGUMENT], [learner], "
         "[engine]. The command line takes precedence.",
     )
     return by_name(by_file(function))
@@ -86,7 +86,7 @@ class RecipeCommand(click.Command):
     """A command whose help shows the entries of a recipe by topic, the ones to begin with first."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Take ``--no-compile``, the other half of what was a switch, for ``--compile no``."""
+        """Accept ``--no-compile``, which rbml 0.1.0 had, for ``--compile no``."""
         return super().parse_args(ctx, ["--compile=no" if one == "--no-compile" else one for one in args])
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -109,7 +109,7 @@ class RecipeCommand(click.Command):
 def gathered(
     source: str | None, given: dict[str, Any], settings: tuple[str, ...], config: Path | None
 ) -> tuple[str | None, dict[str, Any]]:
-    """Return the source, and what is set of a recipe by options, settings and a file.
+    """Return the source, and the entries of a recipe that options, settings and a file set.
 
     Raises:
         UsageError: if a setting or the file cannot be understood, or a strategy file is not there.
@@ -141,7 +141,7 @@ def from_file(path: Path) -> dict[str, Any]:
     """Return the entries of a recipe that a TOML file sets, by short names.
 
     Raises:
-        UsageError: if the file is not TOML, or has an entry that a recipe has not.
+        UsageError: if the file is not TOML, or has an entry that recipes do not have.
     """
     from rbml.strategy.parsing import nested_away
 
@@ -179,7 +179,7 @@ def _as_kind(name: str, value: Any, path: Path) -> Any:
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-        raise UsageError(f"{name} in {path} must be {kind_in_words(kind)}, not {value!r}")
+        raise UsageError(f"{name} in {path} must be {kind_name(kind)}, not {value!r}")
     return value
 
 
@@ -201,7 +201,7 @@ def from_settings(entries: Iterable[str]) -> dict[str, Any]:
         if not equals:
             raise UsageError(f"--set needs NAME=VALUE, such as strategy.sgd.lr.per=layer, not {entry!r}")
         if table not in TABLES and table in ENTRIES:
-            raise UsageError(f"{table} has an option of its own: say --{table.replace('_', '-')} {text}")
+            raise UsageError(f"{table} has an option of its own: use --{table.replace('_', '-')} {text}")
         if table not in TABLES:
             raise unknown("table of settings", table, TABLES)
         if not address and table != "strategy":
@@ -227,7 +227,7 @@ def _into(table: str) -> str:
 
 
 def merged(*layers: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the entries of several layers, the later before the earlier; their settings and options are joined."""
+    """Return the entries of several layers: later ones take precedence, and tables of options are joined."""
     joined: dict[str, Any] = {}
     for layer in layers:
         for name, value in layer.items():
@@ -239,7 +239,7 @@ def merged(*layers: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _as_json(value: Any) -> Any:
-    """Return lists for tuples, and nothing for a bound that is infinite: JSON has neither."""
+    """Return lists for tuples, and ``None`` for an infinite bound: JSON has neither."""
     if isinstance(value, Mapping):
         return {name: _as_json(one) for name, one in value.items()}
     if isinstance(value, list | tuple):
@@ -248,6 +248,6 @@ def _as_json(value: Any) -> Any:
 
 
 def absolute(source: str | None) -> str | None:
-    """Return a source with the path that it may name made absolute: a run may go on from somewhere else."""
+    """Return a source with its path, if it has one, made absolute: the run may be resumed from another folder."""
     kind, colon, path = (source or "").partition(":")
     return f"{kind}:{Path(path).expanduser().absolute()}" if colon and path else source

@@ -14,7 +14,7 @@ import click
 from rbml.errors import UsageError
 
 COLUMNS = {"pictures": "image", "table": "row"}
-"""The head of the column that says which example it is, by modality."""
+"""The head of the column that identifies the example, by modality."""
 
 Record = Mapping[str, Any]
 
@@ -52,7 +52,7 @@ def command(file: Path, places: tuple[Path, ...], as_json: bool, as_csv: bool) -
 
 
 def _whole(record: Record) -> dict[str, Any]:
-    """Return a record without the probability that stands among the probabilities of all classes."""
+    """Return a record without the probability of its class, which is among the probabilities of all classes."""
     return {key: value for key, value in record.items() if key != "probability" or "probabilities" not in record}
 
 
@@ -71,7 +71,7 @@ def _write_csv(records: Sequence[Record]) -> None:
 
 
 def _shown(record: Record) -> dict[str, str]:
-    """Return the cells of a line of the table: of a class its probability too, and the second likeliest one."""
+    """Return the cells of one row of the table; for classes also the probability and the second likeliest class."""
     shown = {key: f"{value:.4g}" if isinstance(value, float) else str(value) for key, value in record.items()}
     if "probabilities" in record:
         second = sorted(record["probabilities"].items(), key=lambda item: -item[1])[1:2]

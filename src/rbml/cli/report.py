@@ -12,10 +12,10 @@ from rbml.errors import DataError
 @click.command("report")
 @click.argument("run", type=click.Path(path_type=Path))
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Which task the gallery shows.")
-@click.option("--compare", "other", type=click.Path(path_type=Path), metavar="RUN", help="Show it beside another run.")
+@click.option("--compare", "other", type=click.Path(path_type=Path), metavar="RUN", help="Compare it with another run.")
 @click.option("--data-root", metavar="PATH", help="Where data is looked for.  [default: the run's]")
 def command(run: Path, seed: int, other: Path | None, data_root: str | None) -> None:
-    """Draw what RUN has learned: curves, metrics by inner step, phi by layer and step, a gallery of a task.
+    """Draw what RUN has learned: learning curves, metrics by inner step, the learned strategy, and one task.
 
     \b
     rbml report runs/glyphs-5w1s-meta_sgd

@@ -1,4 +1,4 @@
-"""What commands show: progress and tables, on a terminal and in a log."""
+"""Progress and tables, on a terminal and in a log file."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from rbml.training import Progress as Step
     from rbml.training import Score
 
-_LOG_WIDTH = 200  # where no terminal says how wide it is
+_LOG_WIDTH = 200  # the width if the output is not a terminal
 
-_plain: dict[str, Any] = {"highlight": False, "markup": False, "emoji": False}  # names are shown as they are
+_plain: dict[str, Any] = {"highlight": False, "markup": False, "emoji": False}  # names are printed unchanged
 _terminal = sys.stdout.isatty()
 console = Console(**_plain, soft_wrap=not _terminal, width=None if _terminal else _LOG_WIDTH)
 errors = Console(**_plain, stderr=True, soft_wrap=not sys.stderr.isatty())
@@ -27,7 +27,7 @@ errors = Console(**_plain, stderr=True, soft_wrap=not sys.stderr.isatty())
 
 @contextmanager
 def bar(total: int, done: int = 0, what: str = "") -> Iterator[Progress]:
-    """Show a bar on a terminal; elsewhere nothing."""
+    """Show a progress bar on a terminal, and nothing elsewhere."""
     columns = (
         TextColumn("{task.description}"),
         BarColumn(bar_width=24),
@@ -42,7 +42,7 @@ def bar(total: int, done: int = 0, what: str = "") -> Iterator[Progress]:
 
 
 def follow(steps: Iterator[Step], total: int, done: int) -> Step | None:
-    """Show a training run as it goes on after step ``done`` (below 0 while pretraining), and return its last step."""
+    """Show a training run that continues after step ``done`` (negative while pretraining); return its last step."""
     last, spoken, began = None, time.monotonic(), time.monotonic()
     validation = ""
     with bar(total, max(done, 0), "meta-training") as progress:
@@ -66,7 +66,7 @@ _SHORT = {"accuracy": "acc"}
 
 
 def percent(score: Score) -> str:
-    """Return a score as a person writes it: ``97.4 ± 0.3``."""
+    """Return a score in per cent: ``97.4 ± 0.3``."""
     return f"{100 * score.mean:.1f} ± {100 * score.interval:.1f}"
 
 
@@ -86,13 +86,13 @@ def table(title: str, columns: list[str], rows: list[list[str]], text: int = 1) 
 
 
 def keep_memory() -> None:
-    """Ask glibc to keep freed memory: giving it back at every step costs page faults (docs/facts.md)."""
+    """Ask glibc to keep freed memory: returning it to the system at every step costs page faults (docs/facts.md)."""
     if not sys.platform.startswith("linux"):
         return
     trim_threshold, mmap_threshold = -1, -3
     try:
         libc = ctypes.CDLL("libc.so.6")
-        libc.mallopt(mmap_threshold, 32 << 20)  # the most that glibc accepts
+        libc.mallopt(mmap_threshold, 32 << 20)  # the largest value that glibc accepts
         libc.mallopt(trim_threshold, 1 << 30)
     except (OSError, AttributeError):  # another C library
         return

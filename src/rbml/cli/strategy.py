@@ -1,4 +1,4 @@
-"""``rbml strategy``: keep a learned strategy in a small file, and look at one."""
+"""``rbml strategy``: export a learned strategy to a small file, or show one."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class _Group(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Find a command, or say which was probably meant."""
+        """Find a command, or suggest the nearest name."""
         if args and args[0] not in _COMMANDS and not args[0].startswith("-"):
             raise unknown("command of rbml strategy", args[0], _COMMANDS)
         return super().resolve_command(ctx, args)
@@ -27,7 +27,7 @@ class _Group(click.Group):
 
 @click.group("strategy", cls=_Group)
 def command() -> None:
-    """Keep a learned strategy in a small file, and look at one.
+    """Export a learned strategy to a small file, or show one.
 
     \b
     rbml strategy export runs/glyphs-5w1s-meta_sgd --out mine.strategy
@@ -43,21 +43,21 @@ def command() -> None:
 def export(run: Path, out: Path, which: str) -> None:
     """Write what RUN has learned of its strategy to a small file."""
     from rbml.cli.show import console
-    from rbml.strategy.serialize import in_words
+    from rbml.strategy.serialize import described
     from rbml.training import RunFolder, export_strategy
-    from rbml.training.evaluator import sizes_in_words
+    from rbml.training.evaluator import describe_sizes
 
     folder = RunFolder(run)
     learner, recipe = folder.learner(which), folder.recipe()
     sizes = {"ways": recipe.tasks.ways, "shots": recipe.tasks.shots}
     if folder.setting().target.kind != "classes":
         del sizes["ways"]
-    setting = f"{recipe.algorithm.name} on {recipe.source}, {sizes_in_words(sizes)}"
+    setting = f"{recipe.algorithm.name} on {recipe.source}, {describe_sizes(sizes)}"
     export_strategy(learner, out, {"run": str(run.resolve()), "learned": setting})
     if not dict(learner.phi.named_parameters()):
-        console.print("Nothing of this strategy is learned: it is kept with its fixed numbers.")
-    console.print(f"Wrote {out}: {in_words(learner.strategy)}")
-    console.print(f"Next: rbml train SOURCE --strategy {out} (--freeze-strategy keeps it as it is)")
+        console.print("Nothing of this strategy is learned: the file has its fixed numbers.")
+    console.print(f"Wrote {out}: {described(learner.strategy)}")
+    console.print(f"Next: rbml train SOURCE --strategy {out} (--freeze-strategy stops learning it)")
 
 
 @command.command("show")
@@ -66,7 +66,7 @@ def show(place: Path) -> None:
     """Show the strategy of a file or of a run: its parts, and what was learned by layer."""
     from rbml.cli.show import console
     from rbml.reports.learned import before_and_now, quantities_of
-    from rbml.strategy.serialize import in_words
+    from rbml.strategy.serialize import described
     from rbml.training import LearnedStrategy, RunFolder, load_strategy
 
     if not place.exists():
@@ -79,7 +79,7 @@ def show(place: Path) -> None:
         before = learned.phi
     for name, text in learned.about.items():
         console.print(f"{name}: {text}")
-    console.print(f"strategy: {in_words(learned.strategy)}")
+    console.print(f"strategy: {described(learned.strategy)}")
     sizes = sum(leaf.numel() for leaf in learned.phi.values())
     console.print(
         f"{learned.steps} inner step{'s' * (learned.steps != 1)}, {len(learned.theta)} adapted tensors, {sizes} numbers"

@@ -1,4 +1,4 @@
-"""What ``rbml check`` and ``rbml explain`` look at: a run, or a recipe that was not trained."""
+"""The subject of ``rbml check`` and ``rbml explain``: a run, or a recipe that has not been trained."""
 
 from __future__ import annotations
 
@@ -32,17 +32,17 @@ def plainly(engine: str) -> str:
 def subject(
     place: str, data_root: str | None, settings: tuple[str, ...], config: Path | None, given: dict[str, Any]
 ) -> tuple[Learner, Any]:
-    """Return the learner of a run as it is now, or of a recipe at its start, and the tasks of its first outer step.
+    """Return the current learner of a run, or that of an untrained recipe, and the tasks of its first outer step.
 
     Args:
         place: a run folder, or a source of data.
         data_root: where data is looked for.
-        settings: as of ``rbml train --set``.
-        config: as of ``rbml train --config``.
+        settings: as in ``rbml train --set``.
+        config: as in ``rbml train --config``.
         given: the entries of a recipe that were given.
 
     Raises:
-        UsageError: if entries of a recipe are given beside a run.
+        UsageError: if entries of a recipe are given along with a run.
     """
     folder = RunFolder(place)
     if folder.config.is_file():

@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 @click.command("train", cls=RecipeCommand)
 @click.argument("source", required=False)
 @click.option("--run", type=click.Path(path_type=Path), help="The run folder.  [default: runs/SOURCE-...]")
-@click.option("--resume", type=click.Path(path_type=Path), help="Go on with this run, bit for bit as if never stopped.")
+@click.option(
+    "--resume", type=click.Path(path_type=Path), help="Resume this run; the result is the same as without the stop."
+)
 @click.option(
     "--data-root", metavar="PATH", help="Where data is looked for.  [default: $RBML_DATA, else downloaded and cached]"
 )
@@ -54,12 +56,14 @@ def command(
         raise UsageError("--resume names the run folder: leave --run out")
     begins = resume is None or not (resume / "config.json").is_file()
     if begins and source is None:
-        missing = f"there is no run in {resume}; name a source to begin it" if resume else "which source? Try: glyphs"
-        raise UsageError(f"{missing} (rbml list data says what there is)")
-    wanted = recipe_of(source, given) if begins and source is not None else None  # before the seconds of PyTorch
+        missing = f"there is no run in {resume}; name a source to begin one" if resume else "which source? Try: glyphs"
+        raise UsageError(f"{missing} (rbml list data shows all sources)")
+    wanted = (
+        recipe_of(source, given) if begins and source is not None else None
+    )  # before PyTorch is loaded, which takes seconds
 
-    from rbml.cli.running import meta_train
     from rbml.cli.show import console
+    from rbml.cli.training import meta_train
     from rbml.training import RunFolder
 
     if wanted is None:
@@ -70,8 +74,8 @@ def command(
         recipe = wanted
         folder = RunFolder(resume or run or _free_name(recipe))
         if folder.config.is_file():
-            again = f"--resume {folder.path} goes on, another --run begins anew"
-            raise UsageError(f"{folder.path} holds a run already: {again}")
+            again = f"use --resume {folder.path} to continue it, or another --run"
+            raise UsageError(f"{folder.path} already holds a run: {again}")
     meta_train(folder, recipe, data_root, threads, f"rbml train --resume {shlex.quote(str(folder.path))}")
     console.print(f"Next: rbml evaluate {shlex.quote(str(folder.path))}")
 

@@ -1,7 +1,7 @@
-"""Sources of labelled examples, one file each. ``ALL`` is the table of them.
+"""Sources of examples, one file each; ``ALL`` is the table of them.
 
-A new source is a file with a function ``load`` like the others (:class:`rbml.data.examples.Source`) and a
-line in ``ALL``.
+A new source is a file with a function ``load`` like those of the others (:class:`rbml.data.examples.Source`) and a line
+in ``ALL``.
 """
 
 from __future__ import annotations
@@ -42,24 +42,24 @@ def load(
     """Load one part of a source by name.
 
     Args:
-        name: a name of ``ALL``, ``folder:PATH`` for pictures of your own, one folder a class, or ``table:FILE`` for
+        name: a name of ``ALL``, ``folder:PATH`` for pictures of your own, one folder per class, or ``table:FILE`` for
             rows of your own.
         part: ``"train"``, ``"val"`` or ``"test"``.
         root: the folder to look for data in, instead of ``$RBML_DATA``; for ``"folder"``, the pictures' folder itself,
             for ``"table"`` the file.
-        split: which division of the classes into parts; None for the usual one of the source.
+        split: which division of the classes into parts; ``None`` for the source's usual one.
         seed: for what is drawn or divided at random.
-        size: for a folder only: pixels a side (28).
+        size: for a folder only: height and width of the pictures in pixels (28).
         channels: for a folder only: 1 for grey, 3 for colour (1).
-        **own: options that the source alone has, such as ``group=`` and ``target=`` of a table.
+        **own: options that only this source has, such as ``group=`` and ``target=`` of a table.
 
     Returns:
-        A :class:`Labelled` (classes), or of ``parkinsons`` and tables a :class:`Grouped` (real values).
+        A :class:`Labelled` (classes), or for ``parkinsons`` and tables a :class:`Grouped` (real values).
 
     Raises:
         UsageError: for a name, part, split or option that does not exist.
         DataError: for data that is not there, or cannot be read.
-    """
+    """  # noqa: DOC501  `unknown` returns the UsageError
     kind, colon, path = name.partition(":")
     if kind == "folder":
         place = Path(path).expanduser() if colon else root
@@ -69,6 +69,8 @@ def load(
     if name not in ALL:
         raise errors.unknown("data source", name, [*ALL, "folder:PATH", "table:FILE"])
     if size is not None or channels is not None:
-        raise errors.UsageError(f"size and channels are free for a folder of pictures only: those of {name} are fixed.")
+        raise errors.UsageError(
+            f"size and channels can be set for a folder of pictures only: those of {name} are fixed."
+        )
     source: Callable[..., Examples] = ALL[name]
     return source(part, root, split=split, seed=seed, **own)

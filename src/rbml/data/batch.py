@@ -1,4 +1,4 @@
-"""Examples with their targets: what a task shows to an inner step, and what it is judged by.
+"""Examples with their targets: the support set that an inner step learns from, and the queries.
 
 Shapes: B tasks, n examples of one task, C classes, ``...`` the shape of one example.
 """
@@ -23,8 +23,8 @@ class Batch(NamedTuple):
     Attributes:
         x: ``(n, ...)``, or a tree of such tensors (ids and masks of texts, for example).
         y: targets ``(n, ...)``.
-        mask: what counts where tasks of unequal size stand in one stack: ``"example"`` ``(n,)`` and ``"class"``
-            ``(C,)``, both boolean. Padding comes after what counts. Empty where all of it counts.
+        mask: which examples and classes count, for tasks of unequal size in one stack: ``"example"`` ``(n,)`` and
+            ``"class"`` ``(C,)``, both boolean. Padding comes last. Empty if everything counts.
     """
 
     x: Any  # Inputs; a union would make everyone who has plain tensors test for a tree first
@@ -33,7 +33,7 @@ class Batch(NamedTuple):
 
     @property
     def size(self) -> int:
-        """How many examples there are, padding included: n; of a stack of tasks, B."""
+        """The number of examples, padding included: n; for a stack of tasks, B."""
         return len(self.y)
 
 
@@ -59,7 +59,7 @@ def masked_mean(each: Tensor, mask: Tree) -> Tensor:
 
 
 def hide_classes(prediction: Tensor, batch: Batch) -> Tensor:
-    """Return logits ``(n, C)`` in which classes that the task does not have cannot be chosen.
+    """Return logits ``(n, C)`` that rule out the classes that the task does not have.
 
     Their logits become so low that softmax gives exactly zero; infinity would turn second derivatives into NaN.
     """

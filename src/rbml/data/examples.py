@@ -1,4 +1,4 @@
-"""Labelled arrays: what every data source returns and every few-shot task distribution draws from; what a source is."""
+"""What a data source is, and the arrays that it returns, from which tasks are drawn."""
 
 from __future__ import annotations
 
@@ -12,20 +12,21 @@ from rbml import errors
 from rbml.data.batch import Inputs
 from rbml.data.inputs import Arrays
 from rbml.data.inputs.base import Modality
+from rbml.data.targets import REAL, Target
 
 PARTS = ("train", "val", "test")
 
 
 class Labelled(NamedTuple):
-    """Examples with their class.
+    """Examples with their classes.
 
     Attributes:
         x: stored inputs ``(N, ...)``, as the modality's ``read`` returns them; pictures are uint8
-            ``(N, channels, height, width)``, and line drawings have **bright ink on dark 0**, so that all sources look
-            alike.
+            ``(N, channels, height, width)``, and line drawings have **bright ink on a background of 0**, so that all
+            sources look alike.
         y: ``(N,)`` int64, classes ``0 .. C-1``.
         names: the C class names, in the order of the labels.
-        about: where the examples come from, in words, split included: it is written into the run folder.
+        about: a sentence on where the examples come from, split included: it is written into the run folder.
         modality: how stored inputs are made ready.
     """
 
@@ -46,13 +47,13 @@ class Grouped(NamedTuple):
 
     Attributes:
         x: stored inputs ``(N, ...)``, as the modality's ``read`` returns them.
-        y: ``(N, d)`` floating point, in the units of the data.
+        y: ``(N, d)`` floating point, in the units of the data; tasks have them as ``target.scaled`` makes them.
         groups: ``(N,)`` int64, groups ``0 .. G-1``.
         names: the G names of the groups, in the order of their numbers.
-        about: where the examples come from, in words, split included: it is written into the run folder.
+        about: a sentence on where the examples come from, split included: it is written into the run folder.
         modality: how stored inputs are made ready.
         order: ``(N,)`` floating point, a time for example; ``None`` where there is no order.
-        kind: the target kind, a name of :data:`rbml.data.targets.ALL`.
+        target: what is predicted, with the units that the training groups decided.
         columns: the d names of the targets.
     """
 
@@ -63,7 +64,7 @@ class Grouped(NamedTuple):
     about: str
     modality: Modality
     order: Tensor | None = None
-    kind: str = "real"
+    target: Target = REAL
     columns: Sequence[str] = ("value",)
 
 
@@ -84,8 +85,8 @@ class Source(Protocol):
         Args:
             part: ``"train"``, ``"val"`` or ``"test"``: they share no class and no group.
             root: the folder to look for data in, instead of ``$RBML_DATA``.
-            split: which division of the classes into parts, where there are several; None for the usual one.
-            seed: for what is drawn or divided at random; the others do not look at it.
+            split: which division of the classes into parts, if there are several; ``None`` for the usual one.
+            seed: for what is drawn or divided at random; sources without randomness ignore it.
 
         Raises:
             UsageError: for a part or a split that does not exist.

@@ -1,4 +1,4 @@
-"""Optional libraries: imported where they are needed, and asked for by name where they are missing."""
+"""Optional libraries: imported when they are needed, with a clear error if one is not installed."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ def require(module: str, extra: str, what: str) -> Any:
         The module.
 
     Raises:
-        UsageError: where it is not installed, with the command that installs it.
+        UsageError: if it is not installed, with the command that installs it.
+        ModuleNotFoundError: if it is installed, but something that it imports itself is missing.
 
     >>> require("no_such_library", "images", "reading pictures")
     Traceback (most recent call last):
@@ -33,5 +34,5 @@ def require(module: str, extra: str, what: str) -> Any:
     except ModuleNotFoundError as error:
         package = module.partition(".")[0]
         if (error.name or "").partition(".")[0] != package:
-            raise  # the library is there, but broken: that is not ours to explain
+            raise  # the library is installed but broken: its own error says more
         raise UsageError(f"{what} needs {_NAMES.get(package, package)}: pip install 'rbml[{extra}]'") from None

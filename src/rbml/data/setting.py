@@ -1,4 +1,4 @@
-"""What a model works on: which inputs, which targets, and how many outputs. Saved with every run and every model."""
+"""The inputs, targets and number of outputs of a model. Saved with every run and every adapted model."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from rbml.errors import CheckpointError, UsageError
 
 @dataclass(frozen=True)
 class Setting:
-    """What goes into a model and what comes out.
+    """What goes into a model and what comes out of it.
 
     Args:
-        modality: what goes in.
-        target: what comes out, and how it is judged.
-        outputs: how many numbers the model returns per example: classes, or real values.
+        modality: how its inputs are read.
+        target: what its outputs mean, and how they are scored.
+        outputs: how many numbers the model returns per example: one per class or per real value.
 
     >>> Setting.from_json(Setting(inputs.Pictures(28), targets.CLASSES, 5).to_json()).modality
     Pictures(size=28, channels=1)
@@ -30,20 +30,22 @@ class Setting:
     outputs: int
 
     def to_json(self) -> dict[str, Any]:
-        """Return it as plain values."""
+        """Return the setting as plain values."""
         how = {"kind": self.modality.kind, "spec": self.modality.spec()}
-        return {"inputs": how, "target": self.target.kind, "outputs": self.outputs}
+        scaled = {"target_spec": dict(self.target.spec)} if self.target.spec else {}
+        return {"inputs": how, "target": self.target.kind, "outputs": self.outputs} | scaled
 
     @staticmethod
     def from_json(values: Mapping[str, Any]) -> Setting:
-        """Return the setting of plain values.
+        """Return the setting that plain values describe.
 
         Raises:
             CheckpointError: for a modality or a target that this program does not know.
         """
         try:
             kind, spec = values["inputs"]["kind"], values["inputs"]["spec"]
-            return Setting(inputs.ALL[kind](**spec), targets.ALL[values["target"]], int(values["outputs"]))
+            target = targets.ALL[values["target"]].with_spec(values.get("target_spec", {}))
+            return Setting(inputs.ALL[kind](**spec), target, int(values["outputs"]))
         except (KeyError, TypeError, UsageError) as error:
             known = f"inputs {', '.join(inputs.ALL)}; targets {', '.join(targets.ALL)}"
             raise CheckpointError(

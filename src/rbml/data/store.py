@@ -1,6 +1,6 @@
-"""Find data on disk, download it where it may be downloaded, and keep decoded arrays for the next run.
+"""Find data on disk, download it if that is allowed, and keep decoded arrays for the next run.
 
-Data is looked for under an explicit ``root``, else under ``$RBML_DATA``. What is downloaded or decoded is kept in
+Data is looked for under an explicit ``root``, else under ``$RBML_DATA``. Downloads and decoded arrays are kept in
 ``$RBML_CACHE``, else in the user's cache folder: ``$XDG_CACHE_HOME/rbml`` or ``~/.cache/rbml``.
 """
 
@@ -28,10 +28,10 @@ _log = logging.getLogger(__name__)
 
 
 def root_of(root: str | Path | None) -> Path | None:
-    """Return the folder that data is looked for in: ``root``, else ``$RBML_DATA``, else None.
+    """Return the folder in which data is looked for: ``root``, else ``$RBML_DATA``, else ``None``.
 
     Raises:
-        DataError: where that folder does not exist.
+        DataError: if that folder does not exist.
     """
     chosen, origin = (root, "--data-root") if root is not None else (os.environ.get("RBML_DATA") or None, "$RBML_DATA")
     if chosen is None:
@@ -43,7 +43,7 @@ def root_of(root: str | Path | None) -> Path | None:
 
 
 def find(relative: str, root: str | Path | None = None) -> Path | None:
-    """Return the path of ``relative`` under the data root, or None where there is no root or no such file."""
+    """Return the path of ``relative`` under the data root, or ``None`` if there is no root or no such file."""
     folder = root_of(root)
     if folder is None or not (folder / relative).exists():
         return None
@@ -54,8 +54,8 @@ def need(relative: str, root: str | Path | None, origin: str) -> Path:
     """Return the path of ``relative`` under the data root.
 
     Raises:
-        DataError: where it is not there; ``origin`` says where it can be had, and stands in the message.
-    """
+        DataError: if it is not there; the message includes ``origin``, which tells where to get it.
+    """  # noqa: DOC501  `missing` returns the DataError
     path = find(relative, root)
     if path is None:
         raise missing(relative, root, origin)
@@ -63,9 +63,9 @@ def need(relative: str, root: str | Path | None, origin: str) -> Path:
 
 
 def missing(relative: str, root: str | Path | None, origin: str) -> DataError:
-    """Return the error for a file that is not under the data root: what, where it was looked for, the way out."""
+    """Return the error for a file that is not under the data root: its name, where it was looked for, what to do."""
     folder = root_of(root)
-    looked = f"not found under {str(folder)!r}" if folder else "neither --data-root nor $RBML_DATA says where data is"
+    looked = f"not found under {str(folder)!r}" if folder else "neither --data-root nor $RBML_DATA is set"
     return DataError(f"{relative}: {looked}. {origin} Name the folder that holds it with --data-root or $RBML_DATA.")
 
 
@@ -87,8 +87,8 @@ def fetch(name: str, url: str, checksum: str) -> Path:
         checksum: ``"md5:..."`` or ``"sha256:..."``; a cached file that does not match is downloaded again.
 
     Raises:
-        UsageError: where pooch is not installed.
-        DataError: where the download fails, with the cause and the way out.
+        UsageError: if pooch is not installed.
+        DataError: if the download fails, with the cause and what to do.
     """
     pooch = require("pooch", "download", f"downloading {name}")
     target = cache_dir() / "downloads" / name
@@ -107,12 +107,12 @@ def fetch(name: str, url: str, checksum: str) -> Path:
 def cached_arrays(key: str, build: Callable[[], Mapping[str, NDArray[np.generic]]]) -> Arrays:
     """Return ``build()``, kept as ``KEY.npz`` in the cache folder for the next time.
 
-    The file is written beside its place and then moved, so no reader ever sees half of it. A damaged file is built
-    anew. A cache folder that cannot be written is reported by a logged warning: the arrays are then built every time.
+    The file is written under another name and then moved, so no reader ever sees half of it. A damaged file is built
+    again. If the cache folder cannot be written, a warning is logged, and the arrays are built every time.
 
     Args:
-        key: names what the arrays depend on, version included: characters other than letters, digits, ``.``, ``_`` and
-            ``-`` become ``_``. See :func:`stamp` for arrays that are read from files.
+        key: names everything that the arrays depend on, version included: characters other than letters, digits, ``.``,
+            ``_`` and ``-`` become ``_``. See :func:`stamp` for arrays that are read from files.
         build: makes the arrays, by name.
     """
     path = cache_dir() / "arrays" / (re.sub(r"[^\w.-]", "_", key) + ".npz")
@@ -124,7 +124,7 @@ def cached_arrays(key: str, build: Callable[[], Mapping[str, NDArray[np.generic]
 
 
 def stamp(*paths: Path) -> str:
-    """Return eight hexadecimal digits that change when one of the files is another, or is changed."""
+    """Return eight hexadecimal digits that change when one of the files is changed or replaced."""
     facts = "\n".join(f"{path.resolve()} {path.stat().st_size} {path.stat().st_mtime_ns}" for path in paths)
     return f"{zlib.crc32(facts.encode()):08x}"
 

@@ -1,4 +1,4 @@
-"""Is the hypergradient right? A learner's own engine against every exact engine and against central differences."""
+"""Check a learner's hypergradient against every exact engine and against central differences."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ Kind = Literal["agrees", "approximate", "differs", "no effect", "blind", "not sm
 
 GOOD: tuple[Kind, ...] = ("agrees", "no effect", "not smooth")
 MEANING: dict[Kind, str] = {
-    "agrees": "all exact engines and central differences say the same",
-    "approximate": "the learner's engine is an approximation, and this far from the exact derivative",
-    "differs": "the engines, or engine and central differences, say different things: do not trust it",
+    "agrees": "all exact engines and central differences agree",
+    "approximate": "the learner's engine is an approximation, this far from the exact derivative",
+    "differs": "the engines disagree, or central differences disagree with them: do not trust it",
     "no effect": "the derivative is zero, up to rounding of the whole gradient: the loss does not depend on it",
-    "blind": "the learner's engine cannot see it",
-    "not smooth": "the exact engines agree; central differences do not settle, as with ReLU, so they prove nothing",
-    "not differentiable": "no derivative could be taken",
+    "blind": "the learner's engine cannot compute this derivative",
+    "not smooth": "the exact engines agree; central differences do not converge, as with ReLU, so they prove nothing",
+    "not differentiable": "no derivative could be computed",
 }
 _STEPS = (1e-4, 1e-5, 1e-3, 1e-6)
-"""Of central differences, the likeliest first: the others are taken where it does not agree."""
+"""The steps of central differences: the best one first; the others are tried if it does not agree."""
 _ZERO, _SMALL = 1e-12, 1e-7
-"""Relative to the whole gradient: what is rounding, and below what a parameter is not judged by its own size."""
+"""Relative to the norm of the whole gradient: what counts as rounding, and the least scale for one parameter."""
 _EXACT: dict[str, Hypergradient] = {
     "Adjoint()": Adjoint(),
     "Adjoint(keep=0)": Adjoint(keep=0),
@@ -44,15 +44,15 @@ _EXACT: dict[str, Hypergradient] = {
 
 @dataclass(frozen=True)
 class Finding:
-    """What was found of one parameter of the learner.
+    """The result for one parameter of the learner.
 
-    Distances are relative to the parameter's derivative, or to 1e-7 of the whole gradient where that is more.
+    Distances are relative to the parameter's derivative, or to 1e-7 of the whole gradient if that is larger.
 
     Attributes:
         parameter: its name.
-        numbers: how many it holds.
+        numbers: how many numbers it has.
         verdict: see :data:`MEANING`.
-        engine: distance of the learner's engine from ``Unrolled``; not a number where there is none.
+        engine: distance of the learner's engine from ``Unrolled``; NaN if there is no derivative.
         difference: distance of the derivative along a random direction from the best central difference.
     """
 
@@ -65,11 +65,11 @@ class Finding:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What was found of a learner.
+    """The result for a learner.
 
     Attributes:
         findings: one per parameter.
-        engines: of every other exact engine, its largest relative distance from ``Unrolled``, or why it cannot.
+        engines: for every other exact engine, its largest relative distance from ``Unrolled``, or why it has none.
         own: the learner's engine.
     """
 
@@ -104,9 +104,9 @@ def check(learner: Learner, episodes: Any, tasks: int = 2, tolerance: float = 1e
 
     Args:
         learner: the learner; it is copied.
-        episodes: tasks such as it is trained on, of any kind.
+        episodes: tasks of any kind, like those of its training.
         tasks: how many of them are used.
-        tolerance: the relative distance that still counts as the same; central differences may be 100 times as far.
+        tolerance: the relative distance that still counts as equal; for central differences 100 times as much.
 
     Raises:
         UsageError: if the learner has nothing to learn, or the tasks do not fit it.
@@ -151,9 +151,9 @@ def _is_exact(engine: Hypergradient) -> bool:
 
 
 def _gradient(learner: Learner, episodes: Any, engine: Hypergradient) -> Tree | str:
-    """Return the meta-gradient, or why there is none."""
+    """Return the meta-gradient, or the reason why there is none."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)  # parts that draw random numbers draw the same ones for every engine
+        torch.manual_seed(0)  # every engine gets the same random numbers
         try:
             return learner.meta_gradient(episodes, phase=Phase(engine)).grads
         except (RbmlError, RuntimeError, NotImplementedError) as error:
@@ -161,7 +161,7 @@ def _gradient(learner: Learner, episodes: Any, engine: Hypergradient) -> Tree | 
 
 
 def _own_gradient(learner: Learner, episodes: Any, engine: Hypergradient) -> tuple[Tree, tuple[str, ...], str]:
-    """Return the meta-gradient of what an engine can see, what it is blind to, and what it says of the rest."""
+    """Return the meta-gradient without the parameters that an engine is blind to, their names, and its message."""
     blind: tuple[str, ...] = ()
     said, seeing = "", learner
     try:
@@ -171,7 +171,7 @@ def _own_gradient(learner: Learner, episodes: Any, engine: Hypergradient) -> tup
         for name in blind:
             seeing.get_parameter(name).requires_grad_(False)
     except (RbmlError, RuntimeError, NotImplementedError):
-        pass  # said below
+        pass  # reported below
     found = _gradient(seeing, episodes, engine)
     return ({}, blind, f" ({found})") if isinstance(found, str) else (found, blind, said)
 
@@ -190,7 +190,7 @@ def _relative(found: Tensor, truth: Tensor, whole: float) -> float:
 def _against_differences(
     learner: Learner, tasks: Any, m: Tree, name: str, grad: Tensor, whole: float, enough: float
 ) -> tuple[float, bool]:
-    """Return how far the best central difference is from the derivative, and whether differences settle at all."""
+    """Return how far the best central difference is from the derivative, and whether differences converge at all."""
     noise = torch.randn(grad.shape, dtype=grad.dtype, generator=generator(0, len(name)))
     direction = noise / noise.norm() * (m[name].norm() if bool(m[name].any()) else 1.0)
     said = float((grad * direction).sum())
@@ -223,5 +223,5 @@ def _difference(learner: Learner, tasks: Any, m: Tree, direction: Tree, step: fl
 
 
 def short(error: float) -> str:
-    """Return a relative distance in a few letters."""
+    """Return a relative distance as a short text."""
     return "-" if math.isnan(error) else f"{error:.0e}" if error else "0"

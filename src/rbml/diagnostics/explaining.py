@@ -33,7 +33,7 @@ class Size:
     """What the costs depend on; bytes are those of one task.
 
     Attributes:
-        meta: how many meta-parameters there are.
+        meta: the number of meta-parameters.
         steps: T, inner steps.
         tasks: how many tasks an outer step has.
         chunk: how many of them are vectorised at once.
@@ -43,7 +43,7 @@ class Size:
         graph: bytes that one step keeps where it will be differentiated itself.
         gradient: seconds of one inner gradient for one chunk.
         product: seconds of one second derivative for one chunk.
-        exact: seconds of one step of ``Adjoint(store="reverse", exact=True)`` for one chunk; 0 where it cannot.
+        exact: seconds of one step of ``Adjoint(store="reverse", exact=True)`` for one chunk; 0 if it cannot be used.
     """
 
     meta: int
@@ -69,11 +69,11 @@ class Row:
     """What one engine would cost for one outer step.
 
     Attributes:
-        name: how it is written.
+        name: the engine as it is written in Python.
         engine: the engine.
         exact: whether its derivative is exact.
-        memory: bytes that it keeps at its peak, beside the parameters.
-        seconds: about how long.
+        memory: bytes that it keeps at its peak, besides the parameters.
+        seconds: the expected duration.
         refusal: why it cannot be used on this learner; empty if it can.
     """
 
@@ -91,10 +91,10 @@ class Explanation:
 
     Attributes:
         size: what the costs depend on.
-        rows: one an engine.
+        rows: one row per engine.
         budget: bytes that an engine may keep.
         chosen: the row to take.
-        why: in words.
+        why: the reason for the choice.
     """
 
     size: Size
@@ -109,7 +109,7 @@ class Explanation:
         width = max(len(row.name) for row in self.rows)
         lines = [
             f"{size.meta:,} meta-parameters, {size.steps} inner steps, {size.tasks} tasks in chunks of {size.chunk}; a "
-            f"task keeps {amount(size.carry)} a carry, {amount(size.activations)} of activations a gradient",
+            f"task keeps {amount(size.carry)} per carry and {amount(size.activations)} of activations per gradient",
             f"{'engine':{width}}  {'exact':5}  {'memory':>9}  {'seconds':>8}  note",
         ]
         for row in self.rows:
@@ -121,15 +121,15 @@ class Explanation:
 
 
 def explain(learner: Learner, episodes: Any, memory: float | None = None) -> Explanation:
-    """Say what every engine would cost for an outer step on ``episodes``, and choose one.
+    """Estimate what every engine would cost for an outer step on ``episodes``, and choose one.
 
-    Chosen is the exact engine that is expected to be fastest among those within the memory; of nearly equal ones
-    (within 15 %) the one that keeps least. Approximate engines are shown, and chosen by hand only.
+    The choice is the exact engine that is expected to be fastest among those that fit into the memory; of nearly equal
+    ones (within 15 %) the one that keeps least. Approximate engines are shown but never chosen.
 
     Args:
-        learner: the learner; ``learner.hypergradient = explain(...).chosen.engine`` puts the choice to work.
+        learner: the learner; ``learner.hypergradient = explain(...).chosen.engine`` uses the choice.
         episodes: the tasks of one outer step.
-        memory: bytes that an engine may keep; ``None`` is half of the device's memory.
+        memory: bytes that an engine may keep; ``None`` means half of the device's memory.
     """
     own = copy.deepcopy(learner)
     own.run(replace(own.execution, compile="no", verify=False))
@@ -145,7 +145,7 @@ def explain(learner: Learner, episodes: Any, memory: float | None = None) -> Exp
 
 
 def measure(learner: Learner, episodes: Any) -> Size:
-    """Measure one inner step of a learner: what it keeps, and how long it takes."""
+    """Measure the memory and the time of one inner step of a learner."""
     tasks, chunk = count(episodes), min(learner.execution.chunk, count(episodes))
     m = {name: leaf.detach() for name, leaf in learner.named_parameters() if leaf.requires_grad}
     inner, carry = _of(learner, one(episodes, 0))
@@ -172,7 +172,10 @@ def measure(learner: Learner, episodes: Any) -> Size:
     seconds = _seconds(lambda: over_tasks.each(gradient, some))
     try:
         longer = timed("forward")
-    except (RuntimeError, NotImplementedError):  # an operator without a forward derivative; Adjoint's row will say so
+    except (
+        RuntimeError,
+        NotImplementedError,
+    ):  # an operator without a forward derivative; the row of Adjoint shows that
         longer = timed("reverse")
     meta = sum(leaf.numel() for leaf in m.values())
     exact = _seconds_a_step(learner, some, Adjoint(store="reverse", exact=True))
@@ -180,7 +183,7 @@ def measure(learner: Learner, episodes: Any) -> Size:
 
 
 def _costs(size: Size) -> list[tuple[str, Hypergradient, bool, float, float]]:
-    """Return for every engine its name, itself, exactness, the bytes of a task and the seconds of a chunk."""
+    """Return for every engine: name, engine, whether it is exact, bytes per task and seconds per chunk."""
     steps, root = size.steps, math.sqrt(max(size.steps, 1))
     once, second = steps * size.gradient, steps * size.product
     tangents = min(64, size.meta) * 2 * (size.carry + size.activations)
@@ -201,13 +204,13 @@ def _costs(size: Size) -> list[tuple[str, Hypergradient, bool, float, float]]:
             "Adjoint(store='reverse', exact=True)",
             Adjoint(store="reverse", exact=True),
             True,
-            14 * size.carry + steps * size.theta / 100 + pass_,  # as docs/results.md has it
-            max(steps * size.exact, 1.2 * (2 * once + second)),  # not below what it surely does
+            14 * size.carry + steps * size.theta / 100 + pass_,  # measured in docs/results.md
+            max(steps * size.exact, 1.2 * (2 * once + second)),  # at least the passes that it certainly takes
         ),
         (
             "Adjoint(store='reverse')",
             Adjoint(store="reverse"),
-            False,  # it drifts
+            False,  # the recovered carries drift
             5 * size.carry + pass_,
             2 * once + second,
         ),
@@ -233,9 +236,9 @@ def _choose(rows: list[Row], budget: float) -> tuple[Row, str]:
 
 
 def _refusal(learner: Learner, episodes: Any, engine: Hypergradient) -> str:
-    """Return why an engine cannot be used, found by asking it about a short loop."""
+    """Return why an engine cannot be used, found by trying it on a short inner loop."""
     short = copy.copy(learner)
-    short.steps = min(learner.steps, 2)  # of which Adjoint differentiates one in each of its ways
+    short.steps = min(learner.steps, 2)  # Adjoint differentiates one of them with a kept graph and one without
     if isinstance(engine, Forward | Evolution):
         return ""
     try:
@@ -250,7 +253,7 @@ def _refusal(learner: Learner, episodes: Any, engine: Hypergradient) -> str:
 
 
 def _seconds_a_step(learner: Learner, episodes: Any, engine: Hypergradient) -> float:
-    """Return the seconds of one more step, or of the only one there is; 0 where the engine cannot be used."""
+    """Return the seconds of one more step, or of the only one; 0 if the engine cannot be used."""
     if _refusal(learner, part(episodes, 0, 1), engine):
         return 0.0
 
@@ -278,7 +281,7 @@ def _kept(function: Callable[[Tree], object], theta: Tree) -> int:
     """Return the bytes that autograd keeps for the derivative of a function, its parameters left out."""
     point = {name: leaf.detach().requires_grad_() for name, leaf in theta.items()}
     own = {leaf.untyped_storage().data_ptr() for leaf in point.values()}
-    kept: dict[int, Tensor] = {}  # by address; alive, so that none is used twice
+    kept: dict[int, Tensor] = {}  # by address; kept alive, so that no address is used twice
 
     def pack(tensor: Tensor) -> Tensor:
         if tensor.untyped_storage().data_ptr() not in own:
@@ -312,11 +315,11 @@ def _half_of_memory(device: torch.device) -> float:
 
 
 def amount(count: float) -> str:
-    """Return a number of bytes in words.
+    """Return a number of bytes with its unit.
 
     >>> amount(3 * 2**20)
     '3.0 MiB'
-    """
+    """  # noqa: DOC501  the last line is never reached
     for unit in ("B", "KiB", "MiB", "GiB"):
         if count < 1024 or unit == "GiB":
             return f"{count:.0f} B" if unit == "B" else f"{count:.1f} {unit}"

@@ -1,4 +1,4 @@
-"""The adjoint sweep that gives rbml its name: walk the carries backwards, one small graph a step."""
+"""The adjoint sweep: go back through the carries with one small graph per step."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Stores = Literal["all", "segments", "reverse"]
 
 @dataclass(frozen=True)
 class Adjoint:
-    r"""Keep the carries, then sweep backwards with one small graph a step.
+    r"""Keep the carries, then sweep backwards with one small graph per step.
 
     At each step
 
@@ -33,15 +33,15 @@ class Adjoint:
     The last steps may keep the graph of their gradient from the way forward instead: for them part 2 is a pass
     backwards through it, without taking the gradient again. With all T steps that is :class:`rbml.hypergrad.Unrolled`.
 
-    Exact. It is blind to nothing. Memory, beside ``keep`` steps' graphs or one step's activations, and time:
+    Exact, and blind to nothing. Memory, besides the graphs of ``keep`` steps or the activations of one, and time:
 
     ==========================  =========================================  =====================================
     store                       Memory                                     Time
     ==========================  =========================================  =====================================
     ``"all"``                   T carries and T inner gradients            close to ``Unrolled``
-    ``"segments"``              about :math:`2\sqrt T` carries,            one more gradient a step
+    ``"segments"``              about :math:`2\sqrt T` carries,            one more gradient per step
                                 :math:`\sqrt T` gradients
-    ``"reverse"``               two carries                                one more gradient a step
+    ``"reverse"``               two carries                                one more gradient per step
     ``"reverse", exact=True``   three carries in 64 bits and the buffer    the same, and whole-number arithmetic
     ==========================  =========================================  =====================================
 
@@ -52,9 +52,9 @@ class Adjoint:
 
     With ``exact=True`` the run itself is made in fixed point, 52 binary digits after the point, its decay a fraction of
     whole numbers (a fixed one as it is, a learned one to 2**-16), and every bit comes back. It is the derivative
-    of that run, with that of rounding counted as none. ``info`` has ``wrong``, how many numbers did not come back (0;
-    otherwise the model's gradient is not the same when it is taken twice), ``bits``, what the buffer takes a value and
-    step (about log2(1 / decay), of a learned decay at its lower bound, and 64 at the end), and ``largest``, the largest
+    of that run, with that of rounding taken as zero. ``info`` has ``wrong``, how many numbers did not come back (0,
+    unless the model's gradient differs when it is taken twice), ``bits``, the size of the buffer per value and step
+    (about log2(1 / decay), for a learned decay at its lower bound, and 64 at the end), and ``largest``, the largest
     number that had to fit: below 2048.
 
     Sources: MixFlow-MG (Kemaev et al. 2025, arXiv:2505.00793); Franceschi et al. 2017 (arXiv:1703.01785); Maclaurin,

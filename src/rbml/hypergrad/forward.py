@@ -23,9 +23,9 @@ class Forward:
     .. math:: Z_{t+1} = \frac{\partial \Phi}{\partial c} Z_t + \frac{\partial \Phi}{\partial m}, \qquad
               \frac{dL}{dm} = \partial_m L + \partial_c L \cdot Z_T
 
-    Exact, and blind to no meta-parameter. Memory: independent of T: ``chunk`` carries and as many copies of one step's
-    activations. Time: one inner loop in forward mode per meta-parameter, about two gradients per step each; it suits
-    few numbers in phi and any T. Source: Franceschi et al. 2017 (arXiv:1703.01785, Forward-HG). :func:`begin`,
+    Exact. It is blind to no meta-parameter. Memory: independent of T: ``chunk`` carries and as many copies of the
+    activations of one step. Time: one inner loop in forward mode per meta-parameter, about two gradients per step each;
+    it suits few numbers in phi and any T. Source: Franceschi et al. 2017 (arXiv:1703.01785, Forward-HG). :func:`begin`,
     :func:`advance` and :func:`derivative` do the same step by step; :mod:`rbml.hypergrad.online` learns in between.
 
     Args:

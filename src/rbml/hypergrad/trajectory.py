@@ -1,4 +1,4 @@
-"""What a sweep walks back along: all carries, or some of them and the rest taken again."""
+"""The run along which a sweep goes back: all carries, or some of them with the other steps taken again."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from rbml.tree import Tree
 
 
 class SavedStep(NamedTuple):
-    """One step, as the way back finds it.
+    """One step, as the backward sweep sees it.
 
     Attributes:
-        t: which step.
+        t: the number of the step.
         grads: its inner gradient.
         carry: the carry before it.
-        pull: from v to the derivatives of <grads, v> by theta and m, where the graph was kept; ``None`` elsewhere.
+        pull: from v to the derivatives of <grads, v> by theta and m, if the graph was kept; else ``None``.
     """
 
     t: int
@@ -35,13 +35,13 @@ def _nothing(carry: Carry) -> Tree:
 
 
 class Trajectory(NamedTuple):
-    """A run that was rolled forward, and the way back along it.
+    """A run that was rolled forward, and its steps in reverse order.
 
     Attributes:
-        inner: the steps that were taken; a store that rounds has others than it was asked for.
+        inner: the steps that were taken; a store that rounds changes them.
         last: the carry after the last step.
-        back: the stops from the last step back to the first; it can be walked once.
-        report: from the first carry, as the way back found it, to what the store has to say for itself.
+        back: the steps from the last to the first, as an iterator that can be used once.
+        report: from the recovered first carry to the store's entries of ``info``.
     """
 
     inner: Inner
@@ -63,7 +63,7 @@ def segments(inner: Inner, m: Tree, first: int, keep: int = 0) -> Trajectory:
     r"""Keep the carries at the starts of segments of :math:`\lceil\sqrt{T}\rceil` steps and take each segment again.
 
     Memory: about :math:`\sqrt T` carries, and as many carries and inner gradients of one segment. Time: one more roll.
-    Each segment has the graphs of its last ``keep`` gradients when the way back enters it.
+    Each segment has the graphs of its last ``keep`` gradients when the sweep enters it.
     Source: Griewank 1992, Chen et al. 2016 (arXiv:1604.06174), there for activations.
     """
     return _in_segments(inner, m, first, keep, max(math.isqrt(max(inner.steps - first - 1, 0)) + 1, 1))

@@ -1,4 +1,4 @@
-"""The learner: a model that has learned how to learn, and the model that it becomes on one task."""
+"""The learner (a model that learns how to learn) and the adapted model that it makes for one task."""
 
 from rbml.learner.adapted import Adapted
 from rbml.learner.binding import Statistics

@@ -1,4 +1,4 @@
-"""The model that a learner becomes on one task."""
+"""The model that a learner returns after it has adapted to one task."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 
 
 class Adapted(nn.Module):
-    """A model that has learned one task: call it on queries ``(n, ...)``. It is a plain module of its own."""
+    """A model that has been adapted to one task: call it on queries ``(n, ...)``. It is an independent module."""
 
     def __init__(self, model: nn.Module, parameters: Tree, statistics: Tree | None) -> None:
-        """Copy the model, with the adapted parameters and the statistics that batch norm shall use."""
+        """Copy the model, with the adapted parameters and the statistics that batch norm uses."""
         super().__init__()
         self.model = copy.deepcopy(model)
         self.transductive = statistics is None

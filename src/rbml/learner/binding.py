@@ -1,7 +1,7 @@
-"""One task's learning process, bound together from a model, a strategy and the task's examples.
+"""The inner loop of one task, put together from a model, a strategy and the task's examples.
 
-Everything here is a pure function of the meta-parameters ``m`` (``model.*``: theta0, ``phi.*``: phi). A function takes
-any part of them; the others are the learner's own, as constants.
+Every function here is pure in the meta-parameters ``m`` (``model.*``: theta0, ``phi.*``: phi). ``m`` may hold any part
+of them; for the rest the learner's own values are used, as constants.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from rbml.tree import Step, Tree, add, pick, row, under
 Statistics = Literal["transductive", "inductive", "running"]
 
 RUNNING_LOSS = "query loss"
-"""Where the carry keeps the weighted query losses of the steps so far."""
+"""The key in the carry's state of the weighted sum of query losses so far."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Plan:
         loss: from (prediction, target) to a scalar.
         adapted: the parameters that a task adapts.
         head: the parameters that have one row per class.
-        stepwise: the parameters that have a value for every step, 0 .. T, in front.
+        stepwise: the parameters that have one value per step: a leading dimension 0 .. T.
     """
 
     model: nn.Module
@@ -54,16 +54,16 @@ class Plan:
 
 @dataclass(frozen=True)
 class BoundTask:
-    """The learning process of one task.
+    """The inner loop of one task.
 
     Attributes:
         plan: what all tasks share.
         own: the learner's parameters, ``model.*`` and ``phi.*``, as constants.
-        task: which data each step sees, and what the result is judged on.
-        statistics: whose statistics batch norm uses on the queries.
-        ways: C; ``None`` is as many as the model has outputs.
-        step_weights: ``(T,)``, how much the query loss after each step counts; ``None`` counts the last only.
-        key: a whole number for parts that draw random numbers.
+        task: the data of each step, and the queries.
+        statistics: which statistics batch norm uses on the queries.
+        ways: C; ``None`` means one class per output of the model.
+        step_weights: ``(T,)``, the weight of the query loss after each step; ``None`` counts the last step only.
+        key: an integer seed for parts of the strategy that draw random numbers.
     """
 
     plan: Plan
@@ -75,11 +75,11 @@ class BoundTask:
     key: Tensor | None = None
 
     def inner(self) -> Inner:
-        """Return the process as an engine sees it."""
+        """Return the inner loop in the form that an engine differentiates."""
         return Inner(self.start, self.objective, self.update, self.outer, self.plan.steps, self.enters(), self.undo)
 
     def enters(self) -> dict[str, frozenset[str]]:
-        """Return by which of the functions below each meta-parameter enters."""
+        """Return which of the four functions below depend on each meta-parameter."""
         strategy = self.plan.strategy
         terms = {"objective"} if strategy.anchored else set()  # a term sees theta0
         by_steps = {"update"} if self.step_weights is not None else set()
@@ -110,7 +110,7 @@ class BoundTask:
         with Differentiable():
             if not self.plan.strategy.terms:
                 return self.loss(prediction, batch)
-            theta0 = self._theta0(m) if self.plan.strategy.anchored else theta  # making a head costs a pass
+            theta0 = self._theta0(m) if self.plan.strategy.anchored else theta  # making a head costs a forward pass
             seen = TermInputs(theta, theta0, batch.x, batch.y, prediction, self.plan.loss, at, batch.mask)
             return self.plan.strategy.objective(self._phi(m), seen)
 
@@ -126,17 +126,17 @@ class BoundTask:
             loss = carry.state[RUNNING_LOSS] + self.step_weights[-1] * loss
         return loss, {"prediction": prediction}
 
-    # ----------------------------------------------------------------------------------------- what they are made of
+    # ----------------------------------------------------------------------------------------- building blocks of these
 
     def measure(self, theta: Tree, m: Tree, t: Step) -> tuple[Tensor, Tensor]:
-        """Return query loss and prediction of ``theta`` after ``t`` steps."""
+        """Return the query loss and the query predictions of ``theta`` after ``t`` steps."""
         whole = self.whole(theta, m, t)
         prediction = self.predict(whole, self.task.query, self.fitted_statistics(whole))
         with Differentiable():
             return self.loss(prediction, self.task.query), prediction
 
     def predict(self, whole: Tree, batch: Batch, statistics: Tree | None, gated: Any = ()) -> Tensor:
-        """Return the prediction for a batch, in which classes that the task does not have cannot be chosen."""
+        """Return the prediction for a batch; classes that the task does not have get no probability."""
         counts = batch.mask.get("example")
         return hide_classes(module.call(self.plan.model, whole, batch.x, statistics, gated, counts), batch)
 
@@ -152,17 +152,17 @@ class BoundTask:
         return {name: self._for_ways(leaf, name) for name, leaf in others.items()} | theta
 
     def fitted_statistics(self, whole: Tree) -> Tree | None:
-        """Return what batch norm normalises queries with; ``None`` is the query batch itself."""
+        """Return the statistics that batch norm uses on queries; ``None`` means those of the query batch itself."""
         if self.statistics == "inductive":
             support = self.task.support
             return module.statistics_of(self.plan.model, whole, support.x, support.mask.get("example"))
         return self._stored()
 
     def undo(self) -> Undo:
-        """Return how a step is walked back.
+        """Return how a step is undone.
 
         Raises:
-            UsageError: naming the rule whose step cannot be.
+            UsageError: naming the rule whose step cannot be undone.
         """
         parts = split(self.plan.strategy)
         like = self.start({}).theta
@@ -179,10 +179,10 @@ class BoundTask:
         return Undo(decay, inflow, outflow, self._gain, parts.ratio, parts.span)
 
     def _gain(self, theta: Tree, m: Tree, t: Step) -> Tree:
-        """Return what the step that ended in ``theta`` adds to the running query loss, if there is one."""
+        """Return what the step that ended in ``theta`` adds to the weighted sum of query losses, if there is one."""
         if self.step_weights is None:
             return {}
-        last = t + 1 >= self.plan.steps  # the last one is the outer loss
+        last = t + 1 >= self.plan.steps  # the last query loss is added by ``outer``
         if last is True:
             return {RUNNING_LOSS: self.step_weights.new_zeros(())}
         loss, _ = self.measure(theta, m, t + 1)
@@ -212,7 +212,7 @@ class BoundTask:
         return theta | dict(zip((f"{layer}.weight", f"{layer}.bias"), made, strict=True))
 
     def _for_ways(self, leaf: Tensor, name: str) -> Tensor:
-        """Return a parameter of the head with one row per class: fewer take the first rows, more take them again."""
+        """Return a head parameter with one row per class: its first rows, or, for more classes, its rows repeated."""
         if self.ways is None or name not in self.plan.head or leaf.shape[0] == self.ways:
             return leaf
         return leaf[torch.arange(self.ways, device=leaf.device) % leaf.shape[0]]
@@ -222,7 +222,7 @@ def head_layer(model: nn.Module, head: list[str]) -> str:
     """Return the name of the linear layer, with weight and bias, that is the head.
 
     Raises:
-        UsageError: if there is none: no start could make it.
+        UsageError: if there is no such layer, so that no start could make the head.
     """
     layers = {name.rpartition(".")[0] for name in head}
     layer = model.get_submodule(layers.pop()) if len(layers) == 1 else None
@@ -233,11 +233,11 @@ def head_layer(model: nn.Module, head: list[str]) -> str:
 
 
 def check_statistics(statistics: str, model: nn.Module | None = None) -> None:
-    """Refuse a choice of batch-norm statistics that does not exist, or that the model does not have.
+    """Refuse an unknown choice of batch-norm statistics, or one that the model does not keep.
 
     Raises:
-        UsageError: naming it.
-    """
+        UsageError: naming the choice, or the layers that keep no statistics.
+    """  # noqa: DOC501  `unknown` returns the UsageError
     if statistics not in get_args(Statistics):
         raise unknown("choice of batch-norm statistics", statistics, get_args(Statistics))
     if model is not None and statistics == "running" and (without := module.without_statistics(model)):

@@ -1,4 +1,4 @@
-"""Checks of what a learner is given, so that wrong use is said in plain words and not from deep inside a transform."""
+"""Checks of what a learner is given: wrong use raises a clear error here, not an obscure one inside a transform."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from rbml.tree import Tree
 Predict = Callable[[Any], Tensor]
 
 IGNORED = -100
-"""The label of examples that PyTorch's losses leave out, ``ignore_index``."""
+"""PyTorch's default ``ignore_index``: the label of examples that its losses leave out."""
 
 
 def check_tasks(tasks: Task, ways: int | None, steps: int, dtype: torch.dtype, predict: Predict) -> None:
-    """Refuse a stack of tasks whose parts do not fit together, the model or the number of steps.
+    """Refuse a stack of tasks that does not fit the model or the number of steps, or whose parts do not match.
 
     Args:
         tasks: the stack.
-        ways: how many classes there are; ``None`` is as many as the model has outputs.
+        ways: the number of classes; ``None`` means one per output of the model.
         steps: T.
-        dtype: of the model.
-        predict: the model, for one task's examples.
+        dtype: the type of the model's numbers.
+        predict: the model, as a function of one task's examples.
 
     Raises:
         UsageError: naming what does not fit.
@@ -54,7 +54,7 @@ def check_tasks(tasks: Task, ways: int | None, steps: int, dtype: torch.dtype, p
 
 
 def check_batch(batch: Batch, ways: int | None, dtype: torch.dtype, predict: Predict) -> None:
-    """Refuse a batch of one task that would fail deep inside, or not fail and mean nothing; as :func:`check_tasks`.
+    """Refuse a batch of one task that would fail deep inside, or give a meaningless result.
 
     Raises:
         UsageError: naming what does not fit.
@@ -64,10 +64,10 @@ def check_batch(batch: Batch, ways: int | None, dtype: torch.dtype, predict: Pre
 
 
 def check_shapes(batch: Batch, lead: int) -> None:
-    """Refuse what is not tensors, or does not begin with the same numbers of tasks and examples.
+    """Refuse a batch that does not hold tensors, or whose leading dimensions differ.
 
     Raises:
-        UsageError: naming what came.
+        UsageError: naming what was given.
     """
     what = "(n, ...)" if lead == 1 else "(B, n, ...)"
     if not isinstance(batch, Batch):
@@ -85,17 +85,17 @@ def check_shapes(batch: Batch, lead: int) -> None:
                 f"{name} and y must both begin with {what}, not {tuple(leaf.shape)} and {tuple(batch.y.shape)}"
             )
         if 0 in leaf.shape[:lead]:
-            raise UsageError(f"there is no example in a batch of shape {tuple(leaf.shape)}")
+            raise UsageError(f"the batch is empty: it has shape {tuple(leaf.shape)}")
 
 
 def check_values(batch: Batch, alone: Batch, ways: int | None, dtype: torch.dtype, predict: Predict) -> None:
-    """Refuse numbers of another type than the model's, and labels that its outputs do not have.
+    """Refuse inputs whose dtype is not the model's, and labels for which the model has no output.
 
     Args:
-        batch: of all tasks.
-        alone: of one of them, to try the model on.
+        batch: the examples of all tasks.
+        alone: those of one task, on which the model is tried.
         ways: C.
-        dtype: of the model.
+        dtype: the type of the model's numbers.
         predict: the model.
 
     Raises:
@@ -112,7 +112,7 @@ def check_values(batch: Batch, alone: Batch, ways: int | None, dtype: torch.dtyp
     if alone.y.dim() > 1 or ways in (None, 1):
         prediction = attempt(predict, _few(alone.x))
         if not _are_classes(prediction, alone.y):
-            return  # counts, binary targets, tokens with a loss of their own: that loss knows what fits
+            return  # counts, binary targets, tokens: only their own loss knows what fits
         ways = prediction.shape[1] if ways is None else ways
     assert ways is not None
     if y.dtype != torch.int64:
@@ -128,7 +128,7 @@ def check_values(batch: Batch, alone: Batch, ways: int | None, dtype: torch.dtyp
 
 
 def _are_classes(prediction: Tensor, y: Tensor) -> bool:
-    """Return whether whole-number targets are one class per example: predictions are then ``(n, C)``."""
+    """Return whether integer targets are one class per example: predictions are then ``(n, C)``."""
     return y.dim() == 1 and prediction.dim() == 2 and prediction.shape[1] > 1
 
 
@@ -142,17 +142,18 @@ def _kind(value: Any) -> str:
 
 @contextmanager
 def explained(predict: Predict, loss: Loss, batches: tuple[Batch, ...]) -> Iterator[None]:
-    """Where the work inside fails, try the model and the loss by themselves, and say which one it is.
+    """When the code inside fails, try the model and the loss by themselves and report which of them is at fault.
 
-    Nothing is swallowed: an error that neither explains goes on as it is.
+    Nothing is swallowed: an error that neither of them explains is raised unchanged.
 
     Args:
         predict: the model.
         loss: the loss.
-        batches: of one task: what they are tried on.
+        batches: the batches of one task on which they are tried.
 
     Raises:
         UsageError: if the model or the loss fails by itself.
+        RbmlError: whatever error of rbml the code inside raised, unchanged.
     """
     try:
         yield
@@ -174,10 +175,10 @@ def explained(predict: Predict, loss: Loss, batches: tuple[Batch, ...]) -> Itera
 
 
 def attempt(predict: Predict, x: Inputs) -> Tensor:
-    """Return the prediction for the examples of one task, or say why there is none.
+    """Return the prediction for the examples of one task.
 
     Raises:
-        UsageError: if the model fails, or returns something else than a tensor with a row per example.
+        UsageError: if the model fails, or does not return a tensor with one row per example.
     """
     leaves: Tree = x if isinstance(x, dict) else {"x": x}
     shapes = ", ".join(f"{tuple(leaf.shape)} of {leaf.dtype}" for leaf in leaves.values())
@@ -189,5 +190,5 @@ def attempt(predict: Predict, x: Inputs) -> Tensor:
         raise UsageError(f"the model fails on examples {shapes}: {error}") from error
     if not isinstance(prediction, Tensor) or prediction.shape[:1] != (count,):
         came = tuple(prediction.shape) if isinstance(prediction, Tensor) else type(prediction).__name__
-        raise UsageError(f"the model must return one tensor with a row per example, not {came} for {shapes}")
+        raise UsageError(f"the model must return one tensor with one row per example, not {came} for {shapes}")
     return prediction

@@ -1,4 +1,4 @@
-"""How good a learner is on tasks: before and after every inner step."""
+"""Measure a learner on tasks, before and after every inner step."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 
 
 class Evaluation(NamedTuple):
-    """What every task came to, before and after each inner step.
+    """The results of every task, before and after each inner step.
 
     Attributes:
-        loss: query loss, ``(B, T + 1)``, or ``(B, 1)`` where only the last step was measured.
+        loss: query loss, ``(B, T + 1)``, or ``(B, 1)`` if only the last step was measured.
         prediction: query predictions after the last step, ``(B, n, ...)``.
-        metrics: by name, of the same shape as ``loss``.
+        metrics: each metric by name, of the same shape as ``loss``.
     """
 
     loss: Tensor
@@ -36,7 +36,7 @@ class Evaluation(NamedTuple):
 
     @property
     def accuracy(self) -> Tensor | None:
-        """Share of right query predictions; ``None`` where it was not measured, as for real values."""
+        """Share of right query predictions; ``None`` if it was not measured, as for real values."""
         return self.metrics.get("accuracy")
 
 
@@ -54,14 +54,14 @@ def usual_metrics(y: Tensor, prediction: Tensor) -> tuple[Metric, ...]:
 def measured(
     bound: BoundTask, layer: str | None, metrics: Sequence[Metric] | None, steps: int, each_step: bool
 ) -> dict[str, Any]:
-    """Take the inner steps of one task, and measure it on the way.
+    """Take the inner steps of one task, and measure the result after them (or after each of them).
 
     Args:
         bound: the task.
-        layer: the head, where the body can run once (:func:`rbml.learner.frozen.frozen_body`).
-        metrics: what to measure; ``None`` is what is usual for the targets.
+        layer: the name of the head if the body need run only once (:func:`rbml.learner.frozen.frozen_body`).
+        metrics: what to measure; ``None`` means the usual metrics of the targets.
         steps: how many inner steps.
-        each_step: whether to measure before and after every one, or after the last alone.
+        each_step: whether to measure before and after every step, or only after the last one.
     """
     if layer is not None:
         body = FrozenBody(bound, layer)
@@ -89,7 +89,7 @@ def evaluate(
     each_step: bool,
     metrics: Sequence[Metric] | None,
 ) -> Evaluation:
-    """Learn every task of a stack and measure it; arguments as of :meth:`rbml.Learner.evaluate`."""
+    """Adapt to every task of a stack and measure the result; arguments as in :meth:`rbml.Learner.evaluate`."""
     ways = learner.ways if ways is None else ways
     steps = learner.steps if steps is None else steps
     predict = learner.predict(ways)

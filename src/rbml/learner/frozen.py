@@ -1,11 +1,11 @@
-r"""When a task adapts only the head, the body runs once: the inner loop works on its features.
+r"""When a task adapts only the head, the body runs once, and the inner loop works on its features.
 
-The body's parameters are learned across tasks all the same. With f the features of a task's examples,
+The body's parameters are still learned across tasks. With f the features of a task's examples,
 
 .. math:: \frac{dL}{d\,body} = \frac{df}{d\,body}^T \frac{dL}{df},
 
-where :math:`dL/df` is a hypergradient like any other, by meta-parameters that are the features themselves. Exact, and
-as fast as the head: the body is passed forward and backward once instead of at every inner step.
+where :math:`dL/df` is an ordinary hypergradient whose meta-parameters are the features themselves. The result is exact,
+and an inner step costs no more than the head: the body runs forward and backward once instead of at every inner step.
 """
 
 from __future__ import annotations
@@ -25,12 +25,15 @@ from rbml.learner.binding import BoundTask
 from rbml.tasks import Episode, Job, Stream
 from rbml.tree import Step, Tree, prefixed, under
 
+FEATURES = "features."
+"""What the names of features begin with, where they are meta-parameters of the head's learning process."""
+
 
 class HeadAlone(nn.Module):
-    """The head of a model under the names that it has there: features ``(n, d)`` to predictions."""
+    """The head of a model, under the same parameter names: maps features ``(n, d)`` to predictions."""
 
     def __init__(self, layer: str, head: nn.Module) -> None:
-        """Put the layer at its place."""
+        """Put the layer under the name that it has in the model."""
         super().__init__()
         self.layer = layer
         owner: nn.Module = self
@@ -47,9 +50,9 @@ class HeadAlone(nn.Module):
 
 
 def head_that_is_adapted(bound: BoundTask) -> str | None:
-    """Return the name of the one linear layer that the task adapts, where the body can run once; else nothing.
+    """Return the name of the one linear layer that the task adapts, or ``None`` if the body must run at every step.
 
-    That the layer comes last in the model is for :func:`comes_last` to find out.
+    Whether that layer is the last one of the model is left to :func:`comes_last`.
     """
     plan, layers = bound.plan, {name.rpartition(".")[0] for name in bound.plan.adapted}
     layer = layers.pop() if len(layers) == 1 else ""
@@ -59,17 +62,17 @@ def head_that_is_adapted(bound: BoundTask) -> str | None:
         return None
     normalises = bound.statistics != "running" and any(True for _ in modules.batch_norms(plan.model))
     if isinstance(bound.task, Job) and normalises:
-        return None  # what an example's features are depends on its mini-batch
+        return None  # the features of an example depend on its mini-batch
     if any(gate.among({name: torch.empty(0) for name in plan.adapted}) != [layer] for gate in plan.strategy.gates):
         return None
     known = {getattr(maker, "__name__", "") for maker in strategy.ALL.values()}
     if any(term.origin is None or term.origin.by not in known for term in plan.strategy.terms):
-        return None  # a term of the user's own may look at the inputs, which would be features
+        return None  # a user's own term may read the inputs, and would be given features
     return layer
 
 
 def comes_last(bound: BoundTask, layer: str) -> bool:
-    """Return whether the model's output is what the layer makes of its inputs, found by trying."""
+    """Return whether the output of the model is the output of this layer, found by trying."""
     whole, x = bound.whole({}, {}, 0), bound.task.query.x
     try:
         with torch.no_grad():
@@ -83,10 +86,10 @@ def comes_last(bound: BoundTask, layer: str) -> bool:
 
 @dataclass(frozen=True)
 class FrozenBody:
-    """A task of which only the head is adapted.
+    """A task that adapts only the head.
 
     Attributes:
-        bound: the task as it is.
+        bound: the task with the whole model.
         layer: the head's name.
     """
 
@@ -112,35 +115,32 @@ class FrozenBody:
         return {"support": of(task.support, stored), "query": query}
 
     def on(self, features: Tree) -> BoundTask:
-        """Return the task of the head alone on these features."""
+        """Return the same task for the head alone, with these features as its inputs."""
         bound, plan = self.bound, self.bound.plan
         alone = HeadAlone(self.layer, plan.model.get_submodule(self.layer))
-        own = {name: leaf for name, leaf in bound.own.items() if name.startswith("phi.") or self._in_head(name)}
+        own = {name: leaf for name, leaf in bound.own.items() if not in_body(name, self.layer)}
         head = [name for name in plan.head if name.rpartition(".")[0] == self.layer]
         return replace(bound, plan=replace(plan, model=alone, head=head), own=own, task=_with(bound.task, features))
 
-    def _in_head(self, name: str) -> bool:
-        return name.removeprefix("model.").rpartition(".")[0] == self.layer
-
     def gradient(self, engine: Hypergradient, m: Tree) -> MetaGradient:
-        """Return what the engine gives for the whole model."""
-        body = {name: leaf for name, leaf in m.items() if name.startswith("model.") and not self._in_head(name)}
+        """Return the meta-gradient of the whole model: the engine's for the head, pulled back through the body."""
+        body = {name: leaf for name, leaf in m.items() if in_body(name, self.layer)}
         rest = {name: leaf for name, leaf in m.items() if name not in body}
         found_and_pull: Any = func.vjp(lambda some: self.features(m | some), body) if body else None
         features, pull = found_and_pull or (self.features(m), lambda bar: ({},))  # a fixed body needs no derivative
-        found = engine(self._inner(features), rest | prefixed(features, "features."))
-        grads = found.grads | pull(under(found.grads, "features."))[0]
+        found = engine(self.inner(features), rest | prefixed(features, FEATURES))
+        grads = found.grads | pull(under(found.grads, FEATURES))[0]
         return found._replace(grads={name: grads[name] for name in m})
 
-    def _inner(self, features: Tree) -> Inner:
-        """Return the learning process of the head, with the features among its meta-parameters."""
+    def inner(self, features: Tree) -> Inner:
+        """Return the inner loop of the head, with the features among its meta-parameters."""
         alone = self.on(features)
         plan, stepping = alone.plan, alone.step_weights is not None
         made = {"start"} if plan.strategy.start is not None else set()
         support = {"objective"} | made
 
         def of(m: Tree) -> BoundTask:
-            return replace(alone, task=_with(alone.task, features | under(m, "features.")))
+            return replace(alone, task=_with(alone.task, features | under(m, FEATURES)))
 
         def start(m: Tree) -> Carry:
             return of(m).start(m)
@@ -155,18 +155,24 @@ class FrozenBody:
             return of(m).outer(carry, m)
 
         enters = alone.enters() | {
-            "features.support": frozenset(support),
-            "features.query": frozenset({"outer"} | ({"update"} if stepping else set())),
+            f"{FEATURES}support": frozenset(support),
+            f"{FEATURES}query": frozenset({"outer"} | ({"update"} if stepping else set())),
         }
         return Inner(start, objective, update, outer, plan.steps, enters, alone.undo)
 
 
+def in_body(name: str, layer: str) -> bool:
+    """Return whether a meta-parameter is one of the model's, but not of its head."""
+    return name.startswith("model.") and name.removeprefix("model.").rpartition(".")[0] != layer
+
+
 def frozen_body(bound: BoundTask, engine: Hypergradient | None = None) -> str | None:
-    """Return the name of the head, where the body can run once: all that is adapted is a linear layer that comes last.
+    """Return the name of the head if the body need run only once: only a last, linear layer is adapted.
 
     Args:
-        bound: a task, by itself.
-        engine: of the hypergradient; those that leave out a way by which features enter run the whole model.
+        bound: a single task.
+        engine: the hypergradient engine. Approximate ones would leave out part of the derivative with respect to the
+            features, so that they run the whole model.
     """
     layer = head_that_is_adapted(bound)
     sees_all = engine is None or isinstance(engine, Adjoint | Unrolled)

@@ -1,4 +1,4 @@
-"""Which parameters are adapted, which are the head, and how the model is prepared for it."""
+"""Which parameters are adapted, which are the head, and how the model is prepared for that."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from rbml.tree import matching
 
 
 class Resolved(NamedTuple):
-    """An :class:`Initial` as names of one model's parameters.
+    """The patterns of an :class:`Initial`, resolved to the parameter names of one model.
 
     Attributes:
-        adapted: what a task adapts.
-        head: what has one row per class; empty where the model has no head.
-        ways: for how many classes the head is; ``None`` without one.
-        stepwise: what has a value for every step.
+        adapted: the parameters that a task adapts.
+        head: the parameters that have one row per class; empty if the model has no head.
+        ways: for how many classes the head is; ``None`` if there is no head.
+        stepwise: the parameters that have one value per step.
     """
 
     adapted: list[str]
@@ -32,11 +32,11 @@ class Resolved(NamedTuple):
 
 
 def prepare(model: nn.Module, initial: Initial, steps: int, made: bool) -> Resolved:
-    """Resolve patterns to names, and give the model's parameters the shapes that the options ask for, in place.
+    """Resolve patterns to names, and change the shapes of the model's parameters as the options ask, in place.
 
     Args:
         model: an isolated copy (:mod:`rbml.autodiff.module`).
-        initial: what is asked for.
+        initial: the options.
         steps: T.
         made: whether the head is made from the support set, so that the model's own is not learned.
 
@@ -74,7 +74,7 @@ def head_names(model: nn.Module, pattern: str | None = None) -> list[str]:
 
 
 def head_layer_name(model: nn.Module, pattern: str | None = None) -> str:
-    """Return the name of the layer that the head's parameters belong to; empty where there is none."""
+    """Return the name of the layer that the head's parameters belong to; empty if there is no head."""
     names = head_names(model, pattern)
     return names[0].rpartition(".")[0] if names else ""
 
@@ -96,10 +96,10 @@ def _adapted(model: nn.Module, trained: list[str], head: list[str], pattern: str
     if pattern not in ("head", "body"):
         return _named(model, trained, pattern, "adapt")
     if not head:
-        raise UsageError(f"adapt={pattern!r} needs a head, and the model has no linear layer: name one with head=")
+        raise UsageError(f"adapt={pattern!r} needs a head, and the model has none by head=: name its parameters there")
     found = head if pattern == "head" else [name for name in trained if name not in head]
     if not found:
-        raise UsageError(f"adapt={pattern!r}: the model has no trained parameter but its head, {', '.join(head)}")
+        raise UsageError(f"adapt={pattern!r}: the model has no trainable parameter except its head, {', '.join(head)}")
     return found
 
 
@@ -109,7 +109,7 @@ def _stepwise(model: nn.Module, trained: list[str], pattern: str) -> list[str]:
     found = set(layers.norm_parameters(model))
     norms = [name for name in trained if name in found]
     if not norms:
-        raise UsageError("stepwise='norms' finds no normalisation layer with a gain or shift: leave it out")
+        raise UsageError("stepwise='norms' finds no normalisation layer with a gain or shift: leave stepwise out")
     return norms
 
 
@@ -128,7 +128,7 @@ def _share_rows(model: nn.Module, head: list[str], pattern: str | None) -> None:
 
 
 def leave_head_to_support(model: nn.Module, head: list[str], adapted: list[str], adapt: str) -> None:
-    """Leave the head to the support set: what the model has there is not used, and so not learned."""
+    """Stop learning the model's own head: each task makes its head from the support set, so this one is not used."""
     head_layer(model, head)
     if not set(head) <= set(adapted):
         raise UsageError(f"the head is made from the support set: adapt={adapt!r} must match {head[0]} too")

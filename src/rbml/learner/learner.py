@@ -1,4 +1,4 @@
-"""The learner binds a model, a strategy and a task into an inner loop, and owns what is learned across tasks.
+"""The learner: puts a model, a strategy and a task together into an inner loop, and holds what is learned across tasks.
 
 Shapes: B tasks, n examples of one task, C classes ("ways"), T inner steps.
 """
@@ -29,7 +29,7 @@ from rbml.learner.options import Curriculum, Execution, Initial, Phase, curricul
 from rbml.learner.phi import check_rules, start_of_phi, with_strategy
 from rbml.strategy import Part, Strategy, chain, sgd
 from rbml.tasks import Episode, Task
-from rbml.tree import Tree, prefixed
+from rbml.tree import Tree, detach, prefixed
 
 
 class Learner(nn.Module):
@@ -41,21 +41,21 @@ class Learner(nn.Module):
     Args:
         model: any ``nn.Module``; it is copied and left untouched. Parameters with ``requires_grad=False`` stay as they
             are.
-        strategy: how one step changes theta; a single rule will do. ``None`` is ``sgd(0.1)``.
+        strategy: how one step changes theta; a single rule is enough. ``None`` means ``sgd(0.1)``.
         steps: T, how many inner steps.
-        loss: from (prediction, target) of one task to a scalar.
-        initial: where theta begins and what a task may change of it.
-        hypergradient: the engine, a :class:`Phase`, or a :class:`Curriculum` of phases; ``None`` is ``Adjoint()``.
-        statistics: whose statistics batch norm uses on the query batch: its own (``"transductive"``, the custom of the
-            papers), those of the adapted support batch (``"inductive"``) or the model's stored ones, in the inner loop
-            too (``"running"``).
-        execution: how the work is run.
+        loss: a function from (prediction, target) of one task to a scalar.
+        initial: where theta begins, and which part of it a task may change.
+        hypergradient: the engine, a :class:`Phase`, or a :class:`Curriculum` of phases; ``None`` means ``Adjoint()``.
+        statistics: which statistics batch norm uses on the query batch: those of the query batch
+            (``"transductive"``, as most papers do), those of the support batch (``"inductive"``), or the model's
+            stored ones, in the inner loop too (``"running"``).
+        execution: chunk size, compilation, vectorisation and verification.
 
     Attributes:
         adapted: the parameters that a task adapts, by name.
-        head: the parameters that have one row per class, by name; empty where there is no head.
-        ways: for how many classes the head is; ``None`` without one.
-        stepwise: the parameters that have a value for every step, by name.
+        head: the parameters that have one row per class, by name; empty if there is no head.
+        ways: for how many classes the head is; ``None`` if there is no head.
+        stepwise: the parameters that have one value per step, by name.
 
     Raises:
         UsageError: if a pattern matches no parameter or an option is unknown.
@@ -72,20 +72,20 @@ class Learner(nn.Module):
         statistics: Statistics = "transductive",
         execution: Execution = Execution(),  # noqa: B008
     ) -> None:
-        """Copy the model, and start phi."""
+        """Copy the model, and set phi to its start."""
         super().__init__()
         if steps < 0:
             raise UsageError(f"steps must be at least 0, not {steps}")
         if isinstance(loss, nn.Module) and any(parameter.requires_grad for parameter in loss.parameters()):
-            raise UsageError("the loss has parameters: learned by this loss itself they would only make it small")
+            raise UsageError("the loss has parameters: trained by this loss itself, they would only make it small")
         self.model = modules.isolated(model)
         self.strategy = chain(sgd(0.1) if strategy is None else strategy)
         check_rules(self.strategy, steps)
         check_statistics(statistics, self.model)
         self.steps, self.loss, self.initial, self.statistics = steps, loss, initial, statistics
         self.curriculum = curriculum_of(hypergradient)
-        made = self.strategy.start is not None
-        self.adapted, self.head, self.ways, self.stepwise = prepare(self.model, initial, steps, made)
+        resolved = prepare(self.model, initial, steps, made=self.strategy.start is not None)
+        self.adapted, self.head, self.ways, self.stepwise = resolved
         self.phi = start_of_phi(self, None)
         self.run(execution)
 
@@ -96,38 +96,36 @@ class Learner(nn.Module):
 
     @property
     def hypergradient(self) -> Hypergradient:
-        """The engine at the end of training; setting it puts one phase in the place of any curriculum."""
+        """The engine at the end of training; setting it replaces any curriculum by one phase."""
         return self.phase(1.0).hypergradient
 
     @hypergradient.setter
     def hypergradient(self, engine: Hypergradient) -> None:
-        """Put one engine in the place of any curriculum."""
+        """Replace any curriculum by one engine."""
         self.curriculum = curriculum_of(Phase(engine, self.phase(1.0).step_weights))
 
     def phase(self, progress: float) -> Phase:
-        """Return the engine and the weights of the steps for a part of training, from 0 to 1."""
+        """Return the engine and the step weights at a point of training, from 0 (start) to 1 (end)."""
         return self.curriculum.phase(progress)
 
     def run(self, execution: Execution) -> None:
-        """Choose anew how the work is run; nothing that is learned changes."""
+        """Change how the work is run; nothing that is learned changes."""
         self.execution = execution
         self.compiled = None if execution.compile == "no" else Compiled()
         self.over_tasks = OverTasks(execution.chunk, execution.vectorise)
         self.verified: set[Any] = set()
 
     def with_strategy(self, strategy: Strategy | Part, generator: torch.Generator | None = None) -> Learner:
-        """Return a copy of the learner with another strategy, whose phi is at its start; theta0 is as it is.
+        """Return a copy of the learner with another strategy, whose phi is at its start; theta0 is kept.
 
         Args:
             strategy: the strategy.
-            generator: for starts that are drawn at random; ``None`` is PyTorch's global one.
+            generator: for starts that are drawn at random; ``None`` means PyTorch's global generator.
 
         Raises:
             UsageError: if the strategy has no rule to take steps with, or makes a head that is not adapted.
         """
         return with_strategy(self, strategy, generator)
-
-    # ------------------------------------------------------------------------------------------------ across tasks
 
     def meta_gradient(
         self, tasks: Task, warm: Tree | None = None, phase: Phase | None = None, ways: int | None = None
@@ -138,17 +136,17 @@ class Learner(nn.Module):
             tasks: a stack of tasks.
             warm: where the solver of ``Implicit`` begins, for a learner that sees the same tasks again and again:
                 ``{}`` at first, then ``under(result.info, "solution.")`` of the last call. ``None`` begins at zero.
-            phase: the engine and the weights of the steps; ``None`` is what the learner has for the end of training.
-            ways: C, where it is another number than the learner's.
+            phase: the engine and the step weights; ``None`` means those of the end of training.
+            ways: C; the default is the learner's own.
 
         Returns:
-            ``grads`` is named as ``named_parameters()``; ``aux`` has ``loss`` ``(B,)`` and ``prediction``
-            ``(B, n, ...)``; ``info``, what the engine reports, has the tasks in front.
+            ``grads`` has the names of ``named_parameters()``; ``aux`` has ``loss`` ``(B,)`` and ``prediction``
+            ``(B, n, ...)``; ``info`` is what the engine reports, with the tasks as the first dimension.
 
         Raises:
             UsageError: if the tasks do not fit the model, or ``warm`` does not fit the engine.
-            BlindError: if the engine cannot see a parameter.
-            UnsoundError: if the engine's derivative is wrong for this model (the first time for a shape of tasks).
+            BlindError: if the engine cannot give the derivative of a parameter.
+            UnsoundError: if the engine's derivative is wrong for this model (checked once per shape of tasks).
         """
         return meta_gradient(self, tasks, warm, phase, ways)
 
@@ -170,22 +168,20 @@ class Learner(nn.Module):
         each_step: bool = True,
         metrics: Sequence[Metric] | None = None,
     ) -> Evaluation:
-        """Learn every task and measure it before and after each inner step.
+        """Adapt to every task and measure the result before and after each inner step.
 
         Args:
             tasks: a stack of tasks.
             statistics: as in :class:`Learner`; the default is the learner's own.
             steps: how many inner steps; the default is the learner's own.
-            ways: how many classes, where it is another number than the learner's.
+            ways: how many classes; the default is the learner's own.
             each_step: whether to measure before and after every step, or only after the last one, which is faster.
-            metrics: what to measure beside the loss; ``None`` is the accuracy, where the targets are classes.
+            metrics: what to measure besides the loss; ``None`` means the accuracy if the targets are classes.
 
         Raises:
             UsageError: if the tasks do not fit the model.
         """
         return evaluate(self, tasks, statistics, steps, ways, each_step, metrics)
-
-    # ------------------------------------------------------------------------------------------------ on one task
 
     def adapt(
         self,
@@ -195,15 +191,15 @@ class Learner(nn.Module):
         statistics: Statistics | None = None,
         ways: int | None = None,
     ) -> Adapted:
-        """Learn one task and return the adapted model.
+        """Adapt to one task and return the adapted model.
 
         Args:
             x: support examples ``(n, ...)``.
             y: their targets ``(n, ...)``; classes are ``0 .. C-1``.
-            mask: what of them counts, as of :class:`rbml.Batch`: ``learner.adapt(*batch)``.
+            mask: which of them count, as in :class:`rbml.Batch`: ``learner.adapt(*batch)``.
             statistics: as in :class:`Learner`. The default, ``"inductive"`` (or the learner's ``"running"``), makes a
-                prediction independent of the others in its batch.
-            ways: C; the default is the learner's own, or ``y.max() + 1`` where that is more.
+                prediction independent of the other examples in its batch.
+            ways: C; the default is the learner's own, or ``y.max() + 1`` if that is more.
 
         Raises:
             UsageError: if the examples do not fit the model.
@@ -213,10 +209,10 @@ class Learner(nn.Module):
     def inner(
         self, task: Task, statistics: Statistics | None = None, ways: int | None = None, key: Tensor | None = None
     ) -> Inner:
-        """Return the learning process of one task, for an engine or for a look inside.
+        """Return the inner loop of one task, for an engine or for inspection.
 
-        Its functions take any part of the parameters for ``m``; the others are the learner's own, as constants. Parts
-        that draw random numbers draw them from ``key``, a whole number.
+        Its functions take any part of the parameters as ``m``; for the rest the learner's own values are used, as
+        constants. Parts of the strategy that draw random numbers use ``key``, an integer.
 
         Raises:
             UsageError: if the model has no such statistics, or no head for that many classes.
@@ -232,24 +228,21 @@ class Learner(nn.Module):
         step_weights: Tensor | None = None,
         key: Tensor | None = None,
     ) -> BoundTask:
-        """Return one task bound to the learner; arguments as of :meth:`inner`."""
+        """Return one task bound to the learner; arguments as in :meth:`inner`."""
         statistics = self.statistics if statistics is None else statistics
         check_statistics(statistics, self.model)
         if ways is not None and ways != self.ways and not self.head:
-            raise UsageError(f"no parameter of the model is a head that could start for {ways} classes: name it, head=")
-        own = self._own() | prefixed(dict(self.phi.named_buffers()), "phi.")
+            raise UsageError(f"the model has no head that could start for {ways} classes: name it with head=")
+        own = detach(dict(self.named_parameters())) | prefixed(dict(self.phi.named_buffers()), "phi.")
         return BoundTask(self.plan, own, task, statistics, ways or self.ways, step_weights, key)
 
     @property
     def dtype(self) -> torch.dtype:
-        """The type of the model's numbers."""
+        """The floating-point type of the model's parameters."""
         return next(self.model.parameters()).dtype
-
-    def _own(self) -> Tree:
-        return {name: leaf.detach() for name, leaf in self.named_parameters()}
 
     def predict(self, ways: int | None) -> Predict:
         """Return the unadapted model, for checks."""
         none = Batch(torch.empty(0), torch.empty(0))
-        bound = BoundTask(self.plan, self._own(), Episode(none, none), "transductive", ways)
+        bound = BoundTask(self.plan, detach(dict(self.named_parameters())), Episode(none, none), "transductive", ways)
         return lambda x: modules.call(self.model, bound.whole({}, {}, 0), x)

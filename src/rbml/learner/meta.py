@@ -1,4 +1,4 @@
-"""The meta-gradient of a stack of tasks: which engine, run how."""
+"""The meta-gradient of a stack of tasks: chooses the path (compiled, head only, warm start) and runs the engine."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 def meta_gradient(
     learner: Learner, tasks: Task, warm: Tree | None, phase: Phase | None, ways: int | None
 ) -> MetaGradient:
-    """Return the mean over a stack of tasks; arguments as of :meth:`rbml.Learner.meta_gradient`."""
+    """Return the mean over a stack of tasks; arguments as in :meth:`rbml.Learner.meta_gradient`."""
     phase = learner.phase(1.0) if phase is None else phase
     ways = learner.ways if ways is None else ways
     predict = learner.predict(ways)
@@ -41,11 +41,12 @@ def meta_gradient(
 def _over_tasks(learner: Learner, tasks: Task, phase: Phase, ways: int | None, warm: Tree | None) -> MetaGradient:
     engine: Any = phase.hypergradient
     if warm is not None and not isinstance(engine, Implicit):
-        raise UsageError(f"warm= is for the engine Implicit, and this is {engine}: leave it out")
+        raise UsageError(f"warm= works only with the engine Implicit, and this is {engine}: leave it out")
     device = tasks.query.y.device
     weights = step_weights(learner, phase, device)
+    # One key per task: an engine that takes a step twice must draw the same numbers both times.
     keys = torch.randint(2**62, (count(tasks),), device=device) if learner.strategy.random else None
-    _verify_once(learner, tasks, engine, keys)
+    _verify_once(learner, tasks, engine, keys, ways)
     m = {name: leaf.detach() for name, leaf in learner.named_parameters() if leaf.requires_grad}
 
     layer = frozen_body(learner.bind(one(tasks, 0), None, ways), engine)
@@ -70,35 +71,36 @@ def _over_tasks(learner: Learner, tasks: Task, phase: Phase, ways: int | None, w
         stack["warm"] = warm
     if weights is not None:
         stack["weights"] = weights.expand(count(tasks), -1)
+    # Compiled graphs are kept by shapes; these are the Python values on which a graph depends besides.
     variant = (engine, learner.statistics, ways, None if warm is None else tuple(warm))
     if learner.execution.compile == "step":
         assert learner.compiled is not None
-        run = partial(stacked, lambda given: bind(given).inner(), engine, compiled=learner.compiled, variant=variant)
+        run = partial(stacked, bind, layer, engine, compiled=learner.compiled, variant=variant)
         loss, grads, kept = learner.over_tasks.mean_of_stacks(run, m, stack)
         return MetaGradient(loss, grads, kept, {})
     loss, grads, kept = learner.over_tasks.mean(single, m, stack, learner.compiled, variant)
     return MetaGradient(loss, grads, under(kept, "aux."), under(kept, "info."))
 
 
-def _verify_once(learner: Learner, tasks: Task, engine: Hypergradient, keys: Tensor | None) -> None:
-    """Verify the derivative of the first task, the first time that tasks of these shapes come with this engine."""
+def _verify_once(learner: Learner, tasks: Task, engine: Hypergradient, keys: Tensor | None, ways: int | None) -> None:
+    """Verify the derivative of one task, the first time that this engine is used on tasks of these shapes."""
     if not learner.execution.verify:
         return
-    shapes = (repr(engine), *((tuple(leaf.shape[1:]), leaf.dtype) for leaf in tree_leaves(tasks)))
+    shapes = (repr(engine), ways, *((tuple(leaf.shape[1:]), leaf.dtype) for leaf in tree_leaves(tasks)))
     if shapes not in learner.verified:
-        verify(learner, one(tasks, 0), engine, None if keys is None else keys[0])
+        verify(learner, one(tasks, 0), engine, None if keys is None else keys[0], ways)
         learner.verified.add(shapes)
 
 
 def step_weights(learner: Learner, phase: Phase, device: torch.device) -> Tensor | None:
-    """Return the weights of a phase as a tensor ``(T,)``, or nothing where the last step alone counts.
+    """Return the step weights of a phase as a tensor ``(T,)``, or ``None`` if only the last step counts.
 
     Raises:
-        UsageError: if there is not one for each step.
+        UsageError: if there is not one weight per step.
     """
     if phase.step_weights is None:
         return None
     if len(phase.step_weights) != learner.steps:
         given = len(phase.step_weights)
-        raise UsageError(f"step_weights needs a number for each of the {learner.steps} inner steps, not {given}")
+        raise UsageError(f"step_weights needs one number per inner step ({learner.steps}), not {given}")
     return torch.tensor(list(phase.step_weights), dtype=learner.dtype, device=device)

@@ -1,4 +1,4 @@
-"""What a learner is told beside the model, the strategy and the engine: how theta begins, and how the work is run."""
+"""The options of a learner besides model, strategy and engine: how theta begins, and how the work is run."""
 
 from __future__ import annotations
 
@@ -18,12 +18,13 @@ Vectorise = Literal["auto"] | bool
 class Head:
     """Which parameters have one row per class, and how these rows begin.
 
-    They let the learner start for any number of classes: fewer take the first rows, more take the rows again (worse
-    than a learner that was meta-trained with so many).
+    They let the learner start for any number of classes: for fewer it uses the first rows, for more it repeats rows
+    (worse than a learner that was meta-trained with that many).
 
     Args:
-        pattern: their names; ``None`` takes the last linear layer that the model uses.
-        shared: learn one row that every class starts from (Ye and Chao 2022, arXiv:2106.16245) rather than one each.
+        pattern: a pattern of their names; ``None`` means the last linear layer that the model uses.
+        shared: learn one row from which every class starts (Ye and Chao 2022, arXiv:2106.16245), rather than one row
+            per class.
     """
 
     pattern: str | None = None
@@ -32,16 +33,17 @@ class Head:
 
 @dataclass(frozen=True)
 class Initial:
-    """Where theta begins, and what a task may change of it.
+    """Where theta begins, and which part of it a task may change.
 
     Args:
         adapt: which parameters a task adapts, a pattern such as ``"conv.*"``; ``"head"`` and ``"body"`` stand for the
-            parameters of the head and for all others. What is not adapted is learned across tasks only.
+            parameters of the head and for all the others. Parameters that are not adapted are learned across tasks.
         head: which parameters have one row per class.
-        stepwise: a pattern of parameters that have a value of their own for every inner step and for the queries after
-            the last one: learned across tasks, not adapted. ``"norms"`` stands for those of all normalisation layers
-            (MAML++'s per-step batch norm).
-        reset: a pattern of adapted parameters whose start is the model's own, not learned: context parameters.
+        stepwise: a pattern of parameters that have their own value for every inner step, and one for the queries after
+            the last step: learned across tasks, not adapted. ``"norms"`` stands for the parameters of all
+            normalisation layers (MAML++'s per-step batch norm).
+        reset: a pattern of adapted parameters that begin every task at the model's own, fixed value, which is not
+            learned: context parameters.
     """
 
     adapt: str = "*"
@@ -52,16 +54,16 @@ class Initial:
 
 @dataclass(frozen=True)
 class Execution:
-    """How the work is run: none of it changes a result by more than rounding.
+    """How the work is run; none of these options changes a result by more than rounding.
 
     Args:
-        chunk: how many tasks are vectorised at once; it bounds memory.
+        chunk: how many tasks are vectorised at once; this bounds memory.
         compile: ``"no"`` runs PyTorch's operators one by one; ``"whole"`` compiles the meta-gradient as one graph (a
-            minute or more, for a few inner steps); ``"step"`` compiles one inner step and its adjoint, which
-            serve every step (for many inner steps). Both need a C++ compiler, and compile again for other shapes.
-        vectorise: whether tasks run side by side under ``vmap``. ``"auto"`` does so where the model allows it, and
-            otherwise takes one task after another and says so once.
-        verify: whether the first meta-gradient for each shape of tasks is verified: see
+            minute or more; for few inner steps); ``"step"`` compiles one inner step and its adjoint, which are used
+            for every step (for many inner steps). Both need a C++ compiler, and compile again for other shapes.
+        vectorise: whether tasks run side by side under ``vmap``. ``"auto"`` does so if the model allows it, and
+            otherwise runs one task after another and warns once.
+        verify: whether to verify the first meta-gradient of each shape of tasks: see
             :mod:`rbml.learner.verification`.
 
     Raises:
@@ -74,7 +76,7 @@ class Execution:
     verify: bool = True
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be meant."""
+        """Refuse values that are not allowed."""
         if self.chunk < 1:
             raise UsageError(f"chunk is how many tasks run at once, at least 1, not {self.chunk}")
         if self.compile not in get_args(Compile):
@@ -84,11 +86,11 @@ class Execution:
 
 
 class Phase(NamedTuple):
-    """What changes while training goes on.
+    """The settings that may change while training goes on.
 
     Attributes:
         hypergradient: the engine.
-        step_weights: how much the query loss after each inner step counts, T numbers (MAML++'s multi-step loss);
+        step_weights: the weight of the query loss after each inner step, T numbers (MAML++'s multi-step loss);
             ``None`` counts the last step only.
     """
 
@@ -98,10 +100,10 @@ class Phase(NamedTuple):
 
 @dataclass(frozen=True)
 class Curriculum:
-    """Phases as a pure function of progress.
+    """The phase of training as a pure function of progress.
 
     Args:
-        phase: from how much of the training is done, 0 to 1, to the phase.
+        phase: a function from the share of training that is done, 0 to 1, to the phase.
     """
 
     phase: Callable[[float], Phase]

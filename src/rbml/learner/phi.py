@@ -1,4 +1,4 @@
-"""Phi: what of a strategy a learner keeps as its parameters, and how another strategy takes its place."""
+"""Phi: the numbers of a strategy that a learner keeps as parameters, and how to change to another strategy."""
 
 from __future__ import annotations
 
@@ -24,17 +24,18 @@ def start_of_phi(learner: Learner, generator: torch.Generator | None) -> nn.Modu
         name: leaf.detach() for name, leaf in pick(dict(learner.model.named_parameters()), learner.adapted).items()
     }
     for gate in learner.strategy.gates:
-        gate.among(theta)  # or it says what is wrong
+        gate.among(theta)  # raises if its pattern matches no layer
     return modules.nested(*learner.strategy.initial(theta, learner.steps, generator))
 
 
 def with_strategy(learner: Learner, strategy: Strategy | Part, generator: torch.Generator | None) -> Learner:
-    """Return a copy of the learner; arguments as of :meth:`rbml.Learner.with_strategy`."""
+    """Return a copy of the learner; arguments as in :meth:`rbml.Learner.with_strategy`."""
     other, start = copy.deepcopy(learner), learner.strategy.start
     other.strategy = chain(strategy)
     check_rules(other.strategy, learner.steps)
     if other.strategy.start is not None:
         leave_head_to_support(other.model, learner.head, learner.adapted, learner.initial.adapt)
+    # The old strategy made the head from the support set; under the new one the model's own head is learned again.
     for name in learner.head if start is not None and other.strategy.start is None else []:
         other.model.get_parameter(name).requires_grad_(True)
     other.phi = start_of_phi(other, generator)
@@ -42,10 +43,10 @@ def with_strategy(learner: Learner, strategy: Strategy | Part, generator: torch.
 
 
 def check_rules(strategy: Strategy, steps: int) -> None:
-    """Refuse a strategy that takes no steps, where steps are asked for.
+    """Refuse a strategy that has no rule to take steps with, if there are inner steps.
 
     Raises:
-        UsageError: saying what is missing.
+        UsageError: if it has no rule.
     """
     if steps and not strategy.rules:
-        raise UsageError("a strategy of terms alone sets no learning rate: add a rule, such as sgd(0.1)")
+        raise UsageError("the strategy has no rule that takes steps: add one, such as sgd(0.1)")

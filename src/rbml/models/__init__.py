@@ -1,4 +1,4 @@
-"""Models: any ``nn.Module`` works; these are the ones of the literature. The last layer of each is named ``head``."""
+"""Models from the literature; any other ``nn.Module`` works too. The last layer of each is named ``head``."""
 
 from rbml.models.bayesian import BayesianLinear
 from rbml.models.conv4 import Conv4

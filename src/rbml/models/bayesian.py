@@ -1,4 +1,4 @@
-"""A linear layer that says how sure it is: what ``rbml.strategy.bayesian_linear`` makes from a support set."""
+"""A linear layer that predicts its own uncertainty; ``rbml.strategy.bayesian_linear`` makes it from a support set."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ class BayesianLinear(nn.Module):
     .. math:: m = K f + k, \qquad \log v = \log \sigma^2 + \log(1 + \|R f + r\|^2)
 
     with the mean K, k of a normal distribution over linear layers, the noise :math:`\sigma^2` of the targets, and a
-    factor R, r of the distribution's covariance (in units of the noise): far from what was seen, the variance grows.
-    All of it is one ordinary linear layer ``rows``: d rows for the mean, d for the noise (whose weights are zero) and
-    h + 1 for the factor, so that a start can make it as it makes any head.
+    factor R, r of the distribution's covariance (in units of the noise): the variance grows far from the support set.
+    All of these are rows of one ordinary linear layer ``rows``: d rows for the mean, d for the noise (whose weights are
+    zero) and h + 1 for the factor, so that a start can make it like any other head.
 
     Args:
         inputs: h, the width of the features.
@@ -22,7 +22,7 @@ class BayesianLinear(nn.Module):
     """
 
     def __init__(self, inputs: int, outputs: int) -> None:
-        """Start the rows at random, as any linear layer: the start of a strategy makes them for each task."""
+        """Start the rows at random like any linear layer; the start of a strategy replaces them for each task."""
         super().__init__()
         self.outputs = outputs
         self.rows = nn.Linear(inputs, 2 * outputs + inputs + 1)

@@ -27,7 +27,7 @@ class Block(nn.Module):
     """Convolution 3x3, norm, ReLU; halves the height and width."""
 
     def __init__(self, inputs: int, filters: int, norm: Norm, pool: Pool, activation: Callable[[], nn.Module]) -> None:
-        """Build one block; batch norm takes the mean away, so that a bias before it would be a dead parameter."""
+        """Build one block; batch norm removes the mean, so that a bias before it would have no effect."""
         super().__init__()
         stride = 2 if pool == "stride" else 1
         self.conv = nn.Conv2d(inputs, filters, 3, stride=stride, padding=1, bias=norm != "batch")
@@ -44,20 +44,20 @@ class Block(nn.Module):
 class Conv4(nn.Module):
     """Four blocks of 3x3 convolution, norm, ReLU; then a linear ``head``.
 
-    Vinyals et al. 2016 (arXiv:1606.04080) pool by maximum; MAML on Omniglot uses strided convolutions and the mean over
+    Vinyals et al. 2016 (arXiv:1606.04080) use max pooling; MAML on Omniglot uses strided convolutions and the mean over
     the last map instead (Finn et al. 2017, arXiv:1703.03400, section 5.2 and its code), which needs a quarter of the
     arithmetic.
 
     Args:
-        outputs: ways.
-        channels: of the input pictures ``(n, channels, size, size)``.
-        filters: of every block; 64 on Omniglot, 32 on mini-ImageNet in MAML.
+        outputs: the number of classes, or of regression targets.
+        channels: the channels of the input pictures ``(n, channels, size, size)``.
+        filters: the filters of each block; 64 on Omniglot, 32 on mini-ImageNet in MAML.
         norm: ``"batch"``, ``"group"`` (8 groups), ``"layer"`` (one group) or ``"none"``.
         pool: ``"stride"`` (and the mean of the last map) or ``"max"`` (and the flattened last map).
         size: height and width of the pictures.
         activation: the activation module; a smooth one makes central differences meaningful.
         context: how many context parameters (CAVIA, Zintgraf et al. 2019, arXiv:1810.03642) scale and shift the maps of
-            the third block (FiLM): a parameter ``context`` that starts at zero; 0 is none.
+            the third block (FiLM): a parameter ``context`` that starts at zero; 0 means none.
 
     Raises:
         UsageError: for an unknown norm or pool, or pictures too small for it.

@@ -15,12 +15,12 @@ class MLP(nn.Module):
     Inputs of any shape ``(n, ...)`` are flattened to ``(n, inputs)``; outputs are ``(n, outputs)``.
 
     Args:
-        inputs: numbers an example.
-        outputs: ways, or regression targets.
+        inputs: how many numbers an example has.
+        outputs: the number of classes, or of regression targets.
         hidden: widths of the hidden layers; ``(40, 40)`` on sinusoids (Finn et al. 2017, arXiv:1703.03400).
         activation: the activation module between layers.
-        context: how many context parameters (CAVIA, Zintgraf et al. 2019, arXiv:1810.03642) every input is followed by:
-            a parameter ``context`` that starts at zero; 0 is none.
+        context: how many context parameters (CAVIA, Zintgraf et al. 2019, arXiv:1810.03642) are appended to every
+            input: a parameter ``context`` that starts at zero; 0 means none.
     """
 
     def __init__(

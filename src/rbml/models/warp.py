@@ -1,4 +1,4 @@
-"""Warp layers: learned across tasks, they bend the gradients of the layers that a task adapts."""
+"""Warp layers: learned across tasks, they precondition the gradients of the layers that a task adapts."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from rbml.errors import UsageError
 class Warped(nn.Module):
     """A layer followed by a linear map of its outputs that starts as the identity.
 
-    Parameters: those of the layer, as ``layer.*``, and ``warp.weight``. Leave the latter out of what a task adapts:
+    Parameters: those of the layer, as ``layer.*``, and ``warp.weight``. The latter must not be adapted:
     ``adapt="!*.warp.*"``.
     """
 
     def __init__(self, layer: nn.Linear | nn.Conv2d) -> None:
-        """Take a layer; the warp of a convolution is one of 1 x 1."""
+        """Wrap a layer; the warp of a convolution is a 1 x 1 convolution."""
         super().__init__()
         self.layer = layer
         like = layer.weight

@@ -1,8 +1,8 @@
-r"""Batch norm by the statistics of the batch, with derivatives of every order that are right, small and quick.
+r"""Batch norm by the statistics of the batch, with correct and fast derivatives of every order.
 
-PyTorch's own is right once forwards and any number of times backwards, but a forward derivative of its forward
-derivative is silently wrong, and the forward derivative of its gradient (what an adjoint sweep takes) is put together
-from twice as many passes over the activations as it needs. Here, with means over all axes but the channels',
+PyTorch's own is right for one forward derivative and any number of backward ones, but a forward derivative of its
+forward derivative is silently wrong, and the forward derivative of its gradient (which an adjoint sweep takes) needs
+twice as many passes over the activations as necessary. Here, with means over all axes except the channels,
 
 .. math::
 
@@ -10,11 +10,11 @@ from twice as many passes over the activations as it needs. Here, with means ove
     \qquad\text{and}\qquad
     g_x = a (g - \bar g - \hat x \, \overline{g \hat x}), \qquad \hat x = r (x - \bar x)
 
-are computed by PyTorch's kernels, and their derivatives, linear combinations of at most four tensors with a number a
-channel, as such. Only x (and g) are kept for them, and numbers a channel: the mean and r are outputs of the first and
-inputs of the second, with derivatives of their own, so that nobody computes them again. The derivatives are ordinary
-code of ordinary operators, so that they can be differentiated again. Tasks that are vectorised become channels. A small
-batch is normalised by ordinary operators from the start.
+are computed by PyTorch's kernels, and their derivatives as linear combinations of at most four tensors with one number
+per channel. Only x (and g) and numbers per channel are kept: the mean and r are outputs of the first function and
+inputs of the second, with their own derivatives, so that they are never computed again. The derivatives are written
+with ordinary operators, so that they can be differentiated again. Vectorised tasks become channels. A small batch is
+normalised by ordinary operators from the start.
 """
 
 from __future__ import annotations
@@ -30,23 +30,23 @@ from torch.autograd import Function
 from rbml.errors import UsageError
 
 LARGE = 2**17
-"""From how many values of a task on it is worth the millisecond that derivatives of its own cost."""
+"""The number of values per task from which the custom derivatives, which cost a millisecond, are worth it."""
 
 Saved = Any
 """The context of a :class:`torch.autograd.Function`."""
 
 Dims = tuple[Any, ...]
-"""Where each input of a vectorised function has the tasks; ``None`` where it has none."""
+"""The dimension of the tasks in each input of a vectorised function; ``None`` for inputs without one."""
 
 
 def batch_norm(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
-    """Normalise ``x`` by its own mean and biased variance a channel.
+    """Normalise ``x`` by its own mean and biased variance per channel.
 
     Args:
-        x: ``(n, channels, ...)``, float32 or float64, with more than one value a channel.
-        weight: ``(channels,)``; ``None`` is one.
-        bias: ``(channels,)``; ``None`` is zero.
-        eps: what is added to the variance.
+        x: ``(n, channels, ...)``, float32 or float64, with more than one value per channel.
+        weight: ``(channels,)``; ``None`` means one.
+        bias: ``(channels,)``; ``None`` means zero.
+        eps: a small number that is added to the variance.
     """
     weight = x.new_ones(x.shape[1]) if weight is None else weight
     bias = x.new_zeros(x.shape[1]) if bias is None else bias
@@ -66,9 +66,9 @@ def masked_batch_norm(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps
 
     Args:
         x: ``(n, channels, ...)``.
-        weight: ``(channels,)``; ``None`` is one.
-        bias: ``(channels,)``; ``None`` is zero.
-        eps: what is added to the variance.
+        weight: ``(channels,)``; ``None`` means one.
+        bias: ``(channels,)``; ``None`` means zero.
+        eps: a small number that is added to the variance.
         mask: ``(n,)``, boolean.
 
     Raises:
@@ -99,7 +99,7 @@ def masked_moments(x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _gradient(g: Tensor, x: Tensor, weight: Tensor, mean: Tensor, r: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the derivatives by x, weight and bias, where g is the one by y; mean and r are those of x."""
+    """Return the gradients of x, weight and bias from g, the gradient of y; mean and r are those of x."""
     if _written_out():
         centred, r = x - _wide(mean, x), _wide(r, x)
         along = _mean(g * centred) * r
@@ -110,11 +110,12 @@ def _gradient(g: Tensor, x: Tensor, weight: Tensor, mean: Tensor, r: Tensor) -> 
 
 
 def _written_out() -> bool:
-    """Say whether only ordinary operators will do.
+    """Return whether only ordinary operators can be used.
 
     - In a forward derivative of a forward derivative PyTorch calls the ``jvp`` of a :class:`torch.autograd.Function`
       without the outer of the two, and the result is silently wrong (pytorch/pytorch#197867).
-    - While a step is traced (:mod:`rbml.autodiff.compiled`) PyTorch takes no such function; the compiler fuses it.
+    - While a step is traced (:mod:`rbml.autodiff.compiled`) PyTorch allows no such function; the compiler fuses the
+      ordinary operators.
     """
     levels = [level.key() for level in get_interpreter_stack() or ()]
     return levels.count(TransformType.Jvp) > 1 or TransformType.Functionalize in levels
@@ -130,7 +131,7 @@ class _Normalise(Function):
     @staticmethod
     def setup_context(ctx: Saved, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
         x, weight, _, _ = inputs
-        ctx.set_materialize_grads(False)  # mean and r have a derivative only where the gradient is differentiated
+        ctx.set_materialize_grads(False)  # mean and r have a derivative only if the gradient is differentiated
         ctx.save_for_backward(x, weight, *output[1:])
         ctx.save_for_forward(x, weight, *output[1:])
 
@@ -167,7 +168,7 @@ class _Normalise(Function):
 
 
 class _Gradient(Function):
-    """:func:`_gradient`, as a function of g, x, weight, mean and r, each for itself."""
+    """:func:`_gradient` as a function of five independent inputs: g, x, weight, mean and r."""
 
     @staticmethod
     def forward(g: Tensor, x: Tensor, weight: Tensor, mean: Tensor, r: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -190,7 +191,7 @@ class _Gradient(Function):
         r"""Pull back u, p and q, the cotangents of the gradients by x, weight and bias.
 
         With :math:`c = x - \bar x`, :math:`s = \overline{g c}` and :math:`k = \overline{u c}` the gradients are
-        :math:`a (g - \bar g) - a r^2 s c`, and n times :math:`r s` and :math:`\bar g`, for n values a channel.
+        :math:`a (g - \bar g) - a r^2 s c`, and n times :math:`r s` and :math:`\bar g`, for n values per channel.
         """
         g, x, weight, mean, r, by_weight, by_bias = ctx.saved_tensors
         n, a = _count(x), weight * r
@@ -226,14 +227,14 @@ def _folded(tasks: int, tensor: Tensor, at: int | None) -> Tensor:
 
 
 def _unfolded(tasks: int, found: tuple[Tensor, Tensor, Tensor]) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
-    """Return what was found for all channels with the tasks apart, and where they are."""
+    """Return results for all channels with the tasks as a separate dimension, and that dimension."""
     x, *channels = found
     apart = (each.view(tasks, -1) for each in channels)
     return (x.view(x.shape[0], tasks, -1, *x.shape[2:]), *apart), (1, 0, 0)
 
 
 def _combination(constant: Tensor, *terms: tuple[Tensor, Tensor]) -> Tensor:
-    """Return the sum of a number a channel and of tensors times a number a channel, in one pass a tensor."""
+    """Return a number per channel plus tensors times numbers per channel, in one pass per tensor."""
     found = _wide(constant, terms[0][1])
     for factor, tensor in terms:
         found = torch.addcmul(found, _wide(factor, tensor), tensor)
@@ -241,15 +242,15 @@ def _combination(constant: Tensor, *terms: tuple[Tensor, Tensor]) -> Tensor:
 
 
 def _mean(x: Tensor) -> Tensor:
-    """Return the mean a channel, broadcastable to x."""
+    """Return the mean per channel, broadcastable to x."""
     return x.mean([axis for axis in range(x.dim()) if axis != 1], keepdim=True)
 
 
 def _wide(channels: Tensor, x: Tensor) -> Tensor:
-    """Return a number a channel, broadcastable to x."""
+    """Return one number per channel, broadcastable to x."""
     return channels.view(-1, *[1] * (x.dim() - 2))
 
 
 def _count(x: Tensor) -> int:
-    """Return how many values a channel has."""
+    """Return the number of values per channel."""
     return x.numel() // x.shape[1]

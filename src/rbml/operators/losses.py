@@ -1,6 +1,6 @@
 """Losses with every derivative, which refuse shapes that would be broadcast against each other.
 
-``F.mse_loss`` has no forward derivative of its gradient (PyTorch writes into an immutable zero, and crashes where the
+``F.mse_loss`` has no forward derivative of its gradient (PyTorch writes into an immutable zero, and crashes when the
 step is traced), nor have the mean of ``F.smooth_l1_loss`` (it crashes too), ``F.huber_loss`` and
 ``F.soft_margin_loss``. ``F.gaussian_nll_loss`` looks at values, which ``vmap`` does not allow.
 """
@@ -39,7 +39,9 @@ def reduced(each: Tensor, reduction: str) -> Tensor:
 def mse_loss(input: Tensor, target: Tensor, *, reduction: str = "mean", **rest: Any) -> Tensor:
     """Return ``F.mse_loss`` of the same arguments."""
     check_shapes("mse_loss", input, target)
-    if any(value is not None for value in rest.values()):  # weights, which PyTorch itself writes out, or old options
+    if any(
+        value is not None for value in rest.values()
+    ):  # weights, for which PyTorch uses ordinary operators, or old options
         return F.mse_loss(input, target, reduction=reduction, **rest)
     return reduced((input - target) ** 2, reduction)
 
@@ -97,7 +99,7 @@ def gaussian_nll_loss(
     r"""Return ``F.gaussian_nll_loss`` of the same arguments: :math:`(\log v + (p - y)^2 / v) / 2`.
 
     As PyTorch's, it counts a variance below ``eps`` as ``eps`` without changing its derivative. A negative variance
-    gives NaN rather than an error: to look at values is not possible under ``vmap``.
+    gives NaN rather than an error, because ``vmap`` does not allow to look at values.
 
     Raises:
         UsageError: if the shapes do not fit together.

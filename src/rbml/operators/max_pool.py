@@ -15,10 +15,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 LARGE = 2**17
-"""From how many values of a task on it is faster than PyTorch's kernel."""
+"""The number of values per task from which this is faster than PyTorch's kernel."""
 
 Size = Any
-"""A whole number, or one a dimension."""
+"""One integer, or one per dimension."""
 
 
 def max_pool2d(
@@ -30,7 +30,7 @@ def max_pool2d(
     ceil_mode: bool = False,
     return_indices: bool = False,
 ) -> Any:
-    """Return ``F.max_pool2d`` of the same arguments: ``input`` is ``(channels, height, width)``, or n of such."""
+    """Return ``F.max_pool2d`` of the same arguments; ``input`` is ``(channels, height, width)``, or n of these."""
     kernel = _pair(kernel_size)
     plain = _pair(stride or kernel_size) == kernel and _pair(padding) == (0, 0) and _pair(dilation) == (1, 1)
     fits = (
@@ -51,16 +51,16 @@ def _pooled(x: Tensor, height: int, width: int) -> Tensor:
     largest = _strided(reduce(torch.maximum, _strided(values, -2, height)), -1, width)
     top = reduce(torch.maximum, largest)
     picked = x.flatten(-2).gather(-1, _where(values, top, height, width).flatten(-2)).reshape(top.shape)
-    return torch.where(top == top, picked, top)  # a window with a NaN is NaN, wherever the comparisons led
+    return torch.where(top == top, picked, top)  # a window with a NaN gives NaN, whatever the comparisons gave
 
 
 def _where(x: Tensor, top: Tensor, height: int, width: int) -> Tensor:
-    """Return the place of each window's largest value among all values of its picture, row by row."""
+    """Return the index of each window's largest value among all values of its picture, counted row by row."""
     rows, columns = x.shape[-2:]
     short = torch.int16 if rows * columns < 2**15 else torch.int32
     first = torch.arange(0, top.shape[-2] * height, height, dtype=short, device=x.device)[:, None] * columns
     place = first + torch.arange(0, top.shape[-1] * width, width, dtype=short, device=x.device)
-    later: Tensor | None = None  # whether the largest value comes after what was looked at
+    later: Tensor | None = None  # whether the largest value comes after those compared so far
     for row, part in enumerate(_strided(x, -2, height)):
         for column, value in enumerate(_strided(part, -1, width)):
             if (row, column) == (height - 1, width - 1):
@@ -72,7 +72,7 @@ def _where(x: Tensor, top: Tensor, height: int, width: int) -> Tensor:
 
 
 def _strided(x: Tensor, axis: int, size: int) -> list[Tensor]:
-    """Return the first, second ... value of each of the windows along an axis that are whole."""
+    """Return the first, second ... value of each complete window along an axis."""
     whole = x.shape[axis] // size * size
     axis = x.dim() + axis
     every: list[slice] = [slice(None)] * x.dim()

@@ -1,4 +1,4 @@
-"""A context in which PyTorch differentiates every operator as a hypergradient needs it.
+"""A context in which every PyTorch operator has the derivatives that a hypergradient needs.
 
 The adjoint sweep takes a forward derivative of a gradient, vectorised over tasks: :math:`J v` of the inner gradient,
 which equals :math:`J^T v` as long as the gradient is that of the function that was evaluated. Inside
@@ -8,9 +8,9 @@ which equals :math:`J^T v` as long as the gradient is that of the function that 
   (:data:`REPLACED`);
 - what is computed while gradients are switched off (``torch.no_grad()``, ``Tensor.data``) is a constant for forward
   derivatives too, which PyTorch's own forward mode ignores;
-- what has no derivative that is the same twice is refused: random numbers, hooks that change a gradient.
+- whatever gives another derivative each time is refused: random numbers, hooks that change a gradient.
 
-Nothing else is touched.
+Nothing else is changed.
 """
 
 from __future__ import annotations
@@ -45,12 +45,12 @@ def _batch_norm(
     *,
     mask: Tensor | None = None,
 ) -> Tensor:
-    """Return ``F.batch_norm`` of the same arguments, by the rows of ``input`` that ``mask`` lets count."""
+    """Return ``F.batch_norm`` of the same arguments, with the statistics of the rows of ``input`` in ``mask``."""
     if training or running_mean is None or running_var is None:
         if mask is not None:
             return masked_batch_norm(input, weight, bias, eps, mask)
         updates = training and running_mean is not None
-        too_few = input.dim() < 2 or input.numel() == input.shape[1]  # an error, which PyTorch words
+        too_few = input.dim() < 2 or input.numel() == input.shape[1]  # PyTorch raises the error
         if updates or too_few or input.dtype not in {torch.float32, torch.float64}:
             return F.batch_norm(input, running_mean, running_var, weight, bias, training, momentum, eps)
         return batch_norm(input, weight, bias, eps)
@@ -108,13 +108,13 @@ REPLACED: Mapping[Callable[..., Any], Callable[..., Any]] = {
     torch._weight_norm: linear.weight_norm,
     F.scaled_dot_product_attention: attention.scaled_dot_product_attention,
     F.multi_head_attention_forward: attention.multi_head_attention_forward,
-    # Under torch.func .data is a constant of the innermost transform alone.
+    # Under torch.func, .data is a constant only for the innermost transform.
     Tensor.data.__get__: Tensor.detach,  # type: ignore[attr-defined]
     Tensor.register_hook: _register_hook,
     **RANDOM,
     **RECURRENT,
 }
-"""The operators that are replaced, and by what."""
+"""The operators that are replaced, with their replacements."""
 
 _ABOUT_A_TENSOR = {"__get__", "__set__", "__delete__", "detach", "requires_grad_", "register_hook"}
 """Calls whose result is not computed from values."""
@@ -131,17 +131,17 @@ class Differentiable(TorchFunctionMode):
     """
 
     def __init__(self, mask: Tensor | None = None) -> None:
-        """Take what counts.
+        """Remember the mask.
 
         Args:
-            mask: which of the n examples count for statistics of the batch, ``(n,)``; ``None`` is all of them.
+            mask: which of the n examples count for statistics of the batch, ``(n,)``; ``None`` means all of them.
         """
         super().__init__()
         self._mask = mask
         self._was_enabled: list[bool] = []  # the context may be entered more than once
 
     def __enter__(self) -> Differentiable:
-        """Begin; a forward derivative that is taken under ``torch.no_grad()`` sees gradients switched on inside."""
+        """Enter the context; inside a forward derivative gradients are enabled even under ``torch.no_grad()``."""
         enabled = torch.is_grad_enabled()
         self._was_enabled.append(enabled)
         if not enabled and any(level.key() == TransformType.Jvp for level in get_interpreter_stack() or ()):
@@ -162,7 +162,7 @@ class Differentiable(TorchFunctionMode):
         args: tuple[Any, ...] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
-        """Call the replacement of ``func`` where it has one, else ``func`` itself."""
+        """Call the replacement of ``func`` if it has one, else ``func`` itself."""
         run = REPLACED.get(func, func)
         if self._mask is not None and run is _batch_norm:
             kwargs = {**(kwargs or {}), "mask": self._mask}
@@ -174,11 +174,11 @@ class Differentiable(TorchFunctionMode):
 def _as_constants(run: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
     """Call ``run`` on the values of its arguments, without their derivatives.
 
-    It is the arguments that are detached, not the result: an operator that works in place then changes the values of a
-    tensor and leaves its derivative, as ``torch.no_grad()`` does backwards.
+    The arguments are detached, not the result: an in-place operator then changes the values of a tensor and leaves its
+    derivative alone, as ``torch.no_grad()`` does in reverse mode.
     """
     originals: dict[int, Tensor] = {}
-    alive: list[Tensor] = []  # so that no address is used twice
+    alive: list[Tensor] = []  # kept alive, so that no address is used twice
 
     def constant(tensor: Tensor) -> Tensor:
         if not (tensor.is_floating_point() or tensor.is_complex()):

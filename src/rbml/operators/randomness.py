@@ -1,6 +1,6 @@
-"""Random numbers that a model or a loss draws by itself are refused: an engine evaluates a step more than once.
+"""Refuse random numbers that a model or a loss draws by itself: an engine evaluates a step more than once.
 
-The second evaluation would draw other numbers, and the derivative would be the one of another function.
+The second evaluation would draw other numbers, and the derivative would be that of another function.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from rbml.errors import UsageError
 
 
 def refuse(name: str) -> NoReturn:
-    """Say that the operator ``name`` draws random numbers, and what to do.
+    """Raise the error for an operator ``name`` that draws random numbers.
 
     Raises:
         UsageError: always.
@@ -37,7 +37,7 @@ def _refused(name: str) -> Callable[..., NoReturn]:
 
 
 def _dropout(function: Callable[..., Any], default: bool) -> Callable[..., Any]:
-    """Return a dropout that is the identity where PyTorch's is, and refused where it is not."""
+    """Return a dropout that is the identity when PyTorch's is, and raises when it is not."""
 
     def run(input: Tensor, p: float = 0.5, training: bool = default, inplace: bool = False) -> Tensor:
         if training and p > 0:
@@ -92,4 +92,4 @@ RANDOM: Mapping[Callable[..., Any], Callable[..., Any]] = {
         for function in (getattr(F, name), getattr(F, f"{name}_with_indices"))
     },
 }
-"""What draws random numbers, and what stands in its place."""
+"""The operators that draw random numbers, with their replacements."""

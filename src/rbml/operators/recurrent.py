@@ -111,4 +111,4 @@ RECURRENT: Mapping[Callable[..., Any], Callable[..., Any]] = {
     torch.rnn_tanh_cell: _single(_tanh),
     torch.rnn_relu_cell: _single(_relu),
 }
-"""PyTorch's recurrent functions, and what stands in their place."""
+"""PyTorch's recurrent functions, with their replacements."""

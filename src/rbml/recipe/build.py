@@ -1,4 +1,8 @@
-"""From a recipe to tasks, a model and a learner: every choice becomes an object by its maker's own signature."""
+"""From a recipe to tasks, a model and a learner: every choice is built by a call of its constructor.
+
+The options of a choice are the arguments of that constructor, converted to the types of its signature: a new model,
+source or algorithm needs no code here.
+"""
 
 from __future__ import annotations
 
@@ -29,14 +33,14 @@ from rbml.training.strategy_file import LearnedStrategy, load_strategy
 from rbml.tree import Tree
 
 _HIDDEN = (256, 128, 64, 64)
-"""Of an MLP for pictures, as on Omniglot (Finn et al. 2017, arXiv:1703.03400, appendix A.1)."""
+"""The hidden layers of an MLP for pictures, as on Omniglot (Finn et al. 2017, arXiv:1703.03400, appendix A.1)."""
 
 _ELSEWHERE = ("model", "options", "loss", "strategy", "hypergradient", "curriculum", "generator", "return", "self")
-"""Arguments of presets and of the learner that other entries of a recipe set, or that only a program can."""
+"""Arguments of presets that are set by other entries of a recipe, or that only a program can set."""
 
 
 def setting(recipe: Recipe, source: TaskSource | None = None) -> Setting:
-    """Return the setting of a source of tasks; without one, that of pictures with classes, as the recipe has them."""
+    """Return the setting of a source of tasks; without a source, that of the recipe's pictures with classes."""
     if source is None:
         pictures = inputs.Pictures(recipe.inputs.size, recipe.inputs.channels)
         return Setting(pictures, targets.CLASSES, recipe.tasks.ways)
@@ -46,17 +50,17 @@ def setting(recipe: Recipe, source: TaskSource | None = None) -> Setting:
 def fitting(
     choice: Choice | Data, maker: Callable[..., Any], family: str, hints: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
-    """Return the options of a choice as the types of the maker's arguments.
+    """Return the options of a choice, converted to the types of its constructor's arguments.
 
     Args:
         choice: what was chosen.
-        maker: what is called with them.
-        family: what the choice is, as it is named to the user.
-        hints: the arguments and their types; ``None`` takes those of the maker's own signature.
+        maker: the constructor: a function or a class.
+        family: what error messages call the choice.
+        hints: the arguments and their types; ``None`` takes those of the constructor's signature.
 
     Raises:
-        UsageError: if the maker has no such option, or a value does not fit; the nearest option is named.
-    """
+        UsageError: if there is no such option (the nearest one is named), or a value does not fit.
+    """  # noqa: DOC501  `unknown` returns the UsageError
     hints = _hints(maker) if hints is None else hints
     found = {}
     for name, value in choice.options.items():
@@ -78,7 +82,7 @@ def _hints(maker: Callable[..., Any]) -> dict[str, Any]:
 
 
 def _known(facts: Mapping[str, Any], maker: Callable[..., Any]) -> dict[str, Any]:
-    """Return the facts that a maker has an argument for."""
+    """Return the facts for which a constructor has an argument."""
     return {name: value for name, value in facts.items() if name in _hints(maker)}
 
 
@@ -89,13 +93,13 @@ def examples(recipe: Recipe, choice: Data, part: str, root: str | None = None) -
     """Return the labelled examples of one part of a source.
 
     Args:
-        recipe: the recipe, which says how pictures are read.
+        recipe: the recipe, which decides how pictures are read.
         choice: the source.
         part: ``"train"``, ``"val"`` or ``"test"``; ``"all"`` for every class of a folder.
         root: where data is looked for.
 
     Raises:
-        UsageError: for a part, a split or an option that there is not.
+        UsageError: for a part, a split or an option that does not exist.
         DataError: for data that is not there, or cannot be read.
     """
     pictures = {"size": recipe.inputs.size, "channels": recipe.inputs.channels}
@@ -109,13 +113,13 @@ def examples(recipe: Recipe, choice: Data, part: str, root: str | None = None) -
 
 
 def tasks(recipe: Recipe, part: str, root: str | None = None, **changes: Any) -> TaskSource:
-    """Return the tasks of one part of the data; of several sources, a mixture.
+    """Return the tasks of one part of the data; for several sources, a mixture.
 
     Args:
         recipe: the recipe.
-        part: as of :func:`examples`.
+        part: as in :func:`examples`.
         root: where data is looked for.
-        **changes: of the recipe, by short names, such as another source or another number of queries.
+        **changes: changes of the recipe by short names, such as another source or another number of queries.
 
     Raises:
         UsageError: if the tasks cannot be drawn from this data, or its pictures do not fit the model.
@@ -150,7 +154,7 @@ def supervised(recipe: Recipe, root: str | None = None) -> Supervised:
     """
     choice, *others = recipe.data
     if others:
-        raise UsageError(f"pretraining is for one source of data, not {len(recipe.data)}: leave out --pretrain")
+        raise UsageError(f"pretraining works with one source of data, not {len(recipe.data)}: leave out --pretrain")
     loaded = examples(recipe, choice, "train", root)
     if not isinstance(loaded, data.Labelled):
         raise UsageError(f"pretraining needs classes, which {choice.source} does not have: leave out --pretrain")
@@ -172,7 +176,7 @@ def _check_pictures(recipe: Recipe, choice: Data, source: TaskSource) -> None:
 
 
 def model(recipe: Recipe, setting: Setting) -> nn.Module:
-    """Return the model with its start weights, drawn from PyTorch's global generator.
+    """Return the model with its initial weights, drawn from PyTorch's global generator.
 
     Raises:
         UsageError: if the model has no such option, or an option does not fit.
@@ -190,11 +194,11 @@ def model(recipe: Recipe, setting: Setting) -> nn.Module:
 
 
 def learner(recipe: Recipe, decided: Setting | None = None, body: Tree | None = None) -> Learner:
-    """Return the learner at its start; the global random state is left as it was.
+    """Return the learner before training; the global random state is left unchanged.
 
     Args:
         recipe: the recipe.
-        decided: what the data has decided; ``None`` is pictures with classes, as the recipe has them.
+        decided: the setting that follows from the data; ``None`` means the recipe's pictures with classes.
         body: pretrained weights of the model by name; the others start at random.
 
     Raises:
@@ -202,6 +206,7 @@ def learner(recipe: Recipe, decided: Setting | None = None, body: Tree | None = 
         CheckpointError: if the strategy file cannot be read, or does not fit the model.
     """
     known = setting(recipe) if decided is None else decided
+    algorithms.check_target(recipe.algorithm.name, known.target.kind)
     learned = None if recipe.strategy.file is None else load_strategy(Path(recipe.strategy.file))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(generator(recipe.outer.seed, START).initial_seed())
@@ -217,7 +222,7 @@ def learner(recipe: Recipe, decided: Setting | None = None, body: Tree | None = 
 
 
 def pretrainer(recipe: Recipe, setting: Setting) -> Learner:
-    """Return what pretraining trains: the recipe's model with a head for all training classes, without inner steps."""
+    """Return the learner for pretraining: the recipe's model with an output per training class, without inner steps."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(generator(recipe.outer.seed, START).initial_seed())
         return algorithms.pretrain(model(recipe, setting), loss=setting.target.loss, **_execution(recipe))
@@ -228,12 +233,12 @@ def engine(choice: Choice) -> Hypergradient:
 
     Raises:
         UsageError: if it has no such option, or an option does not fit.
-    """
+    """  # noqa: DOC501  `unknown` returns the UsageError
     maker = hypergrad.ALL[choice.name]
     options = dict(choice.options)
     solver = options.pop("solver", None) if "solver" in _hints(maker) else None
     made: dict[str, Any] = {}
-    if solver is not None:  # the one option that is an object: named by its own table
+    if solver is not None:  # the one option that is an object; it has a table of its own
         if solver not in hypergrad.SOLVERS:
             raise unknown("solver", str(solver), hypergrad.SOLVERS)
         made["solver"] = hypergrad.SOLVERS[solver]()
@@ -248,7 +253,7 @@ def _execution(recipe: Recipe) -> dict[str, Any]:
 
 
 def _options(recipe: Recipe, setting: Setting, learned: LearnedStrategy | None) -> dict[str, Any]:
-    """Return what the preset is called with, beside the model."""
+    """Return the arguments of the preset, besides the model."""
     name, preset = recipe.algorithm.name, algorithms.ALL[recipe.algorithm.name]
     given = recipe.algorithm.options
     own, chosen = _hints(preset), _execution(recipe)
@@ -258,7 +263,7 @@ def _options(recipe: Recipe, setting: Setting, learned: LearnedStrategy | None) 
     chosen |= fitting(recipe.algorithm, preset, "", hints)
     if "steps" not in given and learned is not None:
         chosen["steps"] = learned.steps
-    if "loss" not in own:  # a preset that has an objective of its own names it among its arguments
+    if "loss" not in own:  # a preset with a loss of its own has it among its arguments
         chosen["loss"] = setting.target.loss
     if recipe.engine is not None and recipe.engine.name != "auto":
         chosen["hypergradient"] = engine(recipe.engine)

@@ -14,14 +14,14 @@ class Entry:
     """One entry of a recipe that has a short name.
 
     Attributes:
-        path: where it stands in the tree, with dots.
+        path: its place in the tree, with dots.
         kind: the type of its value.
         group: under which heading the help shows it.
-        text: what it is.
-        default: what holds where it is not set, if the tree does not say it.
-        least: the smallest number that is allowed.
-        family: the family of :mod:`rbml.catalogue` that has its names.
-        choices: the words that are allowed.
+        text: its description.
+        default: what the help shows as default if the tree has no value.
+        least: the smallest allowed number.
+        family: the family of :mod:`rbml.catalogue` whose names are allowed.
+        choices: the allowed words.
     """
 
     path: str
@@ -35,16 +35,17 @@ class Entry:
 
 
 ENTRIES: dict[str, Entry] = {
-    "split": Entry("data.split", str, "Tasks", "which split of the classes", "the source's own"),
-    "task": Entry("tasks.name", str, "Tasks", "the kind of task", "what fits the source", family="tasks"),
+    "split": Entry("data.split", str, "Tasks", "how classes are divided into train, val and test", "the source's own"),
+    "task": Entry("tasks.name", str, "Tasks", "the kind of task", "the one that fits the source", family="tasks"),
     "ways": Entry("tasks.ways", int, "Tasks", "classes of a task"),
     "shots": Entry("tasks.shots", int, "Tasks", "support examples per class, or per task where there are no classes"),
     "queries": Entry("tasks.queries", int, "Tasks", "query examples per class while training"),
     "order": Entry("tasks.options.order", str, "Tasks", "how support and queries are divided: random, or time"
-                   " (the earliest are the support); for tasks of groups", "random"),
-    "group": Entry("data.options.group", str, "Tasks", "the column that says which rows make a task; for a table"),
-    "target": Entry("data.options.target", str, "Tasks", "the column that is predicted; for a table"),
-    "size": Entry("inputs.size", int, "Tasks", "height and width of pictures, in pixels"),
+                   " (the earliest are the support set); for data in groups", "random"),
+    "group": Entry("data.options.group", str, "Tasks", "the column that names the group of each row: one group is one "
+                   "task; for a table"),
+    "target": Entry("data.options.target", str, "Tasks", "the column to predict; for a table"),
+    "size": Entry("inputs.size", int, "Tasks", "height and width of the pictures in pixels"),
     "channels": Entry("inputs.channels", int, "Tasks", "1 for grey pictures, 3 for colour"),
     "algorithm": Entry("algorithm.name", str, "Learner", "the algorithm", family="algorithms"),
     "lr": Entry("algorithm.options.lr", float, "Learner", "the inner learning rate, or where it starts",
@@ -52,21 +53,21 @@ ENTRIES: dict[str, Entry] = {
     "steps": Entry("algorithm.options.steps", int, "Learner", "inner steps",
                    "the algorithm's, or those of the strategy file", least=0),
     "shared_head": Entry("algorithm.options.shared_head", bool, "Learner",
-                         "let all classes start from one learned row of the head", "no"),
+                         "learn one row of the head from which every class starts", "no"),
     "statistics": Entry("algorithm.options.statistics", str, "Learner",
                         "which statistics batch norm uses on queries while training: transductive (their own) or "
                         "inductive (those of the support set)", "transductive",
                         choices=("transductive", "inductive")),
-    "strategy": Entry("strategy.chain", str, "Strategy", "the parts of another strategy, in order"),
+    "strategy": Entry("strategy.chain", str, "Strategy", "the parts of the strategy by name, in order"),
     "strategy_file": Entry("strategy.file", str, "Strategy",
-                           "a learned strategy to begin with, as rbml strategy export writes it", "none"),
+                           "a file with a learned strategy to begin with, written by rbml strategy export", "none"),
     "freeze_strategy": Entry("strategy.freeze", bool, "Strategy", "learn nothing of the strategy"),
-    "engine": Entry("engine.name", str, "Learner", "the hypergradient; auto takes the one that rbml explain chooses",
+    "engine": Entry("engine.name", str, "Learner", "how the hypergradient is computed; auto: what rbml explain chooses",
                     "the algorithm's", family="engines"),
     "model": Entry("model.name", str, "Model", "the model", family="models"),
     "filters": Entry("model.options.filters", int, "Model", "filters of each block of conv4", "64", least=1),
     "norm": Entry("model.options.norm", str, "Model", "the norm of conv4: batch, group, layer or none", "batch"),
-    "pool": Entry("model.options.pool", str, "Model", "how conv4 halves its maps: stride or max", "stride"),
+    "pool": Entry("model.options.pool", str, "Model", "how conv4 halves the size of its maps: stride or max", "stride"),
     "context": Entry("model.options.context", int, "Model", "context parameters",
                      "100 for cavia, which adapts them, else 0", least=0),
     "meta_steps": Entry("outer.meta_steps", int, "Training across tasks", "outer steps"),
@@ -76,14 +77,14 @@ ENTRIES: dict[str, Entry] = {
     "tasks": Entry("outer.tasks", int, "Training across tasks", "tasks per outer step"),
     "outer_lr": Entry("outer.lr", float, "Training across tasks",
                       "the learning rate of Adam at the start; it falls to zero along a cosine"),
-    "clip": Entry("outer.clip", float, "Training across tasks", "the largest norm of a meta-gradient; 0 does not clip"),
-    "seed": Entry("outer.seed", int, "Training across tasks", "the seed of everything that is drawn"),
+    "clip": Entry("outer.clip", float, "Training across tasks", "the largest norm of a meta-gradient; 0: no clipping"),
+    "seed": Entry("outer.seed", int, "Training across tasks", "the seed of all random numbers"),
     "validate_every": Entry("outer.validate_every", int, "Training across tasks", "outer steps between validations"),
-    "validate_tasks": Entry("outer.validate_tasks", int, "Training across tasks", "tasks of a validation"),
+    "validate_tasks": Entry("outer.validate_tasks", int, "Training across tasks", "tasks per validation"),
     "save_every": Entry("outer.save_every", int, "Training across tasks", "outer steps between checkpoints"),
-    "chunk": Entry("execution.chunk", int, "Execution", "tasks that are vectorised at once; fewer need less memory"),
-    "compile": Entry("execution.compile", str, "Execution", "compile before training: whole (the meta-gradient, "
-                     "a minute or more, for few inner steps) or step (one inner step, for many); needs a C++ compiler",
+    "chunk": Entry("execution.chunk", int, "Execution", "tasks that run side by side; fewer need less memory"),
+    "compile": Entry("execution.compile", str, "Execution", "compile before training: whole (the meta-gradient: "
+                     "a minute or more, for few inner steps) or step (one inner step: for many); needs a C++ compiler",
                      choices=("no", "step", "whole")),
     "vectorise": Entry("execution.vectorise", str, "Execution", "run tasks side by side: yes, no, or auto (where the "
                        "model allows it)", choices=("auto", "yes", "no")),
@@ -100,7 +101,7 @@ TABLES = {
     "strategy": "strategy.settings",
     "engine": "engine.options",
 }
-"""What ``--set TABLE.OPTION=VALUE`` and the tables of a file address, with the place in the tree."""
+"""The tables that ``--set TABLE.OPTION=VALUE`` and TOML files can set, with their place in the tree."""
 
 RENAMED = {"settings": "strategy.settings", "options": "algorithm.options", "engine_options": "engine.options"} | {
     f"{table}_options": path for table, path in TABLES.items() if table in ("data", "task", "model")
@@ -111,24 +112,24 @@ _CHANGED_WITH_NAME = ("model", "engine")
 
 
 def place(name: str) -> str | None:
-    """Return where a short name stands in the tree; ``None`` for one that there is not."""
+    """Return the place of a short name in the tree; ``None`` for an unknown name."""
     return ENTRIES[name].path if name in ENTRIES else RENAMED.get(name)
 
 
 def short(path: Iterable[object]) -> str:
-    """Return the short name of a place, or the place itself where it has none."""
+    """Return the short name of a place, or the place itself if it has none."""
     address = ".".join(str(one) for one in path)
     return next((name for name, entry in ENTRIES.items() if entry.path == address), address)
 
 
 def put(tree: dict[str, Any], path: str, value: Any) -> None:
-    """Set one place of a tree of plain values; ``None`` takes an option away."""
+    """Set one place of a tree of plain values; ``None`` removes an option."""
     *above, last = path.split(".")
     for name in above:
         tree[name] = dict(tree.get(name) or {})
         tree = tree[name]
     if last == "name" and tree.get("name", value) != value:
-        tree["options"] = {}  # those of another model or engine
+        tree["options"] = {}  # they belong to the former model or engine
     if value is None and above[-1:] == ["options"]:
         tree.pop(last, None)
     elif isinstance(value, Mapping) and isinstance(tree.get(last), Mapping):
@@ -138,7 +139,7 @@ def put(tree: dict[str, Any], path: str, value: Any) -> None:
 
 
 def value_at(tree: Any, path: str) -> Any:
-    """Return what stands at a place of a tree of plain values; ``None`` where there is nothing."""
+    """Return the value at a place of a tree of plain values; ``None`` if there is none."""
     for name in path.split("."):
         tree = tree.get(name) if isinstance(tree, Mapping) else None
     return tree

@@ -15,7 +15,7 @@ _SAME = (
     "validate_every", "validate_tasks", "save_every",
 )  # fmt: skip
 _OF_CONV4 = ("filters", "norm", "pool")
-_HIDDEN = [256, 128, 64, 64]  # the one MLP that 0.1.0 made
+_HIDDEN = [256, 128, 64, 64]  # the only MLP in 0.1.0
 
 
 def is_flat(values: Mapping[str, Any]) -> bool:
@@ -31,7 +31,7 @@ def migrated(flat: Mapping[str, Any]) -> dict[str, Any]:
 
     Raises:
         UsageError: for an entry that 0.1.0 did not have.
-    """
+    """  # noqa: DOC501  `unknown` returns the UsageError
     known = ("data", *_OF_CONV4, *_SAME)
     for name in flat:
         if name not in known:

@@ -1,4 +1,7 @@
-"""What a source's papers do, where that differs from a recipe's defaults: it stands in the file of the source."""
+"""The usual training protocol of a data source, where it differs from a recipe's defaults.
+
+Each source file may have a constant ``PROTOCOL`` with such entries.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from rbml.recipe.sections import Data, Recipe
 def protocol(source: str, given: Mapping[str, Any]) -> dict[str, Any]:
     """Return the entries that a source's ``PROTOCOL`` sets, by short names.
 
-    A protocol is a list of cases ``(condition, entries)``; a condition names the values that an entry may have. Later
+    A protocol is a list of cases ``(condition, entries)``; a condition lists the values that an entry may have. Later
     cases take precedence.
 
     Args:
@@ -29,14 +32,14 @@ def protocol(source: str, given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def recipe_of(source: str, given: Mapping[str, Any]) -> Recipe:
-    """Return the recipe of a source's protocol, with what was given in place of it.
+    """Return the recipe of a source's protocol; what was given takes precedence.
 
     Args:
         source: such as ``"omniglot"`` or ``"folder:PATH"``.
-        given: entries by short names; ``None`` is not given.
+        given: entries by short names; ``None`` means not given.
 
     Raises:
-        UsageError: for a name that there is not, or a value that cannot be meant.
+        UsageError: for an unknown name, or a value that is not allowed.
     """
     chosen = {name: value for name, value in given.items() if value is not None}
     return Recipe.of(**({"data": source} | protocol(source, given) | chosen))

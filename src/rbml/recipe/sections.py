@@ -11,14 +11,14 @@ from pydantic import BaseModel, ConfigDict, Field, Strict, ValidationError, fiel
 from rbml import catalogue
 from rbml.errors import CheckpointError, UsageError, unknown
 from rbml.recipe import entries
+from rbml.recipe.messages import explained, kind_name
 from rbml.recipe.migrate import is_flat, migrated
-from rbml.recipe.wording import explained, kind_in_words
 
 Count = Annotated[int, Field(ge=1)]
 
 
 class Section(BaseModel):
-    """What all sections share: nothing is changed, guessed or added, and what cannot be meant is a ``UsageError``."""
+    """What all sections share: frozen, strict types, no unknown entries; wrong values raise a ``UsageError``."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
     place: ClassVar[str] = ""
@@ -33,14 +33,14 @@ class Section(BaseModel):
 
 
 class Choice(Section):
-    """A member of a family, by name, with the options that its maker is called with."""
+    """A member of a family, by name, with the arguments of its constructor."""
 
     name: str
     options: dict[str, Any] = {}
 
 
 class Data(Section):
-    """A source of data: one of ``rbml.data``, with the path that it may need (``folder:PATH``)."""
+    """A source of data: a name of ``rbml.data``, with a path if it needs one (``folder:PATH``)."""
 
     place: ClassVar[str] = "data"
     name: str
@@ -50,13 +50,13 @@ class Data(Section):
 
     @staticmethod
     def of(source: str) -> Data:
-        """Return the source that a text such as ``"folder:PATH"`` means."""
+        """Return the source that a string such as ``"folder:PATH"`` names."""
         name, _, path = source.partition(":")
         return Data(name=name, path=path or None)
 
     @property
     def source(self) -> str:
-        """The text that means this source."""
+        """The string that names this source."""
         return self.name if self.path is None else f"{self.name}:{self.path}"
 
 
@@ -80,7 +80,7 @@ class Inputs(Section):
 
 
 class StrategyChoice(Section):
-    """What of the strategy differs from the algorithm's own."""
+    """How the strategy differs from the algorithm's own."""
 
     place: ClassVar[str] = "strategy"
     chain: str | None = None
@@ -105,7 +105,7 @@ class Outer(Section):
 
 
 class Execution(Section):
-    """How the work is run: none of it changes a result by more than rounding."""
+    """How the work is run; none of these options changes a result by more than rounding."""
 
     place: ClassVar[str] = "execution"
     chunk: Count = 32
@@ -116,7 +116,7 @@ class Execution(Section):
     @field_validator("compile", mode="before")
     @classmethod
     def _switch(cls, value: Any) -> Any:
-        """Take true for ``"whole"`` and false for ``"no"``, as when it was a switch."""
+        """Accept true for ``"whole"`` and false for ``"no"``: in rbml 0.1.0 this was a switch."""
         return {True: "whole", False: "no"}[value] if isinstance(value, bool) else value
 
 
@@ -127,9 +127,9 @@ class Recipe(Section):
         data: where examples come from.
         tasks: how tasks are drawn from them.
         inputs: how pictures are read.
-        model: a model of ``rbml.models``; what it must know of the data (channels, outputs ...) is filled in.
+        model: a model of ``rbml.models``; what it must know about the data (channels, outputs ...) is filled in.
         algorithm: a preset of ``rbml.algorithms``, with any option of it or of :class:`rbml.Learner`.
-        strategy: other parts and options of the strategy, or a learned one to begin with.
+        strategy: changes of the strategy's parts and options, or a learned strategy to begin with.
         engine: the hypergradient, of ``rbml.hypergrad``, or ``auto``, which ``rbml train`` replaces by the one that
             ``rbml explain`` chooses; ``None`` is the algorithm's.
         outer: training across tasks.
@@ -148,7 +148,7 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _check(self) -> Recipe:
-        """Refuse names and numbers that cannot be meant."""
+        """Refuse unknown names, and numbers that are not allowed."""
         for one in self.data:
             if one.name not in catalogue.names("data"):
                 raise unknown("data source", one.name, [*catalogue.names("data"), "folder:PATH"])
@@ -161,7 +161,7 @@ class Recipe(Section):
             if name not in known:
                 raise unknown(kind, name, known)
         if self.tasks.ways < 2:
-            raise UsageError(f"a task needs at least 2 ways to tell apart, not {self.tasks.ways}")
+            raise UsageError(f"a task needs at least 2 classes (ways), not {self.tasks.ways}")
         if self.inputs.channels not in (1, 3):
             raise UsageError(f"channels must be 1 (grey) or 3 (colour), not {self.inputs.channels}")
         if self.outer.meta_steps < 1 and not self.outer.pretrain:
@@ -175,7 +175,7 @@ class Recipe(Section):
         """Return the default recipe with entries changed by their short names: ``Recipe.of(ways=3, filters=8)``.
 
         Raises:
-            UsageError: for a name that there is not, or a value that cannot be meant.
+            UsageError: for an unknown name, or a value that is not allowed.
 
         >>> Recipe.of(data="folder:pictures", filters=8).model
         Choice(name='conv4', options={'filters': 8})
@@ -183,13 +183,13 @@ class Recipe(Section):
         return Recipe().changed(**changes)
 
     def changed(self, **changes: Any) -> Recipe:
-        """Return the recipe with entries changed by their short names, as of :meth:`of`.
+        """Return the recipe with entries changed by their short names, as in :meth:`of`.
 
-        ``None`` takes an option away. Another source, model or engine begins without the options of the former one.
+        ``None`` removes an option. Another source, model or engine begins without the options of the former one.
 
         Raises:
-            UsageError: for a name that there is not, or a value that cannot be meant.
-        """
+            UsageError: for an unknown name, or a value that is not allowed.
+        """  # noqa: DOC501  `unknown` returns the UsageError
         tree = self.model_dump()
         tree["data"], *others = tree["data"]
         if changes.get("data") is not None:
@@ -197,7 +197,7 @@ class Recipe(Section):
             tree["data"], *others = (Data.of(source).model_dump() for source in sources)
         if changes.get("engine", "") is None:
             tree["engine"] = None
-        # Names come first: another name empties the table of options, which may be filled by the same call.
+        # Names first: a new name empties the table of options, which the same call may fill.
         ordered = sorted(changes.items(), key=lambda item: not (entries.place(item[0]) or "").endswith(".name"))
         for name, value in ordered:
             path = entries.place(name)
@@ -241,10 +241,10 @@ class Recipe(Section):
 
     @staticmethod
     def from_json(values: Mapping[str, Any]) -> Recipe:
-        """Return the recipe of plain values, also of those that rbml 0.1.0 wrote.
+        """Return the recipe that plain values describe, also one that rbml 0.1.0 wrote.
 
         Raises:
-            CheckpointError: if they are not those of a recipe.
+            CheckpointError: if they do not describe a recipe.
         """
         try:
             return Recipe(**(migrated(values) if is_flat(values) else values))
@@ -253,14 +253,14 @@ class Recipe(Section):
 
 
 def _check_option(name: str, value: Any) -> None:
-    """Refuse values of options that have a short name, where the tree itself has no types."""
+    """Refuse wrong values of options that have a short name: tables of options have no types in the tree."""
     entry = entries.ENTRIES[name]
     if ".options." not in entry.path or isinstance(value, dict | list):  # a learned number, or a range to draw from
         return
     whole = isinstance(value, int) and not isinstance(value, bool)
     if not (whole if entry.kind is int else whole or isinstance(value, float) if entry.kind is float
             else isinstance(value, entry.kind)):  # fmt: skip
-        raise UsageError(f"{name} must be {kind_in_words(entry.kind)}, not {value!r}")
+        raise UsageError(f"{name} must be {kind_name(entry.kind)}, not {value!r}")
     if entry.choices and value not in entry.choices:
         raise unknown(f"choice of {name}", str(value), entry.choices)
     if entry.least is not None and value < entry.least:

@@ -1,4 +1,4 @@
-"""The streams of random numbers of a run: a generator's key is ``(seed, stream, ...)``, and no stream meets another."""
+"""The independent streams of random numbers of a run: a generator's key is ``(seed, stream, ...)``."""
 
 from __future__ import annotations
 

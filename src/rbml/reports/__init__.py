@@ -1,4 +1,4 @@
-"""Reports: what a run has learned, in pictures, tables and words. They read run folders, never a live trainer."""
+"""Reports on what a run has learned: figures, tables and text. They read run folders, never a live trainer."""
 
 from rbml.reports.adaptation import metric_by_step
 from rbml.reports.curves import learning_curve

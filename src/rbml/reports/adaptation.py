@@ -1,4 +1,4 @@
-"""How fast a learner learns: its metric after each inner step, on every source of tasks that it was measured on."""
+"""How fast a learner adapts: its metric after each inner step, on every source of tasks on which it was evaluated."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rbml.errors import UsageError
 from rbml.reports import style
 from rbml.reports.evaluations import shown_metric, source_name
 from rbml.training import Score
-from rbml.training.evaluator import sizes_in_words
+from rbml.training.evaluator import describe_sizes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -19,23 +19,23 @@ if TYPE_CHECKING:
 
 COLUMNS = 3
 LOOKS = {"transductive": (style.BLUE, "o"), "inductive": (style.RED, "s"), "running": (style.GREEN, "^")}
-"""Colour and marker of whose batch-norm statistics the queries were judged with."""
+"""Colour and marker for each choice of batch-norm statistics."""
 
 
 def metric_by_step(evaluations: Mapping[str, Any]) -> Figure:
     """Draw the metric before and after each inner step, with 95 % intervals over tasks; one panel per evaluation.
 
     Args:
-        evaluations: by name, what ``RUN/evaluations/NAME.json`` holds; of each, the first metric is drawn.
+        evaluations: by name, the content of ``RUN/evaluations/NAME.json``; the first metric of each is drawn.
 
     Raises:
-        UsageError: if there is none.
+        UsageError: if there are none.
     """
     if not evaluations:
-        raise UsageError("there is no evaluation to draw: measure the run with rbml evaluate RUN")
+        raise UsageError("there is no evaluation to draw: make one with rbml evaluate RUN")
     columns = min(COLUMNS, len(evaluations))
     rows = -(-len(evaluations) // columns)
-    subtitle = "with 95 % intervals over tasks; in numbers, after the last step"
+    subtitle = "with 95 % intervals over tasks; the numbers are those after the last step"
     names = [shown_metric(one)["name"] for one in evaluations.values()]
     what = names[0] if len(set(names)) == 1 else "metrics"
     title = f"{what[:1].upper()}{what[1:]} after each inner step"
@@ -47,7 +47,7 @@ def metric_by_step(evaluations: Mapping[str, Any]) -> Figure:
         handles |= _panel(axes, evaluation, metric)
         labelled = index % columns == 0 or len(set(names)) > 1
         style.dress(axes, x="inner steps", y=style.axis_label(metric["name"], metric["unit"]) if labelled else "")
-        sizes = sizes_in_words({key: evaluation[key] for key in ("ways", "shots") if key in evaluation})
+        sizes = describe_sizes({key: evaluation[key] for key in ("ways", "shots") if key in evaluation})
         title = ", ".join(part for part in (_source(evaluation["tasks"]), sizes) if part)
         axes.set_title(title, loc="left", fontsize=style.LABEL, color=style.INK, fontweight="bold", pad=29)
         under = f"{style.count(evaluation['episodes'])} {evaluation['part']} tasks"

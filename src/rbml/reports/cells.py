@@ -17,17 +17,17 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _LINES, _LETTERS = 5, 17
-"""How much text a cell holds."""
+"""How much text a cell can hold."""
 
 
 @dataclass(frozen=True)
 class Look:
-    """How the values of pictures become colours, the same for a whole task.
+    """How the values of pictures become colours; the same for a whole task.
 
     Attributes:
-        low: what is darkest.
-        high: what is brightest.
-        colours: the name of matplotlib's map for grey pictures.
+        low: the darkest value.
+        high: the brightest value.
+        colours: the name of matplotlib's colour map for grey pictures.
     """
 
     low: float = 0.0
@@ -36,13 +36,13 @@ class Look:
 
     @staticmethod
     def of(parts: Sequence[Shown]) -> Look:
-        """Return the look of a task's examples: grey drawings on a dark ground are shown dark on white."""
+        """Return the look of a task's examples: grey drawings on a dark background are shown dark on white."""
         if parts[0].kind != "picture":
             return Look()
         values = np.concatenate([np.asarray(one).ravel() for part in parts for one in part.values])
         low, high = min(0.0, float(values.min())), max(1.0, float(values.max()))
         grey = np.asarray(parts[0].values[0]).ndim == 2
-        # The lower of two middle values: a median that is a value of a picture.
+        # torch.median takes the lower of two middle values, which is a value of the picture itself.
         middle = float(np.sort(values)[(len(values) - 1) // 2])
         return Look(low, high, "gray_r" if grey and middle < low + 0.25 * (high - low) else "gray")
 
@@ -54,10 +54,10 @@ def draw(axes: Axes, kind: str, value: Any, left: float, top: float, colour: str
         axes: where, with an inverted y axis.
         kind: ``"picture"``, ``"text"`` or ``"table"``, as of :class:`rbml.data.inputs.Shown`.
         value: the example.
-        left: of the cell.
-        top: of the cell.
-        colour: of the frame.
-        width: of the frame's line, in points.
+        left: the left edge of the cell.
+        top: the top edge of the cell.
+        colour: the colour of the frame.
+        width: the width of the frame's line, in points.
         look: how pictures are coloured.
     """
     patches = require("matplotlib.patches", "report", "drawing a report")
@@ -75,7 +75,7 @@ def draw(axes: Axes, kind: str, value: Any, left: float, top: float, colour: str
 
 
 def in_lines(kind: str, value: Any) -> str:
-    """Return an example that is no picture as a few short lines.
+    """Return an example that is not a picture as a few short lines.
 
     >>> print(in_lines("table", {"age": 60.0, "dose": 1.25}))
     age 60
@@ -87,7 +87,7 @@ def in_lines(kind: str, value: Any) -> str:
 
 
 def in_line(kind: str, value: Any, letters: int = 60) -> str:
-    """Return an example that is no picture as one line.
+    """Return an example that is not a picture as one line.
 
     >>> in_line("table", {"age": 60.0, "dose": 1.25})
     'age 60, dose 1.25'

@@ -1,4 +1,4 @@
-"""Two runs side by side: what differs in their recipes, how they learned, and what strategies they came to."""
+"""Two runs side by side: how their recipes differ, their learning curves, and the strategies that they learned."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ _COLOURS = (style.BLUE, style.RED)
 
 
 def names(run: RunFolder, other: RunFolder) -> tuple[str, str]:
-    """Return what the two runs are called: their folders' names, or their whole paths where those are the same."""
+    """Return names for the two runs: those of their folders, or their whole paths if these are the same."""
     paths = [one.path.resolve() for one in (run, other)]
     first, second = (path.name for path in paths)
     return (first, second) if first != second else (str(paths[0]), str(paths[1]))
 
 
 def differences(run: RunFolder, other: RunFolder) -> str:
-    """Return a table of the entries of the two recipes that differ, and of what the runs came to.
+    """Return a table of the recipe entries that differ, and of the results of the two runs.
 
     Raises:
-        CheckpointError: if a folder is not that of a run, or a run has no journal yet.
+        CheckpointError: if a folder is not a run folder, or a run has no journal yet.
     """
     recipes = [entries(one) for one in (run, other)]
     results = [recipe | _results(one) for recipe, one in zip(recipes, (run, other), strict=True)]
@@ -45,7 +45,7 @@ def differences(run: RunFolder, other: RunFolder) -> str:
 
 
 def _results(run: RunFolder) -> dict[str, str]:
-    """Return how far a run came and what it was measured to be."""
+    """Return how many steps a run has taken, and its scores."""
     steps, metric = journal(run), facts(run).metric
     best = best_validation(steps, metric)
     found = {
@@ -69,23 +69,21 @@ def _number(value: float, unit: str) -> str:
 
 
 def phi_beside(run: RunFolder, other: RunFolder) -> str:
-    """Return a table of what the two runs have learned of their strategies; or that neither learned anything of it.
+    """Return a table of the learned numbers of both strategies, or a sentence if neither has any.
 
     Raises:
         CheckpointError: if a run has no checkpoint yet, or it is damaged.
     """
     found = _both(run, other)
     if not found:
-        return "Neither run has learned anything of its strategy.\n"
+        return "Neither run has learned any number of its strategy.\n"
     rows = [
         [f"`{name}`", layer, *(_cell(one, layer) for one in pair), next(one.unit for one in pair if one)]
         for name, pair in found.items()
         for layer in _layers(pair)
     ]
     head = ["number", "layer", *names(run, other), "unit"]
-    return "Mean (lowest to highest) of what was learned, in real values; of tensors, their norm.\n\n" + table(
-        head, rows
-    )
+    return "Mean (lowest to highest) of the learned values; for tensors, their norm.\n\n" + table(head, rows)
 
 
 def _both(run: RunFolder, other: RunFolder) -> dict[str, tuple[LearnedNumber | None, LearnedNumber | None]]:
@@ -94,7 +92,7 @@ def _both(run: RunFolder, other: RunFolder) -> dict[str, tuple[LearnedNumber | N
 
 
 def _layers(pair: tuple[LearnedNumber | None, LearnedNumber | None]) -> list[str]:
-    """Return the layers of either, in the order of the one that has more of them."""
+    """Return the layers of both, in the order of the run that has more of them."""
     longest_first = sorted((list(one.layers) for one in pair if one), key=len, reverse=True)
     return list(dict.fromkeys(layer for layers in longest_first for layer in layers))
 
@@ -107,10 +105,10 @@ def _cell(quantity: LearnedNumber | None, layer: str) -> str:
 
 
 def phi_compared(run: RunFolder, other: RunFolder) -> Figure | None:
-    """Draw what two runs have learned of their strategies, one panel per number: by step, or one row per layer.
+    """Draw the learned numbers of two strategies, one panel per number: by step, or one row per layer.
 
     Returns:
-        The figure, or ``None`` where neither has learned anything of it.
+        The figure, or ``None`` if neither run has learned any.
 
     Raises:
         CheckpointError: if a run has no checkpoint yet, or it is damaged.
@@ -136,7 +134,7 @@ def phi_compared(run: RunFolder, other: RunFolder) -> Figure | None:
 
 
 def _steps(pair: tuple[LearnedNumber | None, LearnedNumber | None]) -> bool:
-    """Return whether both are one value per step, or one for all: then they are lines by step."""
+    """Return whether both have one value per step, or one for all steps: they are then drawn as lines by step."""
     there = [one for one in pair if one]
     one_row = all(one.hyper and len(one.layers) == 1 and one.hyper.per == "all" for one in there)
     return one_row and any(one.hyper and one.hyper.per_step for one in there)
@@ -176,7 +174,7 @@ def curves_compared(run: RunFolder, other: RunFolder) -> Figure:
 
     Raises:
         CheckpointError: if a run has no journal yet.
-        UsageError: if the runs are judged by different metrics.
+        UsageError: if the runs have different metrics.
     """
     figure = style.new_figure(
         7.2, 5.4, "Learning curves of two runs", "lines: training tasks, smoothed; dots: validation"
@@ -184,7 +182,7 @@ def curves_compared(run: RunFolder, other: RunFolder) -> Figure:
     top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=[3, 2])
     metric, theirs = (facts(one).metric for one in (run, other))
     if metric.name != theirs.name:
-        raise UsageError(f"one run is judged by {metric.name}, the other by {theirs.name}: their curves do not compare")
+        raise UsageError(f"one run measures {metric.name}, the other {theirs.name}: their curves cannot be compared")
     for one, colour in zip((run, other), _COLOURS, strict=True):
         lines = journal(one)
         steps, window = column(lines, "step"), max(3, len(lines) // 20)

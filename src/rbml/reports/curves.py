@@ -36,7 +36,7 @@ def journal(run: RunFolder) -> list[dict[str, Any]]:
 
 
 def best_validation(entries: list[dict[str, Any]], metric: Metric) -> dict[str, Any] | None:
-    """Return the entry of the best validation, the first of equals; ``None`` before the first validation."""
+    """Return the entry of the best validation, the first of equal ones; ``None`` before the first validation."""
     best: dict[str, Any] | None = None
     for entry in entries:
         so_far = None if best is None else best["validation"]
@@ -46,7 +46,7 @@ def best_validation(entries: list[dict[str, Any]], metric: Metric) -> dict[str, 
 
 
 def smooth(values: Floats, window: int) -> Floats:
-    """Return the centred moving mean; at the ends, over what is there.
+    """Return the centred moving mean; near the ends the window is cut off.
 
     >>> smooth(np.array([0.0, 3.0, 6.0]), 3).tolist()
     [1.5, 3.0, 4.5]
@@ -57,7 +57,7 @@ def smooth(values: Floats, window: int) -> Floats:
 
 
 def learning_curve(run: RunFolder) -> Figure:
-    """Draw how training went, by outer step and by tasks seen; a run that is not finished will do.
+    """Draw how training went, by outer step and by tasks seen; the run need not be finished.
 
     Raises:
         CheckpointError: if the run has no journal yet.
@@ -105,12 +105,12 @@ def learning_curve(run: RunFolder) -> Figure:
 
 
 def column(entries: list[dict[str, Any]], name: str) -> Floats:
-    """Return one number of every entry."""
+    """Return one number from every entry."""
     return np.array([entry[name] for entry in entries], dtype=np.float64)
 
 
 def loss_label(about: Facts) -> str:
-    """Return the label of an axis of losses; those of classes are in nats."""
+    """Return the label of an axis of losses; the losses of classes are in nats."""
     return "query loss (nats)" if about.setting.target.kind == "classes" else "query loss"
 
 

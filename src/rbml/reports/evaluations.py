@@ -1,4 +1,4 @@
-"""What a run was measured to be: the evaluations in its folder."""
+"""The evaluations in a run folder."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from rbml.training import RunFolder
 
 _ENTRIES = {"tasks", "part", "episodes"}
 _OF_0_1 = [{"name": "accuracy", "better": "higher", "unit": "%"}]
-"""What rbml 0.1.0 measured, and did not say."""
+"""The metric of rbml 0.1.0, which its files do not name."""
 
 
 def evaluations(run: RunFolder) -> tuple[dict[str, Any], list[str]]:
-    """Return what the run was measured to be, by name, and a sentence for each file that cannot be read."""
+    """Return the run's evaluations by name, and a sentence for each file that cannot be read."""
     found: dict[str, Any] = {}
     problems = []
     for path in sorted(run.evaluation("any").parent.glob("*.json")):
         try:
             found[path.stem] = _evaluation(path)
         except CheckpointError as error:
-            problems.append(f"{sentence(str(error))} Make it anew: `rbml evaluate {run.path}`.\n")
+            problems.append(f"{sentence(str(error))} Make it again: `rbml evaluate {run.path}`.\n")
     return found, problems
 
 
@@ -57,6 +57,6 @@ def source_name(source: str) -> str:
 
 
 def shown_metric(evaluation: Mapping[str, Any]) -> Mapping[str, str]:
-    """Return the metric of an evaluation that is shown, the first: its name, unit, and which way is better."""
+    """Return the metric of an evaluation that is shown (the first one): its name, its unit, and which way is better."""
     metric: Mapping[str, str] = evaluation.get("metrics", _OF_0_1)[0]
     return metric

@@ -1,4 +1,4 @@
-"""What a report says of a run beside its curves: the one place that looks into recipes."""
+"""The facts about a run that its report needs: the only module of the reports that reads recipes."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 from rbml.data.setting import Setting
 from rbml.data.targets import Metric
-from rbml.strategy.serialize import in_words
+from rbml.strategy.serialize import described
 from rbml.training import RunFolder
-from rbml.training.evaluator import sizes_in_words
+from rbml.training.evaluator import describe_sizes
 
 
 @dataclass(frozen=True)
@@ -17,17 +17,17 @@ class Facts:
 
     Attributes:
         setting: what goes in and what comes out.
-        algorithm: its name.
-        source: where tasks come from, by name.
-        tasks: the sizes of tasks, in words: ``"5-way 1-shot, 15 queries per class"``.
-        model: the model, in words.
+        algorithm: the name of the algorithm.
+        source: the name of the source of tasks.
+        tasks: the sizes of tasks: ``"5-way 1-shot, 15 queries per class"``.
+        model: the name of the model and its options.
         meta_steps: outer steps.
-        tasks_per_step: tasks of an outer step.
+        tasks_per_step: tasks per outer step.
         outer_lr: the learning rate of Adam at the start.
-        clip: the largest norm of a meta-gradient; 0 does not clip.
+        clip: the largest norm of a meta-gradient; 0 means no clipping.
         seed: the seed.
-        begins_with_learned: whether the strategy begins with what another run has learned.
-        frozen: whether nothing of the strategy is learned.
+        begins_with_learned: whether the strategy begins with the learned values of another run.
+        frozen: whether the strategy is not learned.
     """
 
     setting: Setting
@@ -50,7 +50,7 @@ class Facts:
 
     @property
     def chance(self) -> float | None:
-        """What guessing comes to, where it is known: of classes that are equally frequent."""
+        """The accuracy of guessing among equally frequent classes; ``None`` for other targets."""
         return 1 / self.setting.outputs if self.setting.target.kind == "classes" else None
 
 
@@ -58,7 +58,7 @@ def facts(run: RunFolder) -> Facts:
     """Return the facts of a run.
 
     Raises:
-        CheckpointError: if the folder is not that of a run.
+        CheckpointError: if the folder is not a run folder.
     """
     recipe, setting = run.recipe(), run.setting()
     options = ", ".join(f"{name}: {value}" for name, value in recipe.model.options.items())
@@ -69,7 +69,7 @@ def facts(run: RunFolder) -> Facts:
         setting=setting,
         algorithm=recipe.algorithm.name,
         source=" and ".join(one.source for one in recipe.data),
-        tasks=sizes_in_words(sizes),
+        tasks=describe_sizes(sizes),
         model=recipe.model.name + (f" ({options})" if options else ""),
         meta_steps=recipe.outer.meta_steps,
         tasks_per_step=recipe.outer.tasks,
@@ -82,9 +82,9 @@ def facts(run: RunFolder) -> Facts:
 
 
 def entries(run: RunFolder) -> dict[str, str]:
-    """Return the entries of a run's recipe that are set, in words, by the names that the command line has for them."""
+    """Return the entries of a run's recipe that are set, as text, by their names on the command line."""
     recipe = run.recipe()
     values = recipe.short() | {"data": " and ".join(one.source for one in recipe.data)}
     values |= {f"{name}.{key}": value for name, table in recipe.tables().items() for key, value in table.items()}
     written = {name: str(value) for name, value in values.items() if "_file" not in name}
-    return written | {"strategy": in_words(run.fresh().strategy)}
+    return written | {"strategy": described(run.fresh().strategy)}

@@ -1,4 +1,4 @@
-"""One task to look at: what the learner was shown, and what it made of the queries."""
+"""A figure of one task: its support examples, and its queries with their predictions."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 CLASSES, SHOTS, QUERIES = 10, 5, 6
-"""The most that is shown."""
+"""The largest numbers that are shown."""
 
 _ROW, _GAP, _NAMES, _INCH = 1.38, 0.45, 1.5, 0.92
 """Pitch of the rows, gap before the queries and room for class names, in cells; a cell's width in inches."""
 
 
 def gallery(source: RunFolder | Learner, tasks: TaskSource, seed: int) -> Figure:
-    """Draw one task: what the learner was shown, and what it made of the queries.
+    """Draw one task: its support examples, and its queries with their predictions.
 
-    Of classes: a row per class, with its support examples and its queries, and the predicted class with its
-    probability. Of real values: predictions against the truth. Predictions are those of ``learner.adapt``: of each
-    query alone. Examples look as their modality shows them.
+    For classes: one row per class, with its support examples, its queries, and the predicted class of each with its
+    probability. For real values: predictions against true values. Predictions are those of ``learner.adapt``, for each
+    query by itself. Examples are drawn as their modality shows them.
 
     Args:
         source: a run (its best learner) or a learner.
@@ -39,14 +39,16 @@ def gallery(source: RunFolder | Learner, tasks: TaskSource, seed: int) -> Figure
         seed: which task: ``tasks.draw([seed])``.
 
     Raises:
-        UsageError: if the task does not fit the model, or has targets that no gallery can show.
+        UsageError: if the task does not fit the model, or has targets of another kind.
         CheckpointError: if the run has no checkpoint yet.
     """
     learner = source.learner() if isinstance(source, RunFolder) else source
     while isinstance(tasks, Mixture):
         tasks = tasks.sources[tasks.chosen_source(seed)]
     task = one(tasks.draw([seed]), 0)
-    stored = one(getattr(tasks, "stored", tasks.draw)([seed]), 0)  # a source without: what the model sees is shown
+    stored = one(
+        getattr(tasks, "stored", tasks.draw)([seed]), 0
+    )  # a source that has no stored form is shown as the model sees it
     with torch.no_grad():
         x, y, mask = task.support
         prediction = learner.adapt(x, y, mask, ways=getattr(tasks, "ways", None))(task.query.x)
@@ -61,7 +63,8 @@ def gallery(source: RunFolder | Learner, tasks: TaskSource, seed: int) -> Figure
             columns = [f"target {place + 1}" for place in range(task.query.y.shape[1])]
         records = tasks.target.decode(prediction, columns)
         value = metric.of(prediction, task.query).item()
-        return truth_figure(task.support, task.query, query, records, (metric, value))
+        in_units = [part._replace(y=tasks.target.unscaled(part.y)) for part in (task.support, task.query)]
+        return truth_figure(in_units[0], in_units[1], query, records, (metric, value))
     raise UsageError(f"a gallery shows few-shot classes and real values, not targets of the kind {tasks.target.kind}")
 
 
@@ -70,7 +73,7 @@ def _names(tasks: FewShot, seed: int) -> list[str]:
 
 
 def _of_classes(tasks: FewShot, seed: int, support: Shown, query: Shown, records: list[dict[str, Any]]) -> Figure:
-    """Draw a row per class: its support examples, and its queries with what was predicted."""
+    """Draw one row per class: its support examples, and its queries with their predictions."""
     names = _names(tasks, seed)
     right = [record["class"] == names[index // tasks.queries] for index, record in enumerate(records)]
     short = _short(names)
@@ -109,12 +112,12 @@ def _of_classes(tasks: FewShot, seed: int, support: Shown, query: Shown, records
 
 
 def _short(names: list[str]) -> list[str]:
-    """Return names that fit below a picture: the classes' own, or numbers where one is too long."""
+    """Return names that fit below a picture: those of the classes, or numbers if one of them is too long."""
     return names if max(map(len, names)) <= 10 else [f"class {index}" for index in range(len(names))]
 
 
 def _wrapped(name: str) -> list[str]:
-    """Return a long name in at most three lines, broken after a slash where it has one."""
+    """Return a long name in at most three lines, broken after a slash if it has one."""
     lines = [line.replace("/ ", "/") for line in wrap(name.replace("/", "/ "), 18)]
     return lines if len(lines) <= 3 else [*lines[:2], f"{lines[2][:17]}…"]
 

@@ -1,4 +1,4 @@
-"""What was learned, in numbers: phi in real values and theta0, each at its start and now."""
+"""What was learned: the values of phi and the change of theta0, at the start and now."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ UNITS = {
     "lion.width": "gradient",
     "prototype.scale": "logit / distance²",
 }
-"""Of the numbers of parts, by their names, or by part and name where a part means something of its own."""
+"""The units of the parts' numbers: by name, or by part and name if the same name means something else in that part."""
 
 UNITLESS = {"adam", "nadam", "adagrad", "rmsprop", "lion"}
-"""Rules after which a direction is no gradient any more: it has lost its size."""
+"""Rules after which the direction is normalised, so that it no longer has the units of a gradient."""
 
 
 class Pair(NamedTuple):
-    """At the start and now: values ``(T, n)``, T being 1 unless every inner step has its own; or a tensor as it is."""
+    """At the start and now: values ``(T, n)``, where T is 1 unless every inner step has its own; or a whole tensor."""
 
     start: Tensor
     learned: Tensor
@@ -55,13 +55,13 @@ class Pair(NamedTuple):
 
 @dataclass(frozen=True)
 class LearnedNumber:
-    """A number of a strategy that may be learned, or tensors that are.
+    """A number of a strategy that can be learned, or learned tensors.
 
     Attributes:
-        name: where it is filed: ``"sgd.lr"``.
-        hyper: of a number, how finely it varies, and in which bounds; ``None`` for tensors.
-        layers: its values by layer (by tensor, where it has one value per tensor), or its tensors by name.
-        unit: of its values, where it is known.
+        name: its name in phi: ``"sgd.lr"``.
+        hyper: for a number, how finely it varies, and its bounds; ``None`` for tensors.
+        layers: its values by layer (by tensor if it has one value per tensor), or its tensors by name.
+        unit: the unit of its values, if it is known.
         learned: whether it is a meta-parameter.
     """
 
@@ -73,14 +73,14 @@ class LearnedNumber:
 
     @property
     def granularity(self) -> str:
-        """How finely it varies: ``"layer, each step"``; of tensors, ``"tensor"``."""
+        """How finely it varies: ``"layer, each step"``; for tensors, ``"tensor"``."""
         if self.hyper is None:
             return "tensor"
         return f"{self.hyper.per}, each step" if self.hyper.per_step else self.hyper.per
 
 
 def before_and_now(run: RunFolder) -> tuple[Learner, Learner]:
-    """Return the learner as it started and the learner of the best validation (or else of the last checkpoint).
+    """Return the learner at its start, and the one of the best validation (or else of the last checkpoint).
 
     Raises:
         CheckpointError: if there is no checkpoint yet, or it is damaged.
@@ -89,7 +89,7 @@ def before_and_now(run: RunFolder) -> tuple[Learner, Learner]:
 
 
 def quantities(run: RunFolder) -> list[LearnedNumber]:
-    """Return everything of phi that was learned, in the order of the strategy; nothing for plain MAML.
+    """Return the learned numbers and tensors of phi, in the order of the strategy; none for plain MAML.
 
     Raises:
         CheckpointError: if there is no checkpoint yet, or it is damaged.
@@ -165,7 +165,7 @@ def _by_layer(whole: str, hyper: Hyper, leaves: list[str], before: Tree, after: 
 
 
 def _layer(address: str, hyper: Hyper) -> str:
-    """Return the layer of a leaf's address: ``"conv.0.*"`` and, an element, ``"conv.0.weight"`` are of ``conv.0``."""
+    """Return the layer of a leaf's address: ``"conv.0.*"`` and, for values per element, ``"conv.0.weight"``."""
     if hyper.per == "all":
         return "all layers"
     if hyper.per == "tensor":

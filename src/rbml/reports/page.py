@@ -1,4 +1,4 @@
-"""The report of a run: pictures, and a page of words and tables that shows them."""
+"""The report of a run: figures, and a page in Markdown with text, tables and these figures."""
 
 from __future__ import annotations
 
@@ -26,28 +26,28 @@ if TYPE_CHECKING:
 
 
 def write_report(run: RunFolder, tasks: TaskSource | None, seed: int, other: RunFolder | None = None) -> list[Path]:
-    """Write all that can be said of a run under ``run.plots``: pictures, and ``report.md`` that shows them.
+    """Write the report of a run under ``run.plots``: figures, and ``report.md`` that shows them.
 
-    What is missing yet (a checkpoint, an evaluation) is said on the page in words, with the command that makes it.
+    For what is still missing (a checkpoint, an evaluation) the page names the command that makes it.
 
     Args:
         run: the run; it may be interrupted, or not have begun.
-        tasks: where the pictured task comes from; ``None`` leaves it out.
-        seed: which task is pictured.
-        other: a run to show it beside.
+        tasks: where the task in the gallery comes from; ``None`` leaves it out.
+        seed: which task the gallery shows.
+        other: another run to compare it with.
 
     Returns:
         The files that were written, the page last.
 
     Raises:
-        CheckpointError: if the folder is not that of a run.
+        CheckpointError: if the folder is not a run folder.
         UsageError: if matplotlib is not installed.
         RbmlError: if a file cannot be written.
     """
-    style.new_figure(1, 1, "")  # asks for matplotlib before anything is written
+    style.new_figure(1, 1, "")  # raises before anything is written if matplotlib is missing
     if other is not None:
         other.read_config()
-    page = [f"# {run.path.resolve().name}\n", *wording.recipe_in_words(run)]
+    page = [f"# {run.path.resolve().name}\n", *wording.recipe_summary(run)]
     try:
         run.plots.mkdir(exist_ok=True)
     except OSError as error:
@@ -76,7 +76,7 @@ Section = tuple[str, str, Callable[[], "Figure | None"], Callable[[], str]]
 
 
 def _sections(run: RunFolder, tasks: TaskSource | None, seed: int) -> list[Section]:
-    """Return title, name of the picture, and how picture and text are made, of each part of the page."""
+    """Return the title, the figure's name, and the functions for figure and text of each section of the page."""
     found, problems = evaluations(run)
     name = facts(run).metric.name
 
@@ -86,8 +86,8 @@ def _sections(run: RunFolder, tasks: TaskSource | None, seed: int) -> list[Secti
 
     def task() -> str:
         if tasks is None:
-            return f"Not drawn, for the data is not there: `rbml report {run.path} --data-root FOLDER`.\n"
-        return f"Task {seed}. The learner has seen the support examples, and predicts every query by itself.\n"
+            return f"Not drawn, because the data was not found: `rbml report {run.path} --data-root FOLDER`.\n"
+        return f"Task {seed}. The learner has adapted to the support examples, and predicts each query by itself.\n"
 
     def nothing() -> str:
         return ""
@@ -107,14 +107,14 @@ def _sections(run: RunFolder, tasks: TaskSource | None, seed: int) -> list[Secti
             "The learning strategy, phi",
             "phi",
             lambda: phi_figure(run),
-            lambda: wording.phi_in_words(phi_table(run), tensor_table(run)),
+            lambda: wording.phi_summary(phi_table(run), tensor_table(run)),
         ),
         ("The initialisation, theta0", "theta", lambda: theta_figure(run), nothing),
     ]
 
 
 def _beside(run: RunFolder, other: RunFolder) -> list[Section]:
-    """Return the parts of the page that show two runs side by side."""
+    """Return the sections of the page that compare two runs."""
     ours, theirs = compare.names(run, other)
     return [
         (

@@ -1,4 +1,4 @@
-"""The panels of the figure of phi: one learned number each, drawn as its granularity asks for."""
+"""The panels of the figure of phi, one per learned number, drawn according to its granularity."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ Floats = npt.NDArray[np.float64]
 Panel = Callable[["Axes", LearnedNumber, str], None]
 
 _READABLE = 12
-"""The most inner steps whose cells have room for their value."""
+"""The largest number of inner steps for which the cells have room for their values."""
 
 
 def panel(quantity: LearnedNumber) -> tuple[Panel, float]:
-    """Return how a quantity is drawn and how high, in inches."""
+    """Return the function that draws a quantity, and the height of its panel in inches."""
     rows = len(quantity.layers)
     if quantity.hyper is None:
         return _norms, 0.95 + 0.27 * rows
@@ -38,7 +38,7 @@ def panel(quantity: LearnedNumber) -> tuple[Panel, float]:
 
 
 def _ridges(axes: Axes, quantity: LearnedNumber, label: str) -> None:
-    """Draw the density of the values of each layer with its median, all on one axis of values."""
+    """Draw the density of the values of each layer with its median, all on the same axis."""
     for row, pair in enumerate(quantity.layers.values()):
         curves = [density(values) for values in pair]
         top = 0.8 / max(heights.max() for _, heights in curves)
@@ -63,12 +63,12 @@ def _ridges(axes: Axes, quantity: LearnedNumber, label: str) -> None:
 
 
 def density(values: Tensor) -> tuple[Floats, Floats]:
-    """Return a smoothed histogram between the lowest and the highest value: an area of one, and nothing outside.
+    """Return a smoothed density between the lowest and the highest value, with an area of one.
 
-    The bandwidth is Silverman's; at both ends what would leak is reflected. A single value gives a narrow peak.
+    The bandwidth is Silverman's; the density is reflected at both ends. A single value gives a narrow peak.
 
     Returns:
-        Where, ascending, and how high; it begins and ends at height 0.
+        Ascending positions, and the density there; it begins and ends at 0.
     """
     flat = values.double().flatten().numpy()
     low, high = flat.min(), flat.max()
@@ -85,7 +85,7 @@ def density(values: Tensor) -> tuple[Floats, Floats]:
 
 
 def _dots(axes: Axes, quantity: LearnedNumber, label: str) -> None:
-    """Draw a dot where a value started, a dot where it is, and the way between."""
+    """Draw one dot for the start of a value, one for its current value, and a line between them."""
     starts = [pair.start.item() for pair in quantity.layers.values()]
     ends = [pair.learned.item() for pair in quantity.layers.values()]
     rows = range(len(ends))
@@ -105,7 +105,7 @@ def _dots(axes: Axes, quantity: LearnedNumber, label: str) -> None:
 
 
 def _norms(axes: Axes, quantity: LearnedNumber, label: str) -> None:
-    """Draw the norm of every tensor at its start and now, and say how far it moved."""
+    """Draw the norm of every tensor at its start and now, and write how far it moved."""
     starts = [pair.start.norm().item() for pair in quantity.layers.values()]
     ends = [pair.learned.norm().item() for pair in quantity.layers.values()]
     moved = [(pair.learned - pair.start).norm().item() for pair in quantity.layers.values()]
@@ -134,7 +134,7 @@ def _by_step(axes: Axes, quantity: LearnedNumber, label: str) -> None:
 
 
 def heat_map(axes: Axes, quantity: LearnedNumber, label: str) -> None:
-    """Draw the start and every inner step of every layer as a coloured cell; of values per element, the mean."""
+    """Draw the start and every inner step of every layer as a coloured cell; for values per element, their mean."""
     pairs = quantity.layers.values()
     start = np.array([[pair.start.mean().item()] for pair in pairs])
     learned = np.array([pair.learned.mean(1).tolist() for pair in pairs])

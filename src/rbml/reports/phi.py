@@ -1,4 +1,4 @@
-"""What of the learning strategy was learned, as a table and as a figure, in real values."""
+"""The learned values of the strategy, as a table and as a figure."""
 
 from __future__ import annotations
 
@@ -42,13 +42,13 @@ class PhiRow:
     """One learned number of the strategy in one layer.
 
     Attributes:
-        name: ``"sgd.lr"``.
-        layer: the layer, or the tensor where there is one value per tensor.
-        granularity: ``"element"``, ``"layer, each step"`` and so on; ``"all, fixed"`` where it is not learned.
-        values: how many it has there.
-        start: where they started.
-        learned: where they are.
-        unit: theirs, where it is known.
+        name: its name, such as ``"sgd.lr"``.
+        layer: the layer, or the tensor if there is one value per tensor.
+        granularity: ``"element"``, ``"layer, each step"`` and so on; ``"all, fixed"`` if it is not learned.
+        values: how many values it has in this layer.
+        start: their summary at the start.
+        learned: their summary now.
+        unit: their unit, if it is known.
     """
 
     name: str
@@ -66,12 +66,12 @@ class TensorRow:
 
     Attributes:
         name: ``"kronecker.matrices"``.
-        tensor: which of them.
+        tensor: the name of the tensor.
         shape: its shape.
         start: its norm at the start.
         learned: its norm now.
         moved: the norm of the difference.
-        identity: of a square matrix, how far from the identity it was and is: the norm of the difference.
+        identity: for a square matrix, its distance from the identity at the start and now: the norm of the difference.
     """
 
     name: str
@@ -84,7 +84,7 @@ class TensorRow:
 
 
 def phi_table(run: RunFolder) -> list[PhiRow]:
-    """Return a row for every learned number of the strategy and every layer; none where no number of phi is learned.
+    """Return one row per learned number of the strategy and layer; none if no number of phi is learned.
 
     Raises:
         CheckpointError: if there is no checkpoint yet, or it is damaged.
@@ -93,7 +93,7 @@ def phi_table(run: RunFolder) -> list[PhiRow]:
 
 
 def tensor_table(run: RunFolder) -> list[TensorRow]:
-    """Return a row for every learned tensor of the strategy; none where no part has any.
+    """Return one row per learned tensor of the strategy; none if no part has any.
 
     Raises:
         CheckpointError: if there is no checkpoint yet, or it is damaged.
@@ -102,7 +102,7 @@ def tensor_table(run: RunFolder) -> list[TensorRow]:
 
 
 def phi_rows(found: Sequence[LearnedNumber]) -> list[PhiRow]:
-    """Return a row for every number and every layer."""
+    """Return one row per number and layer."""
     rows = []
     for quantity in found:
         for layer, pair in quantity.layers.items() if quantity.hyper else ():
@@ -113,7 +113,7 @@ def phi_rows(found: Sequence[LearnedNumber]) -> list[PhiRow]:
 
 
 def tensor_rows(found: Sequence[LearnedNumber]) -> list[TensorRow]:
-    """Return a row for every tensor."""
+    """Return one row per tensor."""
     rows = []
     for quantity in found:
         for name, pair in () if quantity.hyper else quantity.layers.items():
@@ -127,13 +127,13 @@ def tensor_rows(found: Sequence[LearnedNumber]) -> list[TensorRow]:
 
 
 def phi_figure(run: RunFolder) -> Figure | None:
-    """Draw where phi started and where it went, a panel for every learned number of the strategy.
+    """Draw phi at its start and now, one panel per learned number of the strategy.
 
-    One value per element: its distribution in every layer. One value per step: by step. Else one dot per layer. Of
-    tensors, their norms, and how far they moved.
+    Values per element are drawn as their distribution in every layer, values per step by step, and others as one dot
+    per layer; tensors as their norms, and how far they moved.
 
     Returns:
-        The figure, or ``None`` where nothing of phi is learned (MAML).
+        The figure, or ``None`` if nothing of phi is learned (MAML).
 
     Raises:
         CheckpointError: if there is no checkpoint yet, or it is damaged.

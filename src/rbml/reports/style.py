@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Okabe and Ito (2008): told apart by colour-blind readers too.
+# Okabe and Ito (2008): colour-blind readers can distinguish these, too.
 BLUE, RED, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
 INK, MUTED, FAINT, GRID = "#262626", "#767676", "#C9CCD1", "#ECEDEF"
 RIGHT, WRONG = BLUE, RED
@@ -27,7 +27,7 @@ DPI = 150
 def new_figure(width: float, height: float, title: str, subtitle: str = "", arrange: bool = True) -> Figure:
     """Return an empty figure, ``width`` by ``height`` inches, with its title on the left.
 
-    With ``arrange`` matplotlib makes room for titles and labels; without, the caller places the panels.
+    With ``arrange`` matplotlib makes room for titles and labels; without it, the caller places the panels.
     """
     module = require("matplotlib.figure", "report", "drawing a report")
     figure: Figure = module.Figure(figsize=(width, height), dpi=DPI, facecolor="white")
@@ -76,7 +76,7 @@ def legend(figure: Figure, handles: Iterable[Any], columns: int = 4) -> None:
 
 
 def axis_label(name: str, unit: str) -> str:
-    """Return the label of an axis of a metric on queries; shares carry their % at the ticks.
+    """Return the label of an axis of a metric on queries; shares have their % at the ticks.
 
     >>> axis_label("accuracy", "%"), axis_label("MAE", "points")
     ('query accuracy', 'query MAE (points)')
@@ -98,7 +98,7 @@ def whole_numbers(axis: Any) -> None:
 
 
 def count(number: float) -> str:
-    """Write a count with thin spaces between the thousands.
+    """Return a count with thin spaces between the thousands.
 
     >>> count(64000).replace(chr(0x2009), "_")
     '64_000'

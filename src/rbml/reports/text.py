@@ -19,7 +19,7 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Return a time as a person writes it.
+    """Return a duration as text.
 
     >>> duration(42.4), duration(754), duration(7320)
     ('42 s', '13 min', '2 h 2 min')
@@ -31,5 +31,5 @@ def duration(seconds: float) -> str:
 
 
 def sentence(text: str) -> str:
-    """Return an error's message as a sentence."""
+    """Return an error message as a sentence: with a capital letter and a full stop."""
     return text[:1].upper() + text[1:].rstrip(".") + "."

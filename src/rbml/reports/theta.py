@@ -1,4 +1,4 @@
-"""How far the start of the model moved: what every run has learned, whatever its strategy."""
+"""How far the initialisation moved: every run learns it, whatever its strategy."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def theta_figure(run: RunFolder) -> Figure:
-    """Draw the change of theta0 in every layer, relative to the size of its start weights.
+    """Draw the change of theta0 in every layer, relative to the norm of its initial weights.
 
     Raises:
         CheckpointError: if there is no checkpoint yet, or it is damaged.

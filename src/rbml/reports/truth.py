@@ -1,4 +1,4 @@
-"""One task of real values to look at: predictions against the truth, and some queries with both."""
+"""A figure of one task of real values: predictions against true values, and a list of some queries with both."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 QUERIES = 8
-"""The most that are listed."""
+"""How many queries are listed at most."""
 
 
 def truth_figure(
     support: Batch, query: Batch, shown: Shown, records: Sequence[dict[str, Any]], scored: tuple[Metric, float]
 ) -> Figure:
-    """Draw the predicted value of every query against its true one, a panel for each of the first three targets.
+    """Draw the predicted value of every query against its true one, one panel per target (at most three).
 
-    Queries on the line are right. Where the model gives intervals they are drawn; the grey band is where the support
-    targets lie. Below, some queries are listed.
+    Queries on the line are predicted perfectly. Intervals are drawn if the model predicts them; the grey band is the
+    range of the support targets. Some queries are listed below.
 
     Args:
-        support: of the task, targets ``(n, d)``.
-        query: of the task, targets ``(n, d)``.
+        support: the support batch of the task, targets ``(n, d)``.
+        query: the query batch of the task, targets ``(n, d)``.
         shown: the queries, as their modality shows them.
         records: the predictions, as the target decodes them.
         scored: the metric that is shown, and its value on these queries.
@@ -59,7 +59,7 @@ def _names(records: Sequence[dict[str, Any]], d: int) -> list[str]:
 
 
 def _columns(records: Sequence[dict[str, Any]], place: int, d: int) -> dict[str, Tensor]:
-    """Return value, and low and high where there are any, of one target over all queries."""
+    """Return the values of one target over all queries, with ``low`` and ``high`` if there are any."""
     name = _names(records, d)[place]
     keys = {kind: name.removesuffix("value") + kind for kind in ("value", "low", "high")}
     return {kind: torch.tensor([record[key] for record in records]) for kind, key in keys.items() if key in records[0]}
@@ -71,7 +71,7 @@ def _panel(axes: Axes, support: Tensor, truth: Tensor, found: dict[str, Tensor])
     room = 0.06 * ((high - low) or 1.0)
     ends = [low - room, high + room]
     axes.axvspan(support.min().item(), support.max().item(), color=style.GRID, zorder=0, label="support targets")
-    axes.plot(ends, ends, color=style.MUTED, linewidth=1, linestyle=(0, (1, 2)), label="prediction = truth")
+    axes.plot(ends, ends, color=style.MUTED, linewidth=1, linestyle=(0, (1, 2)), label="prediction = true value")
     if "low" in found:
         axes.vlines(truth, found["low"], found["high"], color=style.BLUE, alpha=0.35, linewidth=1.4)
     axes.plot(truth, found["value"], "o", color=style.BLUE, markersize=4, markeredgecolor="white", markeredgewidth=0.5)

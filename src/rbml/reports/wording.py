@@ -1,4 +1,4 @@
-"""The words and tables of a report, in Markdown."""
+"""The text and tables of a report, in Markdown."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from rbml.reports.evaluations import inner_steps, shown_metric, source_name
 from rbml.reports.facts import Facts, facts
 from rbml.reports.phi import PhiRow, Summary, TensorRow
 from rbml.reports.text import duration, sentence, table
-from rbml.strategy.serialize import in_words
+from rbml.strategy.serialize import described
 from rbml.training import RunFolder, Score
-from rbml.training.evaluator import normalises, sizes_in_words, steps_in_words
+from rbml.training.evaluator import describe_sizes, describe_steps, normalises
 
 
-def recipe_in_words(run: RunFolder) -> list[str]:
-    """Return what the run does and how far it has come, one list item each.
+def recipe_summary(run: RunFolder) -> list[str]:
+    """Return a list, in Markdown, of what the run does and how far it has come.
 
     Raises:
-        CheckpointError: if the folder is not that of a run.
+        CheckpointError: if the folder is not a run folder.
     """
     config, told, learner = run.read_config(), facts(run), run.fresh()
     sizes = {name: leaf.numel() for name, leaf in learner.named_parameters()}
@@ -35,7 +35,7 @@ def recipe_in_words(run: RunFolder) -> list[str]:
     engine = type(learner.hypergradient).__name__
     lines = {
         "Tasks": f"{told.tasks}, from {told.source}" + (f" ({about})" if about else ""),
-        "Learner": f"{told.algorithm}, {steps_in_words(learner.steps)}, hypergradient: {engine}"
+        "Learner": f"{told.algorithm}, {describe_steps(learner.steps)}, hypergradient: {engine}"
         + (f", batch-norm statistics while training: {learner.statistics}" if normalises(learner) else ""),
         "Strategy": _strategy(told, learner),
         "Model": f"{told.model}, theta0 of {style.count(theta)} parameters{part}; phi of {style.count(phi)}",
@@ -49,9 +49,9 @@ def recipe_in_words(run: RunFolder) -> list[str]:
 
 
 def _strategy(told: Facts, learner: Learner) -> str:
-    text = in_words(learner.strategy)
+    text = described(learner.strategy)
     if told.begins_with_learned:
-        text += ", beginning with what another run has learned"
+        text += ", beginning with the learned values of another run"
     return text + (", frozen" if told.frozen else "")
 
 
@@ -70,11 +70,11 @@ def _progress(run: RunFolder) -> str:
     if last < told.meta_steps:
         text += f". Not finished: go on with `rbml train --resume {run.path}`"
     shown = "best validation" if run.best.is_file() else "last checkpoint"
-    return f"{text}. What follows is of the {shown}"
+    return f"{text}. The rest of this page is about the {shown}"
 
 
 def evaluation_table(evaluations: Mapping[str, Any]) -> str:
-    """Return tables with a row per evaluation, one table per metric that is shown: before and after adaptation."""
+    """Return one table per metric, with one row per evaluation: before and after adaptation."""
     tables: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
     for one in evaluations.values():
         metric = shown_metric(one)
@@ -87,7 +87,7 @@ def _evaluations_of(name: str, unit: str, evaluations: Sequence[Mapping[str, Any
     rows = []
     adapts = any(inner_steps(one) for one in evaluations)
     for one in evaluations:
-        sizes = sizes_in_words({key: one[key] for key in ("ways", "shots") if key in one})
+        sizes = describe_sizes({key: one[key] for key in ("ways", "shots") if key in one})
         setting = [source_name(one["tasks"]), one["part"], sizes, style.count(one["episodes"])]
         scores = [one[name].get(which) for which in kinds]
         first = next(column for column in scores if column)
@@ -103,17 +103,17 @@ def _evaluations_of(name: str, unit: str, evaluations: Sequence[Mapping[str, Any
     return f"{title}, mean ± 95 % interval over {over}.\n\n" + table(head, rows)
 
 
-def phi_in_words(rows: Sequence[PhiRow], tensors: Sequence[TensorRow] = ()) -> str:
-    """Return the tables of phi; or that nothing of it is learned."""
+def phi_summary(rows: Sequence[PhiRow], tensors: Sequence[TensorRow] = ()) -> str:
+    """Return the tables of phi, or a sentence if nothing of it is learned."""
     if not rows and not tensors:
         return "Nothing of the strategy is learned: its numbers stay as the recipe sets them.\n"
-    numbers = "Mean (lowest to highest), in real values.\n\n" + table(*phi_cells(rows)) if rows else ""
-    norms = "Tensors, by their norm: at the start, now, and of the difference.\n\n" + table(*tensor_cells(tensors))
+    numbers = "Mean (lowest to highest) of the values.\n\n" + table(*phi_cells(rows)) if rows else ""
+    norms = "Norms of tensors: at the start, now, and of the difference.\n\n" + table(*tensor_cells(tensors))
     return "\n".join([numbers] * bool(rows) + [norms] * bool(tensors))
 
 
 def phi_cells(rows: Sequence[PhiRow], start: bool = True) -> tuple[list[str], list[list[str]]]:
-    """Return head and rows of the table of learned numbers, with or without where they started."""
+    """Return the head and the rows of the table of learned numbers, with or without their start."""
     head = ["number", "layer", "one value", "values", *(["start"] * start), "learned", "std", "below 0", "unit"]
     cells = []
     for row in rows:
@@ -125,7 +125,7 @@ def phi_cells(rows: Sequence[PhiRow], start: bool = True) -> tuple[list[str], li
 
 
 def tensor_cells(rows: Sequence[TensorRow], start: bool = True) -> tuple[list[str], list[list[str]]]:
-    """Return head and rows of the table of learned tensors, with or without where they started."""
+    """Return the head and the rows of the table of learned tensors, with or without their start."""
     head = ["tensors", "tensor", "shape", *(["start"] * start), "learned", *(["moved"] * start), "from the identity"]
     cells = []
     for row in rows:
@@ -138,7 +138,7 @@ def tensor_cells(rows: Sequence[TensorRow], start: bool = True) -> tuple[list[st
 
 
 def spread(summary: Summary) -> str:
-    """Return a mean with its extremes, or the value alone where they are one."""
+    """Return a mean with its extremes, or only the value if they are all equal."""
     if summary.min == summary.max:
         return f"{summary.mean:.3g}"
     return f"{summary.mean:.3g} ({summary.min:.3g} to {summary.max:.3g})"

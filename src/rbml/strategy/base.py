@@ -30,7 +30,7 @@ Values = Mapping[str, Tree]
 
 
 class Parameterised(Protocol):
-    """What a part has as its numbers: a :class:`Hyper`, a :class:`Scalar` or :class:`Weights`."""
+    """The numbers of a part: a :class:`Hyper`, a :class:`Scalar` or :class:`Weights`."""
 
     @property
     def learn(self) -> bool:
@@ -42,12 +42,12 @@ class Parameterised(Protocol):
         ...
 
     def at(self, leaves: Tree, theta: Mapping[str, Tensor], t: Step) -> Tree:
-        """Return what a part sees of the leaves at step ``t``."""
+        """Return the values that a part sees at step ``t``."""
         ...
 
 
 class Origin(NamedTuple):
-    """How a part was made: by which function of :data:`rbml.strategy.ALL`, of what."""
+    """How a part was made: the function of :data:`rbml.strategy.ALL`, and its arguments."""
 
     by: str
     settings: Mapping[str, Any]
@@ -55,7 +55,7 @@ class Origin(NamedTuple):
 
 
 def _pickled(part: Any) -> tuple[Any, ...]:
-    """Return how a part is made again: the functions that it holds cannot be written down, but their maker can."""
+    """Return how to make a part again: the functions that it holds cannot be pickled, but its maker can."""
     if part.origin is None or part.origin.maker is None:
         raise pickle.PicklingError(
             f"the part {part.name} of the strategy was not made by a function with @rbml.strategy.part: write one at "
@@ -81,7 +81,7 @@ def stateless(theta: Tree) -> Tree:
 
 @dataclass(frozen=True)
 class RunningSum:
-    r"""What makes a rule's step one that can be walked back: its state is a running sum, and what it gives is that sum.
+    r"""A rule whose step can be undone: its state is a running sum, and that sum is the direction that it returns.
 
     .. math:: b \leftarrow decay \cdot b + inflow(d), \qquad d \leftarrow b
 
@@ -96,18 +96,18 @@ class RunningSum:
 
 @dataclass(frozen=True)
 class Rule:
-    """How the descent direction is changed on its way to theta.
+    """A change of the descent direction on its way to theta.
 
     Attributes:
-        name: what its numbers are filed under: ``sgd.lr``.
+        name: the prefix of its numbers in phi: ``sgd`` for ``sgd.lr``.
         hypers: its numbers, by name.
         update: ``(direction, state, theta, values, at) -> (direction, state)``, a pure function.
-        init: ``theta -> state``, a flat tree; a rule without memory leaves the default.
+        init: ``theta -> state``, a flat tree; a rule without memory keeps the default.
         random: whether it draws random numbers, from ``at.key``.
         origin: filled in by :func:`part`.
-        sums: how its state is undone, where it can be (``Adjoint(store="reverse")``).
-        direct: whether what it gives depends on the direction, its numbers and the moment alone, not on theta or a
-            state: then it may follow a running sum in a chain that is undone.
+        sums: how its state is undone, if that is possible (``Adjoint(store="reverse")``).
+        direct: whether its result depends only on the direction, its numbers and the step, not on theta or a state: it
+            may then follow a running sum in a chain that is undone.
     """
 
     name: str
@@ -124,16 +124,16 @@ class Rule:
 
 @dataclass(frozen=True)
 class Term:
-    """What is added to the support loss, or stands in its place.
+    """A term that is added to the support loss, or replaces it.
 
     Attributes:
-        name: what its numbers are filed under.
+        name: the prefix of its numbers in phi.
         hypers: its numbers, by name.
-        value: ``(values, scene) -> scalar``.
-        alone: whether it takes the place of the support loss.
-        anchored: whether it looks at theta0, as a pull towards it does. A term that says no, and does, has a wrong
-            derivative.
-        random: whether it draws random numbers, from ``scene.at.key``.
+        value: ``(values, inputs) -> scalar``.
+        alone: whether it replaces the support loss.
+        anchored: whether it depends on theta0, like a pull towards it. If this is false for a term that does, its
+            derivative is wrong.
+        random: whether it draws random numbers, from ``inputs.at.key``.
         origin: filled in by :func:`part`.
     """
 
@@ -150,10 +150,10 @@ class Term:
 
 @dataclass(frozen=True)
 class Start:
-    """How the head begins on a task: made from the support set, for as many classes as it has.
+    """A start makes the head of a task from its support set, for any number of classes.
 
     Attributes:
-        name: what its numbers are filed under.
+        name: the prefix of its numbers in phi.
         hypers: its numbers, by name.
         head: ``(values, features) -> (weight (C, d), bias (C,))``.
         origin: filled in by :func:`part`.
@@ -168,7 +168,7 @@ class Start:
 
 
 class GateFunction(Protocol):
-    """How inputs come through a gate."""
+    """The function that a gate applies to the inputs of a layer."""
 
     def __call__(self, values: Values, inputs: Tensor, *, layer: str, at: StepInfo) -> Tensor:
         """Return inputs of the same shape."""
@@ -182,12 +182,12 @@ def layer_of(parameter: str) -> str:
 
 @dataclass(frozen=True)
 class Gate:
-    """What the inputs of layers come through while the support set passes through the model, in every inner step.
+    """A function applied to the inputs of layers while the support set passes through the model, at every inner step.
 
-    Queries, and predictions of the adapted model, do not come through it.
+    It is not applied to queries, nor to predictions of the adapted model.
 
     Attributes:
-        name: what its numbers are filed under.
+        name: the prefix of its numbers in phi.
         hypers: its numbers, by name.
         layers: a pattern of names of layers with adapted parameters.
         apply: ``(values, inputs, *, layer, at) -> inputs``, of the same shape ``(n, ...)``; the values are those of
@@ -206,7 +206,7 @@ class Gate:
     __reduce__ = _pickled
 
     def among(self, theta: Tree) -> list[str]:
-        """Return the layers that it stands before.
+        """Return the layers to whose inputs it is applied.
 
         Raises:
             UsageError: if there are none.

@@ -17,7 +17,7 @@ from rbml.tree import Tree
 
 @part
 def bayesian_linear(
-    noise: float = 1.0, precision: float = 1.0, offset: float = 0.0, name: str = "bayesian_linear"
+    noise: float = 0.2, precision: float = 0.04, offset: float = 0.0, name: str = "bayesian_linear"
 ) -> Start:
     r"""Start the head as the posterior of a Bayesian linear regression from features to real targets.
 
@@ -42,7 +42,7 @@ def bayesian_linear(
         precision: of the prior of every weight at the start, in units of the noise: its standard deviation is
             ``noise / sqrt(precision)``.
         offset: where targets lie at the start: the prior mean of the intercept.
-        name: what it is filed under.
+        name: the prefix of its numbers in phi.
 
     Raises:
         UsageError: if the noise or the precision is not above zero.

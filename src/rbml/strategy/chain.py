@@ -16,7 +16,7 @@ from rbml.tree import Step, Tree, pick, prefixed, tmap, under
 
 
 def _at_least_float32(leaf: Tensor) -> Tensor:
-    """Return floating-point numbers of half precision in single precision, others as they are."""
+    """Convert half-precision numbers to single precision; leave others as they are."""
     return leaf.float() if leaf.dtype in (torch.float16, torch.bfloat16) else leaf
 
 
@@ -28,7 +28,7 @@ class Strategy:
 
     @property
     def rules(self) -> list[Rule]:
-        """The rules, in the order in which the direction passes them."""
+        """The rules, in the order in which they change the direction."""
         return [part for part in self.parts if isinstance(part, Rule)]
 
     @property
@@ -38,17 +38,17 @@ class Strategy:
 
     @property
     def gates(self) -> list[Gate]:
-        """The gates, in the order in which inputs pass them."""
+        """The gates, in the order in which they are applied."""
         return [part for part in self.parts if isinstance(part, Gate)]
 
     @property
     def anchored(self) -> bool:
-        """Whether a term looks at theta0."""
+        """Whether a term depends on theta0."""
         return any(term.anchored for term in self.terms)
 
     @property
     def start(self) -> Start | None:
-        """What makes the head from the support set, if anything does."""
+        """The part that makes the head from the support set, if there is one."""
         return next((part for part in self.parts if isinstance(part, Start)), None)
 
     @property
@@ -78,7 +78,7 @@ class Strategy:
         return values
 
     def init(self, theta: Tree) -> Tree:
-        """Return the state before the first step, filed under the names of the rules."""
+        """Return the state before the first step; its names begin with those of the rules."""
         state: Tree = {}
         for rule in self.rules:
             state |= prefixed(rule.init(theta), f"{rule.name}/")
@@ -101,15 +101,15 @@ class Strategy:
         # A step number that is a tensor is in double precision, and must not widen parameters of one number.
         return tmap(lambda leaf, d: leaf - d.to(leaf.dtype), theta, direction), next_state
 
-    def objective(self, phi: Tree, scene: TermInputs) -> Tensor:
+    def objective(self, phi: Tree, inputs: TermInputs) -> Tensor:
         """Return the support loss, or the terms that take its place, plus all other terms."""
-        total = torch.zeros(()) if any(term.alone for term in self.terms) else scene.objective()
+        total = torch.zeros(()) if any(term.alone for term in self.terms) else inputs.objective()
         for term in self.terms:
-            total = total + term.value(self.values(term, phi, scene.theta, scene.at.t), scene)
+            total = total + term.value(self.values(term, phi, inputs.theta, inputs.at.t), inputs)
         return total
 
     def gated(self, phi: Tree, theta: Tree, at: StepInfo) -> list[tuple[str, Callable[[Tensor], Tensor]]]:
-        """Return the gated layers by name, each with what its inputs come through, in order."""
+        """Return the gated layers by name, each with the function applied to its inputs, in order."""
         gated: list[tuple[str, Callable[[Tensor], Tensor]]] = []
         for gate in self.gates:
             for layer in gate.among(theta):
@@ -125,10 +125,10 @@ class Strategy:
 
 
 def chain(*parts: Part | Strategy) -> Strategy:
-    """Put rules, terms and a start together; strategies among them are laid open.
+    """Combine parts into a strategy; strategies among them are replaced by their parts.
 
     Raises:
-        UsageError: if there is none, two have the same name (their numbers would be one), or there are two starts.
+        UsageError: if there is no part, two have the same name (their numbers would clash), or there are two starts.
     """
     flat: list[Part] = []
     for part in parts:

@@ -1,7 +1,7 @@
 """Starts: heads that are made from the support set, for as many classes (or real values) as a task has.
 
-A learner with one needs no head that was meta-trained: whatever number of ways comes, the head is theirs. Examples that
-a mask leaves out do not count.
+A learner with a start needs no meta-trained head, and works for any number of ways. Examples that a mask leaves out do
+not count.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def prototype(scale: float | Scalar = 1.0, name: str = "prototype") -> Start:
 
     Args:
         scale: the inverse temperature.
-        name: what it is filed under.
+        name: the prefix of its numbers in phi.
     """
 
     def head(values: Values, seen: Features) -> tuple[Tensor, Tensor]:
@@ -70,7 +70,7 @@ def ridge(
         strength: lambda; learn it with ``Scalar(1.0, bounds=(0, None))``.
         scale: what the regression is multiplied by, so that softmax sees logits of a useful size.
         shift: what is added; the same for all classes, it matters to losses other than cross entropy.
-        name: what it is filed under.
+        name: the prefix of its numbers in phi.
     """
 
     def head(values: Values, seen: Features) -> tuple[Tensor, Tensor]:
@@ -90,15 +90,15 @@ def ridge(
 
 @part
 def zero(name: str = "zero") -> Start:
-    r"""Start the head at zero: every class is as likely, whatever number of them there is.
+    r"""Start the head at zero: all classes are equally likely, whatever their number.
 
     .. math:: w_k = 0, \qquad b_k = 0
 
-    For a body that was trained on something else, whose own head means nothing to the task's classes. The body's first
+    For a body that was trained on other classes, whose own head is useless for those of the task. The body's first
     gradient is zero; the head's is not.
 
     Args:
-        name: what it is filed under.
+        name: the prefix of its numbers in phi.
     """
 
     def head(values: Values, seen: Features) -> tuple[Tensor, Tensor]:
@@ -108,7 +108,7 @@ def zero(name: str = "zero") -> Start:
 
 
 def counted(leaf: Tensor, seen: Features) -> Tensor:
-    """Return numbers ``(n, ...)`` with zero in the rows that do not count, whatever stands there."""
+    """Return numbers ``(n, ...)`` with zeros in the rows that do not count, whatever they held."""
     return leaf if seen.mask is None else torch.where(seen.mask[:, None], leaf, 0)
 
 

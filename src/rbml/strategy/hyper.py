@@ -1,4 +1,4 @@
-"""A learnable quantity of a strategy: its start, how finely it varies, and the map that keeps it valid."""
+"""A learnable number of a strategy: its start, how finely it varies, and the map that keeps it within its bounds."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ class Hyper:
 
     Args:
         value: the start, or a pair (low, high) from which every entry is drawn uniformly.
-        per: one value for ``"all"`` parameters, one a ``"layer"`` (the module that owns the parameter), one a
-            ``"tensor"``, or one an ``"element"``.
+        per: one value for ``"all"`` parameters, or one per ``"layer"`` (the module that owns the parameter), per
+            ``"tensor"``, or per ``"element"``.
         per_step: whether each inner step has values of its own; steps beyond the last use the last.
-        bounds: the open interval in which the value stays; ``None`` on a side leaves it open.
-        learn: whether it is a meta-parameter or stays as it starts.
+        bounds: the open interval in which the value stays; ``None`` means no bound on that side.
+        learn: whether it is a meta-parameter, or stays at its start.
 
     Raises:
         UsageError: if the start is not inside the bounds, or a name is unknown.
@@ -53,7 +53,7 @@ class Hyper:
     learn: bool = True
 
     def __post_init__(self) -> None:
-        """Refuse at once what could not be learned later."""
+        """Refuse wrong values at once, not only when they are learned."""
         if self.per not in get_args(Per):
             raise unknown("granularity", str(self.per), get_args(Per))
         low, high = self.range
@@ -69,7 +69,7 @@ class Hyper:
         return self.value if isinstance(self.value, tuple) else (self.value, self.value)
 
     def leaf(self, parameter: str) -> str:
-        """Return the name of the leaf that rules ``parameter``: ``""``, ``"/conv.0.*"`` or ``"/conv.0.weight"``."""
+        """Return the name of the leaf for ``parameter``: ``""``, ``"/conv.0.*"`` or ``"/conv.0.weight"``."""
         if self.per == "all":
             return ""
         if self.per == "layer":
@@ -80,7 +80,7 @@ class Hyper:
     def initial(self, theta: Tree, steps: int, generator: torch.Generator | None) -> Tree:
         """Return the raw leaves for parameters like ``theta``: names as in :meth:`leaf`.
 
-        Shapes: ``()`` or, an element, the parameter's; with ``per_step`` a leading T.
+        Shapes: ``()`` or, per element, the parameter's; with ``per_step`` a leading T.
         """
         low, high = self.range
         leaves: Tree = {}
@@ -142,7 +142,7 @@ class Scalar:
         value: the start.
         per_step: whether each inner step has its own.
         bounds: as in :class:`Hyper`.
-        learn: whether it is a meta-parameter or stays as it starts.
+        learn: whether it is a meta-parameter, or stays at its start.
 
     Raises:
         UsageError: if the start is not inside the bounds.
@@ -154,7 +154,7 @@ class Scalar:
     learn: bool = True
 
     def __post_init__(self) -> None:
-        """Refuse at once what could not be learned later."""
+        """Refuse wrong values at once, not only when they are learned."""
         self._hyper()
 
     def initial(self, theta: Tree, steps: int, generator: torch.Generator | None) -> Tree:
@@ -171,10 +171,10 @@ class Scalar:
 
 
 def as_scalar(value: float | Scalar) -> Scalar:
-    """Return ``value`` as a Scalar: a plain number is fixed, a Scalar says for itself."""
+    """Return ``value`` as a Scalar: a plain number is fixed, a Scalar is returned unchanged."""
     return value if isinstance(value, Scalar) else Scalar(float(value), learn=False)
 
 
 def as_hyper(value: float | Hyper) -> Hyper:
-    """Return ``value`` as a Hyper: a plain number is fixed, a Hyper says for itself."""
+    """Return ``value`` as a Hyper: a plain number is fixed, a Hyper is returned unchanged."""
     return value if isinstance(value, Hyper) else Hyper(float(value), learn=False)

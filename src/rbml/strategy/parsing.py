@@ -13,7 +13,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 from rbml.errors import UsageError, unknown
 from rbml.strategy.hyper import Hyper, Scalar
 
-_WORDS = {"true": "True", "false": "False", "none": "None", "null": "None", "inf": "1e999"}
+_LITERALS = {"true": "True", "false": "False", "none": "None", "null": "None", "inf": "1e999"}
 _KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text", type(None): "none"}
 LEARNABLE: dict[type[Hyper | Scalar], dict[str, Any]] = {kind: get_type_hints(kind) for kind in (Hyper, Scalar)}
 """The kinds of number that can be learned, each with its fields and their types."""
@@ -27,9 +27,9 @@ def parse(text: str) -> Any:
     >>> parse("0.1"), parse("true"), parse("[0, none]"), parse("layer")
     (0.1, True, [0, None], 'layer')
     """
-    spoken = re.sub(r"\b[A-Za-z]+\b", lambda word: _WORDS.get(word[0].lower(), word[0]), text.strip())
+    literal = re.sub(r"\b[A-Za-z]+\b", lambda word: _LITERALS.get(word[0].lower(), word[0]), text.strip())
     try:
-        value = ast.literal_eval(spoken)
+        value = ast.literal_eval(literal)
     except (ValueError, SyntaxError, TypeError, MemoryError):
         return text.strip()
     return value if value is None or isinstance(value, bool | int | float | str | list | tuple | dict) else text.strip()

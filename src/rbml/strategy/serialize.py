@@ -43,9 +43,9 @@ def from_plain(parts: Iterable[Mapping[str, Any]]) -> Strategy:
     return chain(*made)
 
 
-def in_words(plan: Strategy) -> str:
+def described(plan: Strategy) -> str:
     """Return a readable description of a strategy, part by part: what is learned and what differs from the default."""
-    return ", ".join(_described(part) for part in plan.parts)
+    return ", ".join(_described_part(part) for part in plan.parts)
 
 
 def _origin(part: Part) -> Origin:
@@ -71,7 +71,7 @@ def _plain(where: str, value: Any) -> Any:
     )
 
 
-def _described(part: Part) -> str:
+def _described_part(part: Part) -> str:
     made = part.origin
     usual = defaults(made.by) if made and made.by in strategy.ALL else {}
     notes, learned = [], _learned(part)

@@ -39,8 +39,8 @@ def changed(plan: Strategy, settings: Mapping[str, Any], names: str | None = Non
         UsageError: if a part, an argument, a field or a value is invalid; the message names the closest valid one.
 
     >>> from rbml.strategy import chain, sgd
-    >>> from rbml.strategy.serialize import in_words
-    >>> in_words(changed(chain(sgd(0.1)), {"sgd.lr.per": "layer", "momentum.nesterov": True}, "momentum, sgd"))
+    >>> from rbml.strategy.serialize import described
+    >>> described(changed(chain(sgd(0.1)), {"sgd.lr.per": "layer", "momentum.nesterov": True}, "momentum, sgd"))
     'momentum(decay 0.9, nesterov), sgd(lr 0.1 learned per layer)'
     """  # noqa: DOC501  `_no_such_part` returns the UsageError
     drafts = [_draft_of(part) for part in plan.parts] if names is None else _drafts_by_name(names, plan)

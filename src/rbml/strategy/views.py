@@ -1,4 +1,4 @@
-"""What the parts of a strategy see: the step, a term's view of the support set, a start's view of the features."""
+"""What the parts of a strategy see: the step; for terms the support set, for starts its features."""
 
 from __future__ import annotations
 
@@ -23,13 +23,12 @@ def masked_loss(loss: Callable[[Tensor, Tensor], Tensor], prediction: Tensor, y:
 
 
 class StepInfo(NamedTuple):
-    """When a part acts.
+    """The step at which a part acts.
 
     Attributes:
         t: the inner step, from 0; a tensor where one traced step serves all of them.
         steps: T, how many there are.
-        key: a whole number that differs from task to task, for :func:`rbml.strategy.normal`; ``None`` where nothing is
-            drawn.
+        key: an integer that differs from task to task, for :func:`rbml.strategy.normal`; ``None`` if nothing is drawn.
     """
 
     t: Step
@@ -38,7 +37,7 @@ class StepInfo(NamedTuple):
 
     @property
     def time(self) -> float | Tensor:
-        """The step as a number to calculate with: in double precision, whatever it came in."""
+        """The step as a number to calculate with: a float, or a tensor in double precision."""
         return float(self.t) if isinstance(self.t, int) else self.t.double()
 
     def first(self, here: Tree, later: Tree) -> Tree:
@@ -53,13 +52,13 @@ class TermInputs(NamedTuple):
     """What a term sees.
 
     Attributes:
-        theta: what is adapted, now.
-        theta0: what is adapted, at its start.
+        theta: the adapted parameters now.
+        theta0: the adapted parameters at their start.
         x: support examples ``(n, ...)``.
         y: their targets ``(n, ...)``.
         prediction: the model's prediction for them ``(n, ...)``.
         loss: the learner's loss, from (prediction, target) to a scalar.
-        at: when.
+        at: the step.
         mask: of the batch: ``"example"`` ``(n,)`` and ``"class"`` ``(C,)``, see :class:`rbml.data.batch.Batch`.
     """
 
@@ -101,8 +100,8 @@ class Features(NamedTuple):
     Attributes:
         features: the inputs of the head for the support examples at theta0, ``(n, d)``.
         y: their labels ``(n,)``.
-        ways: C, how many classes there are; of real values, how many numbers a target has.
-        mask: which examples count, ``(n,)``; ``None`` is all of them.
+        ways: C, the number of classes; for real values, how many numbers a target has.
+        mask: which examples count, ``(n,)``; ``None`` means all of them.
     """
 
     features: Tensor

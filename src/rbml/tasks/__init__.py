@@ -1,4 +1,4 @@
-"""Task distributions: each draws stacks of tasks, reproducibly. ``ALL`` is the table of them."""
+"""Task distributions: each draws stacks of tasks by seed. ``ALL`` is the table of them."""
 
 from __future__ import annotations
 

@@ -1,9 +1,10 @@
-"""What a task is: which data each inner step sees, and what the result is judged on.
+"""What a task is: the data that each inner step learns from, and the queries on which the result is scored.
 
 Shapes: B tasks, n examples of one task, T inner steps, b examples of one step, N examples of a whole training job.
 
-A task is a tree of tensors, and a stack of tasks the same tree with ``B`` in front of every tensor. ``at(t)`` is pure
-in t: an engine visits steps backwards and twice, and ``t`` may be a tensor, so that one compiled step serves them all.
+A task is a tree of tensors; a stack of tasks is the same tree with ``B`` in front of every tensor. ``at(t)`` is a pure
+function of t: an engine takes steps twice and in reverse order, and ``t`` may be a tensor, so that one compiled step
+serves all of them.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from rbml.data.inputs.base import Modality
 from rbml.data.targets.base import Target
 
 Step = int | Tensor
-"""An inner step, from 0: a number, or a whole number in a tensor ``()``."""
+"""An inner step, counted from 0: an int, or an integer tensor ``()``."""
 
 
 class Task(Protocol):
@@ -30,20 +31,20 @@ class Task(Protocol):
 
     @property
     def query(self) -> Batch:
-        """What the result is judged on."""
+        """The examples on which the result is scored."""
         ...
 
     @property
     def support(self) -> Batch:
-        """All examples that are learned from, as one batch: what heads and statistics are made of."""
+        """All examples that are learned from, as one batch: heads and statistics are computed from it."""
         ...
 
     def at(self, t: Step) -> Batch:
-        """Return what inner step ``t`` learns from."""
+        """Return the batch that inner step ``t`` learns from."""
         ...
 
     def available(self) -> int | None:
-        """Return for how many steps there is data; ``None`` is any number."""
+        """Return for how many steps there is data; ``None`` means any number."""
         ...
 
 
@@ -51,8 +52,8 @@ class Episode(NamedTuple):
     """A task of a few examples: every inner step sees the whole support set.
 
     Attributes:
-        support: what is learned from, ``(n, ...)``.
-        query: what the result is judged on.
+        support: the examples that are learned from, ``(n, ...)``.
+        query: the examples on which the result is scored.
     """
 
     support: Batch
@@ -60,7 +61,7 @@ class Episode(NamedTuple):
 
     @property
     def tasks(self) -> int:
-        """How many tasks there are in a stack: B."""
+        """The number of tasks in a stack: B."""
         return count(self)
 
     def part(self, start: int, stop: int) -> Episode:
@@ -68,7 +69,7 @@ class Episode(NamedTuple):
         return part(self, start, stop)
 
     def to(self, target: torch.device | torch.dtype | str) -> Episode:
-        """Move to a device, or put the floating-point tensors into a dtype."""
+        """Move to a device, or convert the floating-point tensors to a dtype."""
         return moved(self, target)
 
     def at(self, t: Step) -> Batch:
@@ -76,7 +77,7 @@ class Episode(NamedTuple):
         return self.support
 
     def available(self) -> int | None:
-        """Return ``None``: the support set is there at every step."""
+        """Return ``None``: every step uses the whole support set."""
         return None
 
 
@@ -88,8 +89,8 @@ class Stream(NamedTuple):
     """A task whose examples arrive one after another: step t sees the t-th batch, once.
 
     Attributes:
-        steps: what arrives, ``(T, b, ...)``; a mask is ``"example"`` ``(T, b)``, ``"class"`` ``(C,)``.
-        query: what the result is judged on.
+        steps: the batches in order, ``(T, b, ...)``; a mask is ``"example"`` ``(T, b)``, ``"class"`` ``(C,)``.
+        query: the examples on which the result is scored.
     """
 
     steps: Batch
@@ -97,7 +98,7 @@ class Stream(NamedTuple):
 
     @property
     def support(self) -> Batch:
-        """Everything that arrives, as one batch ``(T * b, ...)``."""
+        """All examples of the stream, as one batch ``(T * b, ...)``."""
         mask = {name: leaf.flatten(0, 1) if name == "example" else leaf for name, leaf in self.steps.mask.items()}
         return Batch(each_input(lambda leaf: leaf.flatten(0, 1), self.steps.x), self.steps.y.flatten(0, 1), mask)
 
@@ -107,20 +108,20 @@ class Stream(NamedTuple):
         return Batch(each_input(lambda leaf: at_step(leaf, t), self.steps.x), at_step(self.steps.y, t), mask)
 
     def available(self) -> int | None:
-        """Return T: a learner with more steps would see data that is not there."""
+        """Return T: there is no data for more steps."""
         return len(self.steps.y)
 
 
 class Job(NamedTuple):
-    """A whole training run: step t sees a mini-batch of the examples, in an order that a key decides.
+    """A whole training run: step t sees a mini-batch of the examples, in an order that depends on a key.
 
-    Every epoch is a new permutation; what is left over at its end, fewer than a batch, is left out. A step sorts N
-    numbers, and keeps none of them.
+    Every epoch is a new permutation; the last, incomplete mini-batch of an epoch is dropped. Each step sorts N numbers
+    again rather than storing the permutation.
 
     Attributes:
         examples: all examples to train on, ``(N, ...)``; tasks of one stack may share their memory (``expand``).
-        query: what the result is judged on.
-        key: a whole number, ``()``: another key, another order.
+        query: the examples on which the result is scored.
+        key: an integer scalar ``()``: another key gives another order.
         places: ``(b,)``, ``0 .. b-1``: its length is the size of a mini-batch.
     """
 
@@ -136,8 +137,8 @@ class Job(NamedTuple):
         Args:
             examples: ``(N, ...)``.
             query: ``(n, ...)``.
-            size: examples of a mini-batch, at most N.
-            keys: one whole number per job.
+            size: examples per mini-batch, at most N.
+            keys: one integer per job.
         """
 
         def stack(leaf: Tensor) -> Tensor:
@@ -172,12 +173,12 @@ AnyTask = TypeVar("AnyTask")
 
 
 def at_step(leaf: Tensor, t: Step) -> Tensor:
-    """Return row ``t`` of ``(T, ...)``, also where t is a tensor under ``vmap`` or in a trace."""
+    """Return row ``t`` of ``(T, ...)``; t may be a tensor under ``vmap`` or in a trace."""
     return leaf[t] if isinstance(t, int) else leaf.index_select(0, t.reshape(1)).squeeze(0)
 
 
 def count(tasks: Any) -> int:
-    """Return how many tasks there are in a stack: B."""
+    """Return the number of tasks in a stack: B."""
     return len(tree_leaves(tasks)[0])
 
 
@@ -194,7 +195,7 @@ def one(tasks: AnyTask, index: int) -> AnyTask:
 
 
 def moved(tasks: AnyTask, target: torch.device | torch.dtype | str) -> AnyTask:
-    """Move to a device, or put the floating-point tensors into a dtype."""
+    """Move to a device, or convert the floating-point tensors to a dtype."""
 
     def move(leaf: Tensor) -> Tensor:
         if isinstance(target, torch.dtype) and not leaf.is_floating_point():
@@ -210,22 +211,22 @@ class TaskSource(Protocol):
 
     @property
     def modality(self) -> Modality:
-        """How its examples were read, and are made ready."""
+        """How its inputs are read and prepared for the model."""
         ...
 
     @property
     def target(self) -> Target:
-        """How predictions are judged."""
+        """How predictions are scored."""
         ...
 
     @property
     def outputs(self) -> int:
-        """How many numbers a model returns per example: ways of classes, or real values."""
+        """How many numbers a model returns per example: one per class or per real value."""
         ...
 
     @property
     def about(self) -> str:
-        """What the tasks are made from, in words."""
+        """A sentence on what the tasks are drawn from."""
         ...
 
     def draw(self, seeds: Sequence[int]) -> Any:
@@ -242,7 +243,7 @@ class TaskDistribution(Protocol):
 
 
 def generator(*key: int) -> torch.Generator:
-    """Return a generator for a key such as ``(seed, step)``: equal keys, equal numbers; different keys, independent.
+    """Return a generator for a key such as ``(seed, step)``; different keys give independent numbers.
 
     >>> bool(torch.rand((), generator=generator(0, 1)) == torch.rand((), generator=generator(0, 1)))
     True
@@ -252,5 +253,5 @@ def generator(*key: int) -> torch.Generator:
 
 
 def task_seeds(count: int, source: torch.Generator) -> list[int]:
-    """Draw one seed per task, so that each task can be drawn again alone: ``generator(seed)``."""
+    """Draw one seed per task, so that each task can be drawn again by itself with ``generator(seed)``."""
     return [int(seed) for seed in torch.randint(2**62, (count,), generator=source)]

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from rbml.data.batch import Batch, Inputs, each_input
+from rbml.data.datasets import MapStyle, read_dataset
 from rbml.data.examples import Labelled
 from rbml.data.inputs import Arrays, Modality
 from rbml.data.targets import CLASSES, Target
@@ -24,24 +25,25 @@ from rbml.tasks.base import Episodes, generator, task_seeds
 class FewShot:
     """N-way K-shot tasks (Vinyals et al., 2016, arXiv:1606.04080).
 
-    A task is N classes in random order, numbered ``0 .. N-1``, and of each class K support and Q query examples, all
-    different. Classes and examples are drawn uniformly, without replacement within a task. Examples stand in class
-    order: all of class 0 first.
+    A task has N classes in random order, numbered ``0 .. N-1``, and K support and Q query examples of each class, all
+    different. Classes and examples are drawn uniformly, without replacement within a task. Examples are in the order of
+    their classes: all of class 0 first.
 
-    Every task comes from its own seed, so it does not depend on how many are drawn along with it. The choice is made
-    on the CPU; the examples are gathered once, on the device where ``x`` lies, and the modality makes them ready after
-    the gather: pictures in uint8 become float32 ``0 .. 1``.
+    Every task is drawn from its own seed, so that it does not depend on the others that are drawn along with it. The
+    indices are drawn on the CPU; the examples are gathered on the device of ``x``, and the modality prepares them after
+    that: pictures in uint8 become float32 ``0 .. 1``.
 
     Args:
         arrays: a ``Labelled``, or a pair ``(x, y)``: ``x`` is a tensor or array ``(M, ...)``, or a tree of tensors,
-            and ``y`` is ``(M,)`` with labels of any kind, strings included.
+            and ``y`` is ``(M,)`` with labels of any kind, strings included. Or a map-style ``torch`` ``Dataset`` of
+            pairs, which is read once, here: see :func:`rbml.data.datasets.read_dataset`.
         ways: N, classes in a task.
         shots: K, support examples per class.
         queries: Q, query examples per class.
 
     Raises:
         UsageError: for numbers below one, more ways than classes, or arrays that do not fit together.
-        DataError: for a class with fewer than ``shots + queries`` examples.
+        DataError: for a class with fewer than ``shots + queries`` examples, or examples that cannot be read.
 
     >>> tasks = FewShot((torch.arange(40.0), torch.arange(40) // 10), ways=3, shots=1, queries=2)
     >>> episodes = tasks.sample(4, generator(0))
@@ -51,7 +53,9 @@ class FewShot:
     tensor([0, 0, 1, 1, 2, 2])
     """
 
-    def __init__(self, arrays: Labelled | tuple[Any, Any], ways: int = 5, shots: int = 1, queries: int = 15) -> None:
+    def __init__(
+        self, arrays: Labelled | tuple[Any, Any] | MapStyle, ways: int = 5, shots: int = 1, queries: int = 15
+    ) -> None:
         """Check that the data has enough for such tasks."""
         for name, number in (("ways", ways), ("shots", shots), ("queries", queries)):
             if number < 1:
@@ -61,21 +65,22 @@ class FewShot:
         self.modality: Modality = arrays.modality if isinstance(arrays, Labelled) else Arrays()
         self.target: Target = CLASSES
         self.outputs = ways
-        self.about = arrays.about if isinstance(arrays, Labelled) else f"{len(self.names)} classes of the user's arrays"
+        what = "arrays" if isinstance(arrays, tuple) else f"data set {type(arrays).__name__}"
+        self.about = arrays.about if isinstance(arrays, Labelled) else f"{len(self.names)} classes of the user's {what}"
         if ways > len(self.names):
             raise UsageError(f"{ways} ways need {ways} classes, but the data has {len(self.names)}: lower the ways.")
         self._counts = torch.bincount(y, minlength=len(self.names))
         _check_counts(self._counts, self.names, shots, queries)
-        self._members = torch.argsort(y, stable=True)  # the examples of class c stand at _starts[c] and after
+        self._members = torch.argsort(y, stable=True)  # the examples of class c begin at _starts[c]
         self._starts = self._counts.cumsum(0) - self._counts
         self._places = torch.arange(int(self._counts.max()))
 
     def __repr__(self) -> str:
-        """Return the setting in one line."""
+        """Return a description of one line."""
         return f"FewShot({self.ways} of {len(self.names)} classes, shots={self.shots}, queries={self.queries})"
 
     def to(self, device: torch.device | str) -> FewShot:
-        """Return the same tasks with the examples on ``device``: they are then gathered there."""
+        """Return the same tasks with the examples on ``device``, where they will be gathered."""
         same = FewShot.__new__(FewShot)
         same.__dict__.update(self.__dict__)
         same.x = each_input(lambda leaf: leaf.to(device), self.x)
@@ -86,12 +91,12 @@ class FewShot:
         return self.draw(task_seeds(count, generator))
 
     def draw(self, seeds: Sequence[int]) -> Episodes:
-        """Return the tasks of the given seeds: a task is the same whenever its seed is."""
+        """Return the tasks of the given seeds: the same seed always gives the same task."""
         support, query = self.stored(seeds)
         return Episodes(*(Batch(self.modality.ready(part.x), part.y) for part in (support, query)))
 
     def stored(self, seeds: Sequence[int]) -> Episodes:
-        """Return the tasks of the given seeds with the inputs as they are stored, which is what can be shown."""
+        """Return the tasks of the given seeds with the inputs as they are stored, in which form they can be shown."""
         return Episodes(*(self._gathered(rows) for rows in self.indices(seeds)))
 
     def chosen(self, seed: int) -> list[int]:
@@ -99,7 +104,7 @@ class FewShot:
         return _classes(generator(seed), len(self.names), self.ways).tolist()
 
     def indices(self, seeds: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """Return which rows of ``x`` the tasks hold: support ``(B, N*K)`` and query ``(B, N*Q)``, on the CPU."""
+        """Return the rows of ``x`` that the tasks hold: support ``(B, N*K)`` and query ``(B, N*Q)``, on the CPU."""
         if not seeds:
             raise UsageError("no tasks were asked for: the count must be at least 1.")
         classes, keys = zip(*(self._random(seed) for seed in seeds), strict=True)
@@ -113,7 +118,7 @@ class FewShot:
         """Draw a task's classes ``(N,)`` and a random key in ``0 .. 1`` for every example they may have."""
         source = generator(seed)
         classes = _classes(source, len(self.names), self.ways)
-        # Examples with the smallest keys are taken. In double precision, because float32 has only 2**24 different keys.
+        # The examples with the smallest keys are taken. In double precision: float32 has only 2**24 different keys.
         return classes, torch.rand(self.ways, len(self._places), generator=source, dtype=torch.float64)
 
     def _gathered(self, rows: Tensor) -> Batch:
@@ -128,16 +133,17 @@ def _classes(source: torch.Generator, classes: int, ways: int) -> Tensor:
     return torch.randperm(classes, generator=source)[:ways]
 
 
-def arrays_of(arrays: Labelled | tuple[Any, Any]) -> tuple[Inputs, Tensor, list[str]]:
+def arrays_of(arrays: Labelled | tuple[Any, Any] | MapStyle) -> tuple[Inputs, Tensor, list[str]]:
     """Return ``x``, ``y`` as int64 ``0 .. C-1`` on the CPU, and the class names.
 
     Raises:
         UsageError: if they do not fit together, or are no numbers.
+        DataError: for a data set with an example that cannot be read.
     """
     if isinstance(arrays, Labelled):
         x, y, names = arrays.x, arrays.y.cpu(), arrays.names
     else:
-        x, y, names = _relabelled(*arrays)
+        x, y, names = _relabelled(*(arrays if isinstance(arrays, tuple) else read_dataset(arrays)))
     for leaf in x.values() if isinstance(x, dict) else [x]:
         if y.ndim != 1 or len(leaf) != len(y):
             raise UsageError(f"expected x (M, ...) and y (M,), but x.shape={tuple(leaf.shape)} and {tuple(y.shape)=}.")
@@ -148,7 +154,7 @@ def arrays_of(arrays: Labelled | tuple[Any, Any]) -> tuple[Inputs, Tensor, list[
 
 
 def device_of(x: Inputs) -> torch.device:
-    """Return where inputs lie."""
+    """Return the device of inputs."""
     return x.device if isinstance(x, Tensor) else next(iter(x.values())).device
 
 

@@ -14,7 +14,6 @@ from torch import Tensor
 from rbml.data.batch import Batch, each_input
 from rbml.data.examples import Grouped
 from rbml.data.inputs.base import Modality
-from rbml.data.targets import ALL as TARGETS
 from rbml.data.targets.base import Target
 from rbml.errors import DataError, UsageError, unknown
 from rbml.tasks.base import Episodes, generator, task_seeds
@@ -25,9 +24,11 @@ Order = Literal["random", "time"]
 class PerGroup:
     """K-shot tasks of one group each.
 
-    A task is a group, drawn uniformly, and K support and Q query examples of it, all different. With ``"random"`` both
-    are drawn uniformly. With ``"time"`` the support is the K earliest examples of the group, and the queries are drawn
-    from those that come later: what is asked lies in the future of what is known.
+    A task is a group, drawn uniformly, with K support and Q query examples of it, all different. With
+    ``order="random"`` both are drawn uniformly. With ``"time"`` the support set is the K earliest examples of the
+    group, and the queries are drawn from the later ones: the future is predicted from the past.
+
+    Targets are as a model learns them, ``grouped.target.scaled(y)``.
 
     Every task comes from its own seed, so it does not depend on how many are drawn along with it.
 
@@ -38,7 +39,7 @@ class PerGroup:
         order: ``"random"`` or ``"time"``.
 
     Raises:
-        UsageError: for numbers below one, an unknown order, or ``"time"`` for examples that have none.
+        UsageError: for numbers below one, an unknown order, or ``"time"`` for examples that have no order.
         DataError: for a group with fewer than ``shots + queries`` examples.
     """
 
@@ -50,16 +51,17 @@ class PerGroup:
         if order not in get_args(Order):
             raise unknown("order of examples", order, get_args(Order))
         if order == "time" and grouped.order is None:
-            raise UsageError("these examples have no order: name the column of the time, or use order='random'.")
+            raise UsageError("these examples have no order: choose a column of the time, or use order='random'.")
         self.grouped, self.shots, self.queries, self.order = grouped, shots, queries, order
         self.modality: Modality = grouped.modality
-        self.target: Target = TARGETS[grouped.kind]
+        self.target: Target = grouped.target
+        self._y = grouped.target.scaled(grouped.y)
         self.outputs = int(grouped.y.shape[1])
         self.names, self.about, self.columns = grouped.names, grouped.about, tuple(grouped.columns)
         groups = grouped.groups.cpu()
         self._counts = torch.bincount(groups, minlength=len(self.names))
         _check_counts(self._counts, self.names, shots, queries)
-        # The examples of group g stand at _starts[g] and after, in order of time where there is one.
+        # The examples of group g begin at _starts[g], in the order of time if there is one.
         by_time = (
             torch.arange(len(groups)) if grouped.order is None else torch.argsort(grouped.order.cpu(), stable=True)
         )
@@ -68,15 +70,33 @@ class PerGroup:
         self._places = torch.arange(int(self._counts.max()))
 
     def __repr__(self) -> str:
-        """Return the setting in one line."""
+        """Return a description of one line."""
         return f"PerGroup({len(self.names)} groups, shots={self.shots}, queries={self.queries}, order={self.order!r})"
+
+    def read_as(self, modality: Modality, target: Target) -> PerGroup:
+        """Return the same tasks as a learner of other examples reads them: in its units, standardised as they were.
+
+        Args:
+            modality: of the inputs that it learned on.
+            target: of those.
+
+        Raises:
+            UsageError: if these are other inputs, or another number of targets.
+        """
+        own, other = (one.spec().get("columns") for one in (self.modality, modality))
+        if self.modality.kind != modality.kind or own != other:
+            raise UsageError(
+                f"the learner takes {modality.kind} {', '.join(other or [])}, but these examples ({self.about}) are "
+                f"{self.modality.kind} {', '.join(own or [])}: give it the same inputs in the same order"
+            )
+        return PerGroup(self.grouped._replace(modality=modality, target=target), self.shots, self.queries, self.order)
 
     def sample(self, count: int, generator: torch.Generator) -> Episodes:
         """Draw ``count`` tasks: support ``(B, K, ...)`` and query ``(B, Q, ...)``, targets ``(B, K or Q, d)``."""
         return self.draw(task_seeds(count, generator))
 
     def draw(self, seeds: Sequence[int]) -> Episodes:
-        """Return the tasks of the given seeds: a task is the same whenever its seed is."""
+        """Return the tasks of the given seeds: the same seed always gives the same task."""
         return self._ready(self.stored(seeds))
 
     def stored(self, seeds: Sequence[int]) -> Episodes:
@@ -84,7 +104,7 @@ class PerGroup:
         return self._gathered(seeds, self.groups_of(seeds))
 
     def draw_of(self, group: int, seeds: Sequence[int]) -> Episodes:
-        """Return tasks of one group, for a measure per group.
+        """Return tasks of one given group, to evaluate groups one by one.
 
         Raises:
             UsageError: if there is no such group.
@@ -111,8 +131,8 @@ class PerGroup:
         return Episodes(self._batch(places[:, : self.shots]), self._batch(places[:, self.shots :]))
 
     def _rows(self, seed: int, group: int) -> Tensor:
-        """Return which examples a task holds, support first: ``(K + Q,)``."""
-        # All keys are drawn, whatever the group has, and a stream of its own keeps them apart from the group's draw.
+        """Return the examples of one task, the support first: ``(K + Q,)``."""
+        # As many keys for every group, from a stream of their own: which examples are drawn depends on the seed alone.
         keys = torch.rand(len(self._places), generator=generator(seed, 1), dtype=torch.float64)
         if self.order == "time":
             keys[: self.shots] = torch.arange(self.shots) - float(self.shots)
@@ -125,7 +145,7 @@ class PerGroup:
             taken = leaf.index_select(0, places.flatten().to(leaf.device))
             return taken.view(*places.shape, *leaf.shape[1:])
 
-        return Batch(each_input(gather, self.grouped.x), gather(self.grouped.y))
+        return Batch(each_input(gather, self.grouped.x), gather(self._y))
 
 
 def _check_counts(counts: Tensor, names: Sequence[str], shots: int, queries: int) -> None:

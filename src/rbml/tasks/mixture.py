@@ -13,21 +13,21 @@ from rbml.tasks.base import Episode, TaskSource, count, generator, one, task_see
 from rbml.tasks.padding import Sizes, stack
 
 _CHOICE = 1
-"""The stream of a task's seed from which its source is drawn: the source itself uses the seed alone."""
+"""The stream from which a task's source is drawn; the source itself uses the seed without a stream."""
 
 
 class Mixture:
-    """Tasks of several sources of the same modality and target.
+    """Tasks of several sources with the same modality and target.
 
-    The source of each task is drawn by the task's seed, all equally likely: a task depends on its own seed alone. Where
-    the sources have other ways, shots or queries, every task is padded to the largest of each, with masks
-    (:func:`rbml.tasks.padding.stack`), so that all stacks are of one form.
+    The source of each task is drawn by the task's seed, all equally likely: a task depends only on its own seed. If
+    the sources differ in ways, shots or queries, every task is padded to the largest of each, with masks
+    (:func:`rbml.tasks.padding.stack`), so that all stacks have the same form.
 
     Args:
         sources: at least one.
 
     Raises:
-        UsageError: if there is none, or they differ in modality, target or the shape of their examples.
+        UsageError: if there are no sources, or they differ in modality, target or the shape of their examples.
     """
 
     def __init__(self, sources: Sequence[TaskSource]) -> None:
@@ -44,7 +44,7 @@ class Mixture:
         self.ways = self.outputs if all(hasattr(source, "ways") for source in self.sources) else None
         self.about = "; ".join(source.about for source in self.sources)
         examples = [one(source.draw([0]), 0) for source in self.sources]
-        stack(examples)  # or it says which shapes do not go together
+        stack(examples)  # raises if the shapes differ
         sizes = [Sizes.of(task) for task in examples]
         self.sizes = None if len(set(sizes)) == 1 else Sizes.largest(sizes)
 
@@ -57,15 +57,15 @@ class Mixture:
         return self.draw(task_seeds(count, generator))
 
     def draw(self, seeds: Sequence[int]) -> Episode:
-        """Return the tasks of the given seeds: a task is the same whenever its seed is."""
+        """Return the tasks of the given seeds: the same seed always gives the same task."""
         return self._drawn(seeds, stored=False)
 
     def stored(self, seeds: Sequence[int]) -> Episode:
-        """Return the tasks of the given seeds with the inputs as they are stored, which is what can be shown."""
+        """Return the tasks of the given seeds with the inputs as they are stored, in which form they can be shown."""
         return self._drawn(seeds, stored=True)
 
     def chosen_source(self, seed: int) -> int:
-        """Return which source the task of ``seed`` comes from."""
+        """Return the number of the source from which the task of ``seed`` comes."""
         return int(torch.randint(len(self.sources), (), generator=generator(seed, _CHOICE)))
 
     def _drawn(self, seeds: Sequence[int], stored: bool) -> Episode:
@@ -83,10 +83,10 @@ class Mixture:
 
 
 def _check_same(first: TaskSource, other: TaskSource) -> None:
-    if first.target.kind != other.target.kind:
+    if (first.target.kind, first.target.spec) != (other.target.kind, other.target.spec):
         raise UsageError(
-            f"the sources of a mixture need one kind of target, not {first.target.kind} ({first.about}) and "
-            f"{other.target.kind} ({other.about})"
+            f"the sources of a mixture need one kind of target, not {_shown(first.target)} ({first.about}) and "
+            f"{_shown(other.target)} ({other.about})"
         )
     kinds = [(source.modality.kind, source.modality.spec()) for source in (first, other)]
     if kinds[0] != kinds[1]:
@@ -95,3 +95,7 @@ def _check_same(first: TaskSource, other: TaskSource) -> None:
             f"the sources of a mixture need one kind of inputs, not {described[0]} ({first.about}) and {described[1]} "
             f"({other.about}): read both with the same options, such as size and channels"
         )
+
+
+def _shown(target: Target) -> str:
+    return f"{target.kind} {dict(target.spec) or ''}".strip()

@@ -1,4 +1,4 @@
-"""Tasks of unequal ways, shots and queries in one stack: padded to one size, with masks that say what counts.
+"""Tasks of unequal ways, shots and queries in one stack: padded to one size, with masks of what counts.
 
 Shapes: B tasks, n examples of one task, C classes.
 """
@@ -19,12 +19,12 @@ from rbml.tree import Tree
 
 
 class Sizes(NamedTuple):
-    """How large a task is.
+    """The size of a task.
 
     Attributes:
-        support: support examples.
-        query: query examples.
-        classes: classes, 0 where the targets are not one class per example.
+        support: the number of support examples.
+        query: the number of query examples.
+        classes: the number of classes; 0 if the targets are not one class per example.
     """
 
     support: int
@@ -33,7 +33,7 @@ class Sizes(NamedTuple):
 
     @staticmethod
     def of(task: Episode) -> Sizes:
-        """Return the sizes of one task, padding that it has already included."""
+        """Return the sizes of one task, including padding that it already has."""
         return Sizes(len(task.support.y), len(task.query.y), _classes(task))
 
     @staticmethod
@@ -43,18 +43,18 @@ class Sizes(NamedTuple):
 
 
 def stack(tasks: Sequence[Episode], sizes: Sizes | None = None) -> Episode:
-    """Return tasks as one stack, every one padded behind what counts.
+    """Return tasks as one stack, each padded at its end.
 
-    Padding is zero, in the targets too, so that a loss can be computed on it before the mask drops it. Tasks that are
-    all of one size get no mask: what has none is faster.
+    Padding is zero, in the targets too, so that a loss can be computed on it before the mask drops it. Tasks of equal
+    size get no mask, because computing without one is faster.
 
     Args:
         tasks: episodes of one task each, ``(n, ...)``.
-        sizes: what to pad to, with masks whatever the tasks are: for stacks that must all be of one form. ``None`` is
+        sizes: the sizes to pad to; masks are then always made, so that all stacks have the same form. ``None`` pads to
             the largest of these tasks.
 
     Raises:
-        UsageError: if there is no task, their examples or targets are of different shapes, or one is larger than
+        UsageError: if there is no task, if their examples or targets have different shapes, or if a task is larger than
             ``sizes``.
 
     >>> from rbml.data.batch import Batch
@@ -94,7 +94,7 @@ def _classes(task: Episode) -> int:
 
 
 def _padded(batch: Batch, room: int, own: int, classes: int, masked: bool) -> Batch:
-    """Return a batch of ``room`` examples; the masks say that the first ``len(batch.y)`` and ``own`` count."""
+    """Return a batch of ``room`` examples; the first ``len(batch.y)`` and the first ``own`` classes count."""
     n = len(batch.y)
     x: Inputs = (
         {name: _longer(leaf, room) for name, leaf in batch.x.items()}
@@ -112,7 +112,7 @@ def _padded(batch: Batch, room: int, own: int, classes: int, masked: bool) -> Ba
 
 
 def _longer(leaf: Tensor, room: int) -> Tensor:
-    """Return a tensor with ``room`` rows: zeros (or False) behind its own."""
+    """Return a tensor with ``room`` rows: zeros (or False) after its own."""
     return pad(leaf, [0, 0] * (leaf.dim() - 1) + [0, room - len(leaf)])
 
 
@@ -128,11 +128,11 @@ def _stacked(batches: Sequence[Batch]) -> Batch:
 
 
 def _check_alike(batches: Sequence[Batch]) -> None:
-    """Refuse examples or targets that no padding of rows makes equal."""
+    """Refuse examples or targets whose shapes or types differ in more than the number of rows."""
     forms = [_form(batch) for batch in batches]
     if other := next((form for form in forms if form != forms[0]), None):
         raise UsageError(
-            f"tasks in one stack need examples and targets of one shape and type, not {_shown(forms[0])} and "
+            f"tasks in one stack need examples and targets of the same shape and type, not {_shown(forms[0])} and "
             f"{_shown(other)}: bring the sources to one size, or train on one of them"
         )
 

@@ -54,7 +54,7 @@ class Sinusoid:
 
     @property
     def about(self) -> str:
-        """What the tasks are, in words."""
+        """A sentence on what the tasks are."""
         return "sinusoids with amplitude in U[0.1, 5], phase in U[0, pi] and x in U[-5, 5]"
 
     def __post_init__(self) -> None:
@@ -68,7 +68,7 @@ class Sinusoid:
         return self.draw(task_seeds(count, generator))
 
     def draw(self, seeds: Sequence[int]) -> Episodes:
-        """Return the tasks of the given seeds: a task is the same whenever its seed is."""
+        """Return the tasks of the given seeds: the same seed always gives the same task."""
         if not seeds:
             raise UsageError("no tasks were asked for: the count must be at least 1.")
         x, y = (torch.stack(parts)[..., None] for parts in zip(*(self._task(seed) for seed in seeds), strict=True))
@@ -80,7 +80,7 @@ class Sinusoid:
         return float(amplitude), float(phase)
 
     def _task(self, seed: int) -> tuple[Tensor, Tensor]:
-        # One task at a time: over a stack, the last bit of torch.sin depends on where in the stack a number stands.
+        # One task at a time: in a stack, the last bit of torch.sin depends on the position of a number.
         amplitude, phase, x = self._drawn(seed)
         return x, amplitude * torch.sin(x - phase)
 

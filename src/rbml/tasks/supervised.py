@@ -18,14 +18,14 @@ from rbml.tasks.few_shot import arrays_of, device_of
 
 
 class Supervised:
-    """Batches of examples with the labels that they have in the whole data set.
+    """Batches of examples with their labels in the whole data set.
 
-    A task is one such batch: its query examples are the batch; its support set is a single example, which a learner
-    without inner steps does not look at. So ``Learner(model, steps=0)`` trained on it is a model trained in the
-    ordinary way, by the same loop as every other learner.
+    A task is one such batch, as its queries; its support set is a single example, which a learner without inner steps
+    does not use. So ``Learner(model, steps=0)`` trained on it is a model trained in the ordinary way, by the same loop
+    as every other learner.
 
     Args:
-        arrays: as of :class:`rbml.tasks.FewShot`.
+        arrays: as in :class:`rbml.tasks.FewShot`.
         batch: examples per batch, drawn uniformly with replacement.
 
     Raises:
@@ -52,7 +52,7 @@ class Supervised:
         return self.draw(task_seeds(count, generator))
 
     def draw(self, seeds: Sequence[int]) -> Episodes:
-        """Return the batches of the given seeds: one is the same whenever its seed is."""
+        """Return the batches of the given seeds: the same seed always gives the same batch."""
         stored = self.stored(seeds)
         return Episodes(*(Batch(self.modality.ready(part.x), part.y) for part in (stored.support, stored.query)))
 

@@ -1,4 +1,4 @@
-"""The small file in which a model that has learned somebody's task is kept."""
+"""The file of an adapted model, which ``rbml adapt`` writes and ``rbml predict`` reads."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from rbml.training import files
 
 
 class AdaptedFile(NamedTuple):
-    """What a file of an adapted model holds.
+    """The content of a file of an adapted model.
 
     Attributes:
         adapted: the model.
-        recipe: of the run that it comes from.
-        setting: what goes in and what comes out.
-        names: of the classes or values, in the order of its outputs.
+        recipe: the recipe of the run that it comes from.
+        setting: its inputs and targets.
+        names: the names of the classes or values, in the order of its outputs.
     """
 
     adapted: Adapted
@@ -38,12 +38,12 @@ def save_adapted(path: Path, adapted: Adapted, recipe: Recipe, setting: Setting,
     Args:
         path: the file.
         adapted: the model.
-        recipe: of the run that it comes from.
-        setting: of that run.
-        names: of the classes or values, in the order of its outputs.
+        recipe: the recipe of the run that it comes from.
+        setting: the setting of that run.
+        names: the names of the classes or values, in the order of its outputs.
 
     Raises:
-        DivergedError: if it has numbers that are not finite: its predictions would mean nothing.
+        DivergedError: if the model has numbers that are not finite: its predictions would be meaningless.
         RbmlError: if it cannot be written.
     """
     if bad := [name for name, leaf in adapted.model.state_dict().items() if not torch.isfinite(leaf).all()]:
@@ -57,10 +57,10 @@ def save_adapted(path: Path, adapted: Adapted, recipe: Recipe, setting: Setting,
 
 
 def load_adapted(path: Path) -> AdaptedFile:
-    """Return what :func:`save_adapted` wrote; files of rbml 0.1.0, which knew pictures of classes alone, too.
+    """Return what :func:`save_adapted` wrote; also files of rbml 0.1.0, which had only classes of pictures.
 
     Raises:
-        CheckpointError: if the file is damaged, or is not one of these.
+        CheckpointError: if the file is damaged, or is not an adapted model.
     """
     content = files.load(path, "adapted")
     recipe = Recipe.from_json(content["recipe"])
@@ -76,6 +76,6 @@ def load_adapted(path: Path) -> AdaptedFile:
 
 
 def _model(recipe: Recipe, setting: Setting) -> nn.Module:
-    """Return the model as the algorithm has it: a preset may have put layers into it."""
+    """Return the model as the algorithm uses it: a preset may have added layers to it."""
     preset = recipe.model_copy(update={"strategy": StrategyChoice()}).changed(lr=None, steps=None)
     return build.learner(preset, setting).model

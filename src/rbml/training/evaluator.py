@@ -1,4 +1,4 @@
-"""How good a learner is: its metrics after every inner step, over many tasks, with intervals."""
+"""Evaluate a learner: its metrics after every inner step, over many tasks, with intervals."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _STUDENT = (
 """The 97.5 % quantiles of Student's t for 1, 2, ... degrees of freedom."""
 
 SIZES = ("ways", "shots", "queries")
-"""How the sizes of a source's tasks are called, where it has them."""
+"""The attributes in which a source of tasks has the sizes of its tasks, if it has them."""
 
 Scores = dict[str, list["Score"]]
 """By metric, before and after each inner step: T + 1 scores."""
@@ -94,10 +94,10 @@ def sizes_of(tasks: TaskSource) -> dict[str, int]:
     return {name: size for name, (size, *others) in found.items() if size is not None and not others}
 
 
-def sizes_in_words(sizes: dict[str, Any]) -> str:
-    """Return the sizes of tasks as the papers write them.
+def describe_sizes(sizes: dict[str, Any]) -> str:
+    """Return the sizes of tasks as papers write them.
 
-    >>> sizes_in_words({"ways": 5, "shots": 1, "queries": 15}), sizes_in_words({"shots": 3, "queries": 10})
+    >>> describe_sizes({"ways": 5, "shots": 1, "queries": 15}), describe_sizes({"shots": 3, "queries": 10})
     ('5-way 1-shot, 15 queries per class', '3-shot, 10 queries')
     """
     head = " ".join(f"{sizes[name]}-{name[:-1]}" for name in ("ways", "shots") if name in sizes)
@@ -106,10 +106,10 @@ def sizes_in_words(sizes: dict[str, Any]) -> str:
     return ", ".join(part for part in (head, queries) if part)
 
 
-def steps_in_words(steps: int) -> str:
+def describe_steps(steps: int) -> str:
     """Return how many inner steps there are.
 
-    >>> steps_in_words(0), steps_in_words(1), steps_in_words(5)
+    >>> describe_steps(0), describe_steps(1), describe_steps(5)
     ('no inner steps', '1 inner step', '5 inner steps')
     """
     return f"{steps or 'no'} inner step{'s' * (steps != 1)}"
@@ -135,10 +135,10 @@ def evaluate(
 
     Args:
         learner: the learner.
-        tasks: where tasks come from; their target says what is measured.
-        episodes: how many.
-        seed: which.
-        stream: which stream of random numbers they come from.
+        tasks: where tasks come from; their target decides what is measured.
+        episodes: how many tasks.
+        seed: the seed by which they are drawn.
+        stream: the stream of random numbers from which they are drawn.
         steps: inner steps; the default is the learner's own.
         statistics: whose statistics batch norm uses on the query batch, each in turn; ``None`` is both, or for a model
             without batch norm ``"inductive"`` alone: there the queries have no say in one another's predictions.
@@ -148,7 +148,7 @@ def evaluate(
         For each kind of statistics and each metric of the target, the scores before and after each inner step.
 
     Raises:
-        UsageError: if predictions and targets do not belong together, or the tasks do not fit the model.
+        UsageError: if predictions and targets do not fit, or the tasks do not fit the model.
     """
     metrics = tasks.target.metrics
     statistics = statistics or (BOTH if normalises(learner) else ("inductive",))
@@ -181,7 +181,7 @@ def groups_of(tasks: TaskSource, episodes: int, *key: int) -> list[int] | None:
 
 
 def draw(tasks: TaskSource, episodes: int, chunk: int, *key: int) -> Iterator[Any]:
-    """Yield the ``episodes`` tasks of a key, ``chunk`` at a time: no more than that is in memory."""
+    """Yield the ``episodes`` tasks of a key, ``chunk`` at a time, so that no more than that are in memory."""
     seeds = task_seeds(episodes, generator(*key))
     for start in range(0, episodes, chunk):
         yield tasks.draw(seeds[start : start + chunk])
@@ -204,20 +204,21 @@ def leave_out(
     groups: int | None = None,
     advance: Callable[[int], None] = lambda count: None,
 ) -> Score | None:
-    """Predict the examples of a support set after learning from the others: what a user may expect of new ones.
+    """Predict examples of a support set after adapting to the others: an estimate of how well new ones are predicted.
 
-    Each costs one adaptation, so many examples are better left out in groups. A class never leaves out its last one.
+    Each example costs one adaptation, so many examples are better left out in groups. The only example of a class is
+    never left out.
 
     Args:
         learner: the learner.
         support: the examples ``(n, ...)``.
-        target: its first metric is taken of every example by itself.
-        ways: classes; ``None`` for other targets.
-        groups: in how many groups, at least 2, examples are left out in turn; ``None`` leaves out one at a time.
-        advance: called with the number of examples that are newly predicted.
+        target: its first metric is computed for every example by itself.
+        ways: the number of classes; ``None`` for other targets.
+        groups: the number of groups, at least 2, in which examples are left out; ``None`` leaves out one at a time.
+        advance: called with the number of examples predicted since the last call, for a progress bar.
 
     Returns:
-        The metric over the examples that could be left out, or ``None`` where there is none.
+        The metric over the examples that could be left out, or ``None`` if there are none.
     """
 
     def predict(rest: Batch, queries: Batch) -> Tensor:
@@ -256,7 +257,7 @@ def left_out(
 
 
 def _can_be_left_out(y: Tensor) -> list[int]:
-    """Return the examples without which there is still something to learn from: of classes, one of the same class."""
+    """Return the examples that can be left out: another one must remain, for classes one of the same class."""
     if y.is_floating_point() or y.dim() != 1:
         return list(range(len(y))) if len(y) > 1 else []
     counts = torch.bincount(y)

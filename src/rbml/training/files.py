@@ -1,4 +1,4 @@
-"""Files that are either whole or not there, and that carry no code."""
+"""Files that are written atomically (whole or not at all), and that contain no code."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ _MAKERS = {
     "adapted": "rbml adapt",
     "strategy": "rbml strategy export",
 }
-_INSTEAD = "take it from a copy, or make it anew"
+_INSTEAD = "restore it from a copy, or make it again"
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file so that a reader, or a machine that fails, sees the old one or the new one and nothing between.
+    """Write a file so that a reader, even after a crash, finds either the old file or the new one, never a part of it.
 
     Raises:
         RbmlError: if it cannot be written (a full disk, no permission); the old file is then still there.
     """
-    # One name for each target: what a killed process leaves behind is overwritten by the next, and does not pile up.
+    # A fixed name per target: what a killed process leaves behind is overwritten by the next one, and does not pile up.
     temporary = path.with_name(f".{path.name}.partial")
     with writing(path):
         try:
@@ -43,7 +43,7 @@ def write_atomically(path: Path, content: bytes) -> None:
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(temporary, path)
-        except BaseException:  # a signal too
+        except BaseException:  # also KeyboardInterrupt
             with contextlib.suppress(OSError):
                 temporary.unlink()
             raise
@@ -51,22 +51,22 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 @contextlib.contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Say in one line what could not be written, and what to do about it.
+    """Turn a failure to write a file into an error of one line that names what to do.
 
     Raises:
-        RbmlError: for whatever the operating system refuses.
+        RbmlError: if the operating system refuses.
     """
     try:
         yield
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-        way_out = "make room and go on" if full else "name another place, or make this one writable"
+        way_out = "free some space and go on" if full else "choose another place, or make this one writable"
         reason = error.strerror or str(error)
         raise RbmlError(f"cannot write {path}: {reason}. What was saved before is intact: {way_out}.") from error
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write JSON that a person can read, atomically."""
+    """Write indented JSON, atomically."""
     write_atomically(path, (json.dumps(content, indent=2) + "\n").encode())
 
 
@@ -82,13 +82,13 @@ def save(path: Path, kind: str, content: dict[str, Any]) -> None:
 
 
 def load(path: Path, kind: str) -> dict[str, Any]:
-    """Load what :func:`save` saved, executing no code that the file may carry.
+    """Load what :func:`save` saved, without executing any code that the file may contain.
 
     Raises:
         CheckpointError: if the file is not there, is damaged, or is of another kind.
     """
     if not path.is_file():
-        raise CheckpointError(f"there is no file {path}: {_MAKERS.get(kind, 'rbml')} makes it")
+        raise CheckpointError(f"there is no file {path}: make it with {_MAKERS.get(kind, 'rbml')}")
     try:
         found = torch.load(path, map_location="cpu", weights_only=True)
         digest = _digest(found["content"]) if isinstance(found, dict) and "content" in found else ""
@@ -97,7 +97,7 @@ def load(path: Path, kind: str) -> dict[str, Any]:
             f"{path} is damaged, or not a file of rbml ({type(error).__name__}): {_INSTEAD}"
         ) from error
     if not isinstance(found, dict) or not {"rbml", "format", "digest", "content"} <= found.keys():
-        raise CheckpointError(f"{path} is not a file of rbml: {_MAKERS.get(kind, 'rbml')} makes what is expected here")
+        raise CheckpointError(f"{path} is not a file of rbml: expected one made by {_MAKERS.get(kind, 'rbml')}")
     if found["rbml"] != kind:
         raise CheckpointError(
             f"{path} holds {found['rbml']!r}, expected {kind!r} as {_MAKERS.get(kind, 'rbml')} makes it"
@@ -113,7 +113,7 @@ def load(path: Path, kind: str) -> dict[str, Any]:
 
 
 def _digest(content: Any) -> str:
-    """Return the SHA-256 over all values with their places."""
+    """Return the SHA-256 of all values with their places."""
     total = hashlib.sha256()
     for place, leaf in _leaves(content, ""):
         total.update(place.encode())

@@ -1,4 +1,4 @@
-"""Stopping politely: the first SIGINT or SIGTERM asks, the second one insists."""
+"""Stop cleanly: the first SIGINT or SIGTERM ends the run after its step, a second one at once."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ from types import FrameType, TracebackType
 
 
 class Interrupt:
-    """While it is entered, a signal sets ``asked``; the loop finishes its step, saves and ends.
+    """A context in which the first signal sets ``asked``, so that the loop can finish its step, save and end.
 
-    A second signal raises ``KeyboardInterrupt`` wherever the program is. Outside the main thread, where Python allows
-    no signal handlers, it is never asked.
+    A second signal raises ``KeyboardInterrupt`` at once. Outside the main thread Python allows no signal handlers, and
+    ``asked`` stays false.
 
     Args:
-        notice: what to say on standard error when the first signal comes.
+        notice: what to print on standard error at the first signal.
     """
 
     def __init__(self, notice: str = "") -> None:
-        """Start unasked."""
+        """Begin with no signal received."""
         self.asked: int | None = None
         self.notice = notice
         self._before: dict[int, object] = {}
 
     def __enter__(self) -> Interrupt:
-        """Take over the signals."""
+        """Install the signal handlers."""
         for number in (signal.SIGINT, signal.SIGTERM):
             try:
                 self._before[number] = signal.signal(number, self._ask)
@@ -35,7 +35,7 @@ class Interrupt:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Give the signals back."""
+        """Restore the former signal handlers."""
         for number, before in self._before.items():
             signal.signal(number, before)  # type: ignore[arg-type]
 

@@ -1,4 +1,4 @@
-"""What a run says of itself while it trains: a line of JSON an outer step, and the same curves for TensorBoard."""
+"""The log of a training run: one line of JSON per outer step, and the same curves for TensorBoard."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _NO_CURVES = ("step", "stage", "seconds")
 
 
 class Log:
-    """Appends to the journal of a run and, where TensorBoard is installed, to its curves.
+    """Appends to the journal of a run and, if TensorBoard is installed, to its curves.
 
     Args:
         run: the run.
@@ -28,7 +28,7 @@ class Log:
     """
 
     def __init__(self, run: RunFolder) -> None:
-        """Note where to write; nothing is opened."""
+        """Remember where to write; nothing is opened yet."""
         self.run = run
         self._open = ExitStack()
 
@@ -37,7 +37,7 @@ class Log:
         return self
 
     def begin(self, step: int) -> None:
-        """Open the files after ``step`` outer steps; what they say of later ones no longer holds."""
+        """Open the files at ``step`` outer steps; entries of later steps are removed: they will be taken again."""
         self.run.trim_journal(step)
         with writing(self.run.journal):
             self.journal = self._open.enter_context(self.run.journal.open("a"))
@@ -54,7 +54,7 @@ class Log:
                 self.curves.add({name: value for name, value in entry.items() if name not in _NO_CURVES}, entry["step"])
 
     def sync(self) -> None:
-        """Bring the journal to the disk: a checkpoint must not be ahead of it."""
+        """Flush the journal to the disk: a checkpoint must not be ahead of it."""
         with writing(self.run.journal):
             os.fsync(self.journal.fileno())
 
@@ -67,14 +67,14 @@ class Log:
 
 
 class _Curves:
-    """An event file of TensorBoard, written at once: PyTorch's writer has a thread, which fails where none sees it."""
+    """An event file of TensorBoard, written directly: PyTorch's writer uses a thread, whose errors nobody sees."""
 
     def __init__(self, records: Any, event: Any) -> None:
         self.records, self.event = records, event
 
     @staticmethod
     def begin(run: RunFolder, step: int, stack: ExitStack) -> _Curves | None:
-        """Open a new file, or return ``None`` where TensorBoard is not installed."""
+        """Open a new file, or return ``None`` if TensorBoard is not installed."""
         try:
             from tensorboard.compat.proto import event_pb2  # noqa: PLC0415  optional
             from tensorboard.summary.writer.record_writer import RecordWriter  # noqa: PLC0415
@@ -85,7 +85,9 @@ class _Curves:
         file = stack.enter_context((run.tensorboard / name).open("ab"))
         curves = _Curves(RecordWriter(file), event_pb2.Event)
         curves.write(file_version="brain.Event:2")
-        curves.write(step=step + 1, session_log={"status": event_pb2.SessionLog.START})  # forget what came later
+        curves.write(
+            step=step + 1, session_log={"status": event_pb2.SessionLog.START}
+        )  # makes TensorBoard discard later steps of an earlier file
         return curves
 
     def add(self, values: Mapping[str, float], step: int) -> None:

@@ -35,19 +35,19 @@ def pretrain(
     Steps are numbered so that the last is 0: training across tasks begins with 1.
 
     Args:
-        run: where it is written.
-        recipe: how many steps, with which rate and seed.
-        learner: of :func:`rbml.recipe.build.pretrainer`; it is trained in place.
+        run: the run folder.
+        recipe: the recipe, with the number of steps, the learning rate and the seed.
+        learner: made by :func:`rbml.recipe.build.pretrainer`; it is trained in place.
         classes: all training classes.
         log: the journal.
-        saved: the checkpoint to go on from; empty to begin.
-        stop: asked after every step.
+        saved: the checkpoint from which to resume; empty to begin.
+        stop: called after every step; returns whether to save and stop.
 
     Yields:
-        What every step came to.
+        The progress after every step.
 
     Returns:
-        Whether it was stopped before its end.
+        Whether it was stopped before its last step.
 
     Raises:
         DivergedError: if a loss or a gradient is not finite.
@@ -61,7 +61,7 @@ def pretrain(
         outer.restore(saved)
         step = saved["step"]
     log.begin(step)
-    while step < 0:
+    while step < 0:  # the same order as in trainer._across_tasks: step, journal, checkpoint
         began = time.perf_counter()
         batch = classes.draw(task_seeds(1, generator(recipe.outer.seed, PRETRAIN, step + total)))
         outer.optimizer.zero_grad()
@@ -92,6 +92,6 @@ def pretrain(
 
 
 def body_of(learner: Learner) -> Tree:
-    """Return what a pretrained learner knows beside its head: parameters and buffers of its model, by name."""
+    """Return the parameters and buffers of a pretrained model, by name, without its head."""
     head = set(learner.head)
     return {name: leaf.clone() for name, leaf in learner.model.state_dict().items() if name not in head}

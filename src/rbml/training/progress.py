@@ -1,4 +1,4 @@
-"""What one outer step comes to, and what the outer loop keeps from step to step."""
+"""The result of one outer step, and the state of the outer loop: optimizer and learning-rate schedule."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from rbml.training.run_folder import RunFolder
 
 @dataclass(frozen=True)
 class Progress:
-    """What one outer step came to.
+    """The result of one outer step.
 
     Attributes:
         step: outer steps taken, from 1; steps of pretraining count up to 0.
-        loss: mean query loss of the step's tasks.
+        loss: the mean query loss over the step's tasks.
         value: the mean of the metric over the step's tasks.
-        validation: the metric on the validation tasks, where there was a validation.
-        metric: what is measured.
+        validation: the metric on the validation tasks; ``None`` if there was no validation at this step.
+        metric: the metric.
     """
 
     step: int
@@ -47,12 +47,12 @@ class Outer:
 
     @staticmethod
     def of(learner: Learner, lr: float, steps: int) -> Outer:
-        """Return the optimizer of a learner's parameters for so many steps."""
+        """Return an optimizer of a learner's parameters for the given number of steps."""
         optimizer = torch.optim.Adam(learner.parameters(), lr=lr)
         return Outer(optimizer, torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps))
 
     def save(self, run: RunFolder, learner: Learner, step: int, best: float | None, **more: str) -> None:
-        """Write the checkpoint from which training goes on."""
+        """Write the checkpoint from which training can resume."""
         content = {
             "learner": learner.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -64,7 +64,7 @@ class Outer:
         files.save(run.last, "checkpoint", content | more)
 
     def restore(self, saved: Mapping[str, Any]) -> None:
-        """Go on from a checkpoint, with PyTorch's global random state."""
+        """Restore optimizer, schedule and PyTorch's global random state from a checkpoint."""
         self.optimizer.load_state_dict(saved["optimizer"])
         self.schedule.load_state_dict(saved["schedule"])
         torch.set_rng_state(saved["random"])

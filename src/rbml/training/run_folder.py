@@ -1,15 +1,15 @@
-"""The run folder: enough to go on, to evaluate, to adapt and to report.
+"""The run folder: all that is needed to resume, evaluate, adapt and report.
 
 ::
 
-    config.json       the recipe, the setting, the whole strategy, what was trained on, versions, threads
-    strategy.pt       the learned strategy that it began with, if it was given one
-    journal.jsonl     a line an outer step, a line a validation
-    last.pt           everything to go on from: theta0, phi, optimizer, schedule, step
+    config.json       the recipe, the setting, the whole strategy, a description of the data, versions, threads
+    strategy.pt       the learned strategy with which it began, if there was one
+    journal.jsonl     one line per outer step, with the validation if there was one
+    last.pt           the checkpoint to resume from: theta0, phi, optimizer, schedule, step
     best.pt           theta0 and phi of the best validation
     tensorboard/      the same curves for TensorBoard
-    evaluations/      a file of scores for every source of tasks it was measured on
-    plots/            what ``rbml report`` draws
+    evaluations/      one file of scores per source of tasks on which it was measured
+    plots/            the report of ``rbml report``
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ from rbml.errors import CheckpointError, RbmlError, UsageError
 from rbml.learner import Learner
 from rbml.recipe import Recipe, build
 from rbml.strategy import Strategy
-from rbml.strategy.serialize import in_words, plain
+from rbml.strategy.serialize import described, plain
 from rbml.training import files
 
 PRETRAINING = "pretraining"
-"""What a checkpoint and an entry of the journal say of their stage, where it is not training across tasks."""
+"""The ``stage`` of a checkpoint or of an entry of the journal during pretraining; they have none afterwards."""
 
 try:
     import fcntl
-except ModuleNotFoundError:  # Windows has none: there, nothing keeps two processes apart
+except ModuleNotFoundError:  # Windows has none: there, two processes are not kept from training the same run
     fcntl = None  # type: ignore[assignment]
 
 
@@ -45,22 +45,22 @@ class RunFolder:
     """The files of one run, by name."""
 
     def __init__(self, path: str | Path) -> None:
-        """Point to a folder; nothing is read or made."""
+        """Point to a folder; nothing is read or created."""
         self.path = Path(path)
 
     @property
     def config(self) -> Path:
-        """The recipe and what surrounded it."""
+        """The configuration: the recipe, and the circumstances of the run."""
         return self.path / "config.json"
 
     @property
     def journal(self) -> Path:
-        """What happened, a line of JSON each."""
+        """What happened at each outer step, one line of JSON per step."""
         return self.path / "journal.jsonl"
 
     @property
     def last(self) -> Path:
-        """The checkpoint to go on from."""
+        """The checkpoint to resume from."""
         return self.path / "last.pt"
 
     @property
@@ -70,7 +70,7 @@ class RunFolder:
 
     @property
     def strategy(self) -> Path:
-        """The learned strategy that the run began with, a copy of the file that was named."""
+        """The learned strategy with which the run began: a copy of the file that was given."""
         return self.path / "strategy.pt"
 
     @property
@@ -84,23 +84,23 @@ class RunFolder:
         return self.path / "plots"
 
     def evaluation(self, name: str) -> Path:
-        """The accuracies on one source of tasks, such as ``"omniglot-5w1s"``."""
+        """The scores on one source of tasks, such as ``"omniglot-5w1s"``."""
         return self.path / "evaluations" / f"{name}.json"
 
     def create(
         self, recipe: Recipe, about: dict[str, str], data_root: str | None, setting: Setting | None = None
     ) -> None:
-        """Make the folder and write the configuration, with a copy of the strategy file.
+        """Create the folder and write the configuration, with a copy of the strategy file.
 
         Args:
             recipe: what the run does.
-            about: where its tasks come from, in words.
+            about: descriptions of the training and validation tasks, and of the protocol.
             data_root: where data was looked for.
-            setting: what the data has decided; ``None`` is pictures with classes, as the recipe has them.
+            setting: the setting that follows from the data; ``None`` means the recipe's pictures with classes.
 
         Raises:
-            RbmlError: if the folder cannot be made.
-            UsageError: if the recipe's options are none of its preset or strategy.
+            RbmlError: if the folder cannot be created.
+            UsageError: if the preset or the strategy does not have an option of the recipe.
             CheckpointError: if the strategy file cannot be read, or does not fit.
         """
         setting = build.setting(recipe) if setting is None else setting
@@ -126,7 +126,7 @@ class RunFolder:
 
         Raises:
             CheckpointError: if there is none, or it cannot be read.
-        """
+        """  # noqa: DOC501  the ValueError is caught below
         if not self.config.is_file():
             what = "is not a run folder: it has no config.json" if self.path.exists() else "does not exist"
             raise CheckpointError(f"{self.path} {what}. Expected the run folder that rbml train or rbml demo made")
@@ -135,19 +135,19 @@ class RunFolder:
             if not content.keys() >= {"recipe", "data_root", "threads"}:
                 raise ValueError("entries are missing")
         except (ValueError, AttributeError) as error:
-            raise CheckpointError(f"{self.config} is damaged ({error}): take it from a copy") from error
+            raise CheckpointError(f"{self.config} is damaged ({error}): restore it from a copy") from error
         return content
 
     def recipe(self) -> Recipe:
-        """Return the recipe of the run; a strategy file that it names is the folder's own copy."""
+        """Return the recipe of the run; if it names a strategy file, that is the copy in the folder."""
         recipe = Recipe.from_json(self.read_config()["recipe"])
         return recipe if recipe.strategy.file is None else recipe.changed(strategy_file=str(self.strategy))
 
     def setting(self) -> Setting:
-        """Return what the data has decided for the run; of a run of rbml 0.1.0, what its recipe says.
+        """Return the setting of the run; for a run of rbml 0.1.0, the one that follows from its recipe.
 
         Raises:
-            CheckpointError: if it is not there, or names what this rbml does not have.
+            CheckpointError: if it is missing, or names something that this rbml does not have.
         """
         written = self.read_config().get("setting")
         return build.setting(self.recipe()) if written is None else Setting.from_json(written)
@@ -170,7 +170,7 @@ class RunFolder:
         return learner
 
     def fresh(self) -> Learner:
-        """Return the learner as it was before training, without pretrained weights.
+        """Return the learner before any training, without pretrained weights.
 
         Raises:
             CheckpointError: if the configuration cannot be read.
@@ -178,9 +178,9 @@ class RunFolder:
         return build.learner(self.recipe(), self.setting())
 
     def saved_step(self) -> int:
-        """Return the outer steps that the last checkpoint has behind it; 0 where there is none.
+        """Return the number of outer steps at the last checkpoint; 0 if there is none.
 
-        Steps of pretraining are numbered so that the last of them is 0, and those before it are below.
+        Steps of pretraining are numbered so that the last of them is 0, and the earlier ones are negative.
 
         Raises:
             CheckpointError: if it is damaged.
@@ -199,10 +199,10 @@ class RunFolder:
         """Yield the journal's entries; a last line that was cut off is left out.
 
         Args:
-            pretraining: also those of pretraining, whose steps count up to 0.
+            pretraining: whether to yield those of pretraining too, whose steps count up to 0.
 
         Raises:
-            CheckpointError: if another line is not what was written.
+            CheckpointError: if any other line is damaged.
         """
         if not self.journal.is_file():
             return
@@ -223,16 +223,16 @@ class RunFolder:
         return entry
 
     def trim_journal(self, step: int) -> None:
-        """Take back what the journal says of steps after ``step``: they will be taken again."""
+        """Remove the journal's entries after ``step``: these steps will be taken again."""
         kept = [line for line in self.lines(pretraining=True) if line["step"] <= step]
         files.write_atomically(self.journal, "".join(json.dumps(line) + "\n" for line in kept).encode())
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Keep other processes from training this run at the same time; a process that dies lets go.
+        """Keep other processes from training this run at the same time; the lock ends with the process.
 
         Raises:
-            RbmlError: if another one is at it.
+            RbmlError: if another process is training the run.
         """
         with self.config.open("rb") as file:
             if fcntl is not None:
@@ -246,11 +246,11 @@ class RunFolder:
 
 
 def _written(strategy: Strategy) -> Any:
-    """Return the whole strategy as plain values; in words, if a part of it comes from elsewhere than rbml's tables."""
+    """Return the whole strategy as plain values, or as text if a part of it is not in rbml's tables."""
     try:
         return plain(strategy)
     except UsageError:
-        return in_words(strategy)
+        return described(strategy)
 
 
 def restore(learner: Learner, state: dict[str, Any], path: Path) -> None:

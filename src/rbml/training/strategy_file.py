@@ -1,4 +1,4 @@
-"""The small file in which a learned strategy is kept, to be put on another run or another model."""
+"""The file of a learned strategy, with which another run or another model can begin."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from rbml.tree import Tree
 
 @dataclass(frozen=True)
 class LearnedStrategy:
-    """A strategy with the phi that was learned, apart from the model.
+    """A strategy with its learned phi, without the model.
 
     Attributes:
         strategy: its parts.
         steps: T, the inner steps it was learned for.
-        phi: its leaves, raw, by name: ``sgd.lr/conv.0.*``.
+        phi: its raw leaves by name: ``sgd.lr/conv.0.*``.
         theta: the shapes of the parameters that were adapted, by name.
-        about: where it comes from, in words.
+        about: descriptions of where it was learned.
     """
 
     strategy: Strategy
@@ -40,27 +40,27 @@ class LearnedStrategy:
 
     @staticmethod
     def of(learner: Learner, about: Mapping[str, str] | None = None) -> LearnedStrategy:
-        """Return the strategy of a learner as it is now."""
+        """Return the current strategy of a learner."""
         phi = {name: leaf.detach().clone() for name, leaf in learner.phi.state_dict().items()}
         parameters = dict(learner.model.named_parameters())
         theta = {name: tuple(parameters[name].shape) for name in learner.adapted}
         return LearnedStrategy(learner.strategy, learner.steps, phi, theta, about or {})
 
     def onto(self, learner: Learner, freeze: bool = False, strategy: Strategy | None = None) -> Learner:
-        """Return a copy of a learner that has this strategy, with what it has learned.
+        """Return a copy of a learner that has this strategy, with its learned values.
 
-        It fits where the leaves of phi have the same names and shapes: one value for all fits any model, one a layer or
-        a tensor needs the same names, one an element the same shapes too. A head for other classes repeats the values
-        of its rows; with more inner steps than T those of the last are repeated.
+        It fits if the leaves of phi have the same names and shapes: one value for all parameters fits any model, values
+        per layer or per tensor need the same names, and values per element also the same shapes. A head for more
+        classes repeats the values of its rows; more inner steps than T repeat the values of the last one.
 
         Args:
-            learner: on which it is put; what it adapts and its engine stay.
-            freeze: whether nothing of it is learned any further.
-            strategy: this strategy with other parts beside its own, or some of it no longer learned.
+            learner: the learner; its adapted parameters and its engine stay the same.
+            freeze: whether to stop learning the strategy.
+            strategy: this strategy with further parts, or with some of its numbers no longer learned.
 
         Raises:
             CheckpointError: if it was learned for other parameters; the first that differ are named.
-            UsageError: if a number of ``strategy`` is not what was learned.
+            UsageError: if a number of ``strategy`` is of another kind than the learned one.
         """
         plan = self.strategy if strategy is None else strategy
         new = learner.with_strategy(frozen(plan) if freeze else plan)
@@ -76,7 +76,7 @@ class LearnedStrategy:
         return new
 
     def _leaves(self, whole: str, quantity: Parameterised, here: Tree, learner: Learner) -> Tree:
-        """Return the leaves of one quantity as they fit the learner."""
+        """Return the leaves of one quantity in the shapes that the learner needs."""
         there = _of(self.phi, whole)
         found: Tree = {}
         differ = [f"{name} is in the file only" for name in there if name not in here]
@@ -92,18 +92,18 @@ class LearnedStrategy:
             more = f" and {len(differ) - 3} more" if len(differ) > 3 else ""
             raise CheckpointError(
                 f"the strategy was learned for other parameters: {'; '.join(differ[:3])}{more}. "
-                "Put it on a model of the same structure; numbers per layer, or one for all, fit more models"
+                "Use it with a model of the same structure; numbers per layer, or one for all layers, fit more models"
             )
         return found
 
 
 def export_strategy(learner: Learner, path: Path, about: Mapping[str, str] | None = None) -> None:
-    """Write the strategy of a learner, with what it has learned.
+    """Write the strategy of a learner, with its learned values.
 
     Args:
         learner: the learner.
         path: the file.
-        about: where it comes from, in words.
+        about: descriptions of where it was learned.
 
     Raises:
         UsageError: if a part was not made by a function of :data:`rbml.strategy.ALL`.
@@ -124,10 +124,10 @@ def export_strategy(learner: Learner, path: Path, about: Mapping[str, str] | Non
 
 
 def load_strategy(path: Path) -> LearnedStrategy:
-    """Return what :func:`export_strategy` wrote; :meth:`LearnedStrategy.onto` puts it on a learner.
+    """Return what :func:`export_strategy` wrote; :meth:`LearnedStrategy.onto` gives it to a learner.
 
     Raises:
-        CheckpointError: if the file is damaged, is not one of these, or has parts that this rbml does not know.
+        CheckpointError: if the file is damaged, is not a strategy, or has parts that this rbml does not know.
     """
     content = files.load(path, "strategy")
     try:
@@ -143,16 +143,16 @@ def _of(tree: Mapping[str, Tensor], whole: str) -> Tree:
 
 
 def _check_same(whole: str, there: Parameterised, here: Parameterised) -> None:
-    """Refuse to give learned values to a number of another kind, where they would mean something else."""
+    """Refuse to give learned values to a number of another kind, for which they would mean something else."""
     numbers: Any = (Hyper, Scalar)
     if not isinstance(there, numbers) and type(there) is type(here):
-        return  # tensors are held to their shapes
+        return  # for tensors the shapes are compared
     if not isinstance(here, type(there)) or replace(here, learn=True) != replace(there, learn=True):  # type: ignore[type-var]
-        raise UsageError(f"{whole} was learned as {there}, and is set to {here}: of it, set nothing but {whole}.learn")
+        raise UsageError(f"{whole} was learned as {there}, and is set to {here}: of it, set only {whole}.learn")
 
 
 def _fitting(there: Tensor, here: Tensor, quantity: Parameterised, rows: bool) -> Tensor:
-    """Return a leaf with as many steps and, of a head, as many rows as are needed here."""
+    """Return a leaf with as many steps, and for a head as many rows, as are needed here."""
     if isinstance(quantity, Hyper | Scalar) and quantity.per_step:
         there = there[torch.arange(len(here)).clamp(max=len(there) - 1)]
     if isinstance(quantity, Hyper) and quantity.per == "element" and rows:

@@ -1,4 +1,4 @@
-"""The training loop. It reads from top to bottom, and yields what happened at every outer step."""
+"""The training loop. It reads from top to bottom, and yields the progress after every outer step."""
 
 from __future__ import annotations
 
@@ -35,27 +35,28 @@ def train(
 ) -> Generator[Progress]:
     """Meta-train from the run's last checkpoint, or from the start, to the recipe's last step.
 
-    Random numbers are drawn per (seed, step, task), so a run that was stopped goes on as if it never had been.
+    Random numbers are drawn per (seed, step, task), so that a resumed run gives the result of an uninterrupted one.
 
     Args:
-        run: where it is written; :meth:`RunFolder.create` was called.
+        run: the run folder; :meth:`RunFolder.create` must have been called.
         recipe: what to do.
         training: where training tasks come from.
         validation: where validation tasks come from.
-        stop: asked after every step; the loop saves and ends when it says so.
-        classes: all training classes at once, where the recipe says to pretrain.
+        stop: called after every step; if it returns true, the loop saves and ends.
+        classes: all training classes at once; needed if the recipe pretrains.
 
     Yields:
-        What every outer step came to. Until the generator is exhausted or closed, the run's files stay open and locked.
+        The progress after every outer step. The run's files stay open and locked until the generator is exhausted or
+        closed.
 
     Raises:
-        DivergedError: if a loss or a gradient is not finite. The last checkpoint is from before.
+        DivergedError: if a loss or a gradient is not finite. The last checkpoint is from before that.
         CheckpointError: if the checkpoint is damaged or of another model.
-        UsageError: if the recipe says to pretrain and there are no classes.
+        UsageError: if the recipe pretrains and there are no classes.
         RbmlError: if a file cannot be written, or another process is training the same run.
     """
     if recipe.outer.pretrain and classes is None:
-        raise UsageError("the recipe says to pretrain: classes= must be all training classes, tasks.Supervised(...)")
+        raise UsageError("the recipe pretrains: give all training classes as classes=tasks.Supervised(...)")
     setting, metric = run.setting(), training.target.metrics[0]
     with run.locked(), Log(run) as log:
         saved = files.load(run.last, "checkpoint") if run.last.is_file() else {}
@@ -72,7 +73,7 @@ def train(
 
 
 def draw_validation(validation: TaskSource, recipe: Recipe) -> Any:
-    """Return the tasks of every validation: the same each time."""
+    """Return the validation tasks, which are the same every time."""
     return validation.draw(task_seeds(recipe.outer.validate_tasks, generator(recipe.outer.seed, VALIDATE)))
 
 
@@ -89,7 +90,7 @@ def _across_tasks(
 ) -> Generator[Progress]:
     total = recipe.outer.meta_steps
     outer = Outer.of(learner, recipe.outer.lr, total)
-    torch.manual_seed(recipe.outer.seed)  # rbml draws nothing from the global state; a model or an engine may
+    torch.manual_seed(recipe.outer.seed)  # rbml itself does not use the global state, but a model or an engine may
     step, best = 0, None
     if saved:
         restore(learner, saved["learner"], run.last)
@@ -97,7 +98,7 @@ def _across_tasks(
         step, best = saved["step"], saved["best"]
         best = None if best is None or math.isinf(best) else best  # 0.1.0 began with minus infinity
     log.begin(step)
-    if total == 0:  # nothing but pretraining: what it has come to is the result
+    if total == 0:  # only pretraining: its result is the result of the run
         _keep_best(run, learner, 0, _validate(learner, held_out, metric))
         outer.save(run, learner, 0, None)
     while step < total:
@@ -127,6 +128,7 @@ def _across_tasks(
         log(entry)
         asked = stop()
         if step % recipe.outer.save_every == 0 or done or asked:
+            # The journal first: on resumption later entries are removed, but missing ones could not be recovered.
             log.sync()
             outer.save(run, learner, step, best)
         yield Progress(step, entry["loss"], entry[metric.name], entry.get("validation"), metric)
@@ -135,7 +137,7 @@ def _across_tasks(
 
 
 def _measured(metric: Metric, prediction: Tensor, tasks: Any) -> float:
-    """Return the mean over the tasks."""
+    """Return the mean of a metric over the tasks."""
     return per_task(metric, prediction, tasks.query).mean().item()
 
 
@@ -153,7 +155,7 @@ def _check_finite(loss: Tensor, size: Tensor, losses: Tensor, step: int, seeds: 
         return
     bad = [seed for seed, value in zip(seeds, losses.tolist(), strict=True) if not math.isfinite(value)]
     what = "loss" if bad else "gradient"
-    kept = f"the last good checkpoint is kept in {run.path}" if run.last.is_file() else "no checkpoint was due before"
+    kept = f"the last good checkpoint is kept in {run.path}" if run.last.is_file() else "there was no checkpoint before"
     raise DivergedError(
         f"the {what} is not finite at outer step {step + 1}, task seeds {_some(bad or seeds)}; {kept}. "
         "Begin another run with a smaller lr, outer_lr or clip."

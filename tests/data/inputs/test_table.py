@@ -64,7 +64,7 @@ def test_files_that_are_not_there_or_no_text(tmp_path: Path) -> None:
     (tmp_path / "picture.png").write_bytes(b"\x89PNG\xff")
     with pytest.raises(DataError, match="cannot be read as CSV"):
         read_rows(tmp_path / "picture.png")
-    with pytest.raises(DataError, match="no file of rows was named"):
+    with pytest.raises(DataError, match="no file was named"):
         TABLE.find([], labelled=False)
 
 

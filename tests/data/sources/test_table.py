@@ -42,6 +42,16 @@ def test_columns_have_one_purpose_each(tmp_path: Path) -> None:
     assert one.x.shape == (18, 1) and one.order is None
 
 
+def test_targets_are_scaled_by_the_training_rows(tmp_path: Path) -> None:
+    given = {"group": "machine", "target": "load,wear", "seed": 1}
+    parts = {part: data.load(f"table:{written(tmp_path)}", part, **given) for part in data.PARTS}
+    scaled = parts["train"].target.scaled(parts["train"].y)
+    assert torch.allclose(scaled.mean(0), torch.zeros(2), atol=1e-6)
+    assert torch.allclose(scaled.std(0, correction=0), torch.ones(2), atol=1e-6)
+    assert parts["train"].y[:, 1].unique().tolist() == [0, 1, 2], "in the units of the file"
+    assert parts["test"].target.spec == parts["val"].target.spec == parts["train"].target.spec != {}
+
+
 def test_what_is_missing_is_named(tmp_path: Path) -> None:
     path = written(tmp_path)
     with pytest.raises(UsageError, match="--group and --target; it has machine, heat, day, wear, noise, load"):
@@ -59,7 +69,7 @@ def test_rows_that_cannot_be_used(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"machines.csv:32 has 'hot' in the column 'heat'"):
         for part in data.PARTS:
             data.load(f"table:{written(tmp_path, bad='m0,hot,1,1,1,1')}", part, **given)
-    with pytest.raises(DataError, match=r"machines.csv:32 has nothing in the column 'machine'"):
+    with pytest.raises(DataError, match=r"machines.csv:32 is empty in the column 'machine'"):
         data.load(f"table:{written(tmp_path, bad=',1,1,1,1,1')}", "train", **given)
     with pytest.raises(DataError, match="has 1 group, but at least 5"):
         data.load(f"table:{written(tmp_path, groups=1)}", "train", **given)

@@ -50,7 +50,7 @@ def test_labels_of_any_kind() -> None:
     assert read([3, 1, 3])[1] == ["1", "3"]
     y, names = read(["x", "y"], ["y", "x", "z"])
     assert y.tolist() == [1, 0] and names == ["y", "x", "z"]
-    with pytest.raises(DataError, match="'q' is none of the classes: y, x"):
+    with pytest.raises(DataError, match="'q' is not one of the classes: y, x"):
         read(["q"], ["y", "x"])
 
 

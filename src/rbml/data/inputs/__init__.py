@@ -1,4 +1,4 @@
-"""Modalities: how raw things become tensors, one file each. ``ALL`` is the table of them."""
+"""Modalities (pictures, rows of a table, arrays): how raw inputs become tensors, one file each. ``ALL`` lists them."""
 
 from collections.abc import Callable
 

@@ -1,4 +1,4 @@
-"""Arrays as they are: tensors, or whatever becomes one, for a model that takes them so."""
+"""Arrays as they are: tensors, or whatever can be made into one."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def as_floats(leaf: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Arrays:
-    """Tensors of the user: uint8 is taken for pictures and becomes float ``0 .. 1``, the rest stays as it is.
+    """The user's own tensors: uint8 is taken for pictures and becomes float ``0 .. 1``; other types stay as they are.
 
     >>> Arrays().ready(Arrays().read([[1.0, 2.0], [3.0, 4.0]]))
     tensor([[1., 2.],
@@ -50,7 +50,7 @@ class Arrays:
         return each_input(as_floats, stored)
 
     def show(self, stored: Inputs) -> Shown:
-        """Return arrays of the shape of pictures as pictures, and others as numbers by their place."""
+        """Return arrays in the shape of pictures as pictures, and others as tables of numbered columns."""
         ready = self.ready(stored)
         if isinstance(ready, Tensor) and ready.dim() == 4 and ready.shape[1] in (1, 3):
             return Shown("picture", as_pictures(ready))
@@ -67,18 +67,18 @@ class Arrays:
         return Shown("table", named)
 
     def spec(self) -> dict[str, Any]:
-        """Return no options: there are none."""
+        """Return an empty table: there are no options."""
         return {}
 
     def facts(self) -> dict[str, Any]:
-        """Return nothing: what a model must know of the arrays, only the user knows."""
+        """Return nothing: only the user knows the shape that a model needs."""
         return {}
 
     def find(self, places: Sequence[Path | str], labelled: bool) -> RawExamples:
         """Refuse: arrays have no files.
 
         Raises:
-            UsageError: always, with the way to use them.
+            UsageError: always, with what to do instead.
         """
         raise UsageError(
             "this run learns from arrays in memory, which no file holds: use learner.adapt(x, y) in Python, or train "

@@ -1,4 +1,4 @@
-"""What a modality is: how raw things become tensors, are made ready for a model, and are shown again."""
+"""What a modality is: how raw inputs are read into tensors, prepared for a model, and shown in a report."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ class Shown(NamedTuple):
     """Stored inputs as a report can draw them.
 
     Attributes:
-        kind: how: ``"picture"`` (an array ``(height, width)`` or ``(height, width, 3)`` in 0 .. 1), ``"text"`` or
-            ``"table"`` (a mapping from column to number).
+        kind: how they are drawn: ``"picture"`` (an array ``(height, width)`` or ``(height, width, 3)`` in 0 .. 1),
+            ``"text"`` or ``"table"`` (a mapping from column to number).
         values: one per example.
     """
 
@@ -23,13 +23,13 @@ class Shown(NamedTuple):
 
 
 class RawExamples(NamedTuple):
-    """What a user has put somewhere.
+    """A user's examples, found in files or folders but not read yet.
 
     Attributes:
-        raw: the raw things.
-        labels: their raw labels; ``None`` where there are none.
-        names: what to call each.
-        targets: what to call the numbers of a label, where the labels themselves do not say it.
+        raw: the raw inputs: paths, rows or strings.
+        labels: their raw labels; ``None`` if they have none.
+        names: a name for each example.
+        targets: names for the numbers of a label; for classes, the labels are the names.
     """
 
     raw: Sequence[Any]
@@ -39,7 +39,7 @@ class RawExamples(NamedTuple):
 
 
 class Modality(Protocol):
-    """How raw things (files, strings, rows) become what a model takes. A frozen dataclass of plain options."""
+    """How raw inputs (files, strings, rows) become tensors for a model. A frozen dataclass of plain options."""
 
     @property
     def kind(self) -> str:
@@ -47,11 +47,11 @@ class Modality(Protocol):
         ...
 
     def read(self, raw: Sequence[Any]) -> Inputs:
-        """Read raw things into compact storage ``(n, ...)``: uint8 pictures, padded ids, rows of numbers."""
+        """Read raw inputs into compact storage ``(n, ...)``: uint8 pictures, padded ids, rows of numbers."""
         ...
 
     def ready(self, stored: Inputs) -> Inputs:
-        """Return what the model takes, of stored inputs with any leading dimensions."""
+        """Return the model's inputs from stored ones, which may have any leading dimensions."""
         ...
 
     def show(self, stored: Inputs) -> Shown:
@@ -63,14 +63,14 @@ class Modality(Protocol):
         ...
 
     def facts(self) -> dict[str, Any]:
-        """Return what a model must know, by the names of the makers' arguments: ``{"channels": 1, "size": 28}``."""
+        """Return what a model must know, named as its constructor's arguments: ``{"channels": 1, "size": 28}``."""
         ...
 
     def find(self, places: Sequence[Path | str], labelled: bool) -> RawExamples:
         """Return the raw examples of places that a user named: folders of pictures, files of rows or sentences.
 
         Args:
-            places: what stands on the command line.
+            places: the paths on the command line.
             labelled: whether they must have labels (a support set), or are to be predicted.
 
         Raises:

@@ -1,4 +1,4 @@
-"""Folders with one folder per class: which files they hold, and what is wrong where they cannot be used."""
+"""Folders with one folder per class: their files, and clear errors if they cannot be used."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def visible(directory: Path) -> list[Path]:
     """Return what is in a folder, sorted by name, without hidden files.
 
     Raises:
-        DataError: where there is no such folder.
+        DataError: if there is no such folder.
     """
     if not directory.is_dir():
         state = "is not a folder" if directory.exists() else "does not exist"
@@ -27,7 +27,7 @@ def class_folders(directory: Path) -> list[Path]:
     """Return the class folders of a folder, sorted by name; files beside them are skipped.
 
     Raises:
-        DataError: where the folder is missing or has no class folders.
+        DataError: if the folder is missing or has no class folders.
     """
     folders = [path for path in visible(directory) if path.is_dir()]
     if not folders:
@@ -39,7 +39,7 @@ def class_files(folder: Path) -> list[Path]:
     """Return the files of a class folder, sorted by name.
 
     Raises:
-        DataError: where it is empty or holds folders.
+        DataError: if it is empty or contains folders.
     """
     files = visible(folder)
     inner = next((path for path in files if path.is_dir()), None)

@@ -19,7 +19,7 @@ from rbml.data.inputs.base import RawExamples, Shown
 from rbml.data.inputs.class_folders import class_files, class_folders
 from rbml.errors import DataError, UsageError
 
-_PLAIN = 16  # grey levels between the quartiles of the border, up to which the background counts as plain
+_PLAIN = 16  # the background counts as plain if the quartiles of the border differ by at most this many grey levels
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Pictures:
     kind = "pictures"
 
     def __post_init__(self) -> None:
-        """Refuse what no picture can be."""
+        """Refuse sizes and channels that are not allowed."""
         _check(self.size, self.channels)
 
     def read(self, raw: Sequence[Any]) -> Tensor:
@@ -48,7 +48,7 @@ class Pictures:
 
         Raises:
             DataError: naming the files that are not pictures.
-            UsageError: where Pillow is not installed.
+            UsageError: if Pillow is not installed.
         """
         found, bad = [], []
         for path in raw:
@@ -79,14 +79,14 @@ class Pictures:
         return {"channels": self.channels, "size": self.size, "inputs": self.channels * self.size**2}
 
     def find(self, places: Sequence[Path | str], labelled: bool) -> RawExamples:
-        """Return the pictures of folders with one folder per class, or files that are to be predicted.
+        """Return the pictures in folders with one folder per class, or the files to predict.
 
         Args:
             places: folders of class folders if ``labelled``, else files.
             labelled: whether to take the names of the class folders as labels.
 
         Raises:
-            DataError: where a folder is missing, has no class folders, or a class folder is empty or holds folders.
+            DataError: if a folder is missing or has no class folders, or a class folder is empty or contains folders.
         """
         if not labelled:
             return RawExamples([Path(place) for place in places], None, [str(place) for place in places])
@@ -102,12 +102,12 @@ class Pictures:
 def read(path: str | Path, size: int = 28, channels: int = 1) -> Tensor:
     """Read a picture in any format that Pillow knows.
 
-    It is turned as its EXIF entry says; transparent parts become white; palettes, 16 bit and the first frame of an
-    animation are understood. It is made smaller or larger without distortion (Lanczos); what is missing to a square is
-    filled with the background, the median colour of the border.
+    It is rotated as its EXIF entry says; transparent parts become white; palettes and 16 bit are read, and the first
+    frame of an animation. It is scaled without distortion (Lanczos) and padded to a square with the background, the
+    median colour of the border.
 
-    With one channel, a light background (its median beyond 127) is taken for paper: the picture is inverted, so that
-    ink is bright on dark. A plain background, whatever its grey, is then made 0.
+    With one channel, a light background (median above 127) is taken for paper: the picture is inverted, so that the
+    ink is bright on dark. A plain background, whatever its grey, then becomes 0.
 
     Args:
         path: the file.
@@ -118,8 +118,8 @@ def read(path: str | Path, size: int = 28, channels: int = 1) -> Tensor:
         ``(channels, size, size)`` uint8.
 
     Raises:
-        UsageError: for a size below one, other channels, or where Pillow is not installed.
-        DataError: for a file that is not there, or that is not a picture; it names the file.
+        UsageError: for a size below one, other channels, or if Pillow is not installed.
+        DataError: for a file that does not exist or is not a picture; it names the file.
     """
     _check(size, channels)
     image = require("PIL.Image", "images", "reading pictures")
@@ -127,7 +127,7 @@ def read(path: str | Path, size: int = 28, channels: int = 1) -> Tensor:
     try:
         with image.open(path) as picture:
             flat = _flat(image, exif(picture)).convert("L" if channels == 1 else "RGB")
-    except Exception as error:  # decoders raise what they like: OSError, SyntaxError, ValueError, struct.error ...
+    except Exception as error:  # decoders raise anything: OSError, SyntaxError, ValueError, struct.error ...
         raise DataError(f"{str(path)!r} cannot be read as a picture: {error}.") from None
     pixels = _squared(image, flat, size)
     if channels == 1:
@@ -163,7 +163,7 @@ def _eight_bit(values: NDArray[np.float64], mode: str) -> NDArray[np.uint8]:
 
 
 def _squared(image: Any, picture: Any, size: int) -> NDArray[np.uint8]:
-    """Return ``(size, size, channels)``: scaled as a whole, in the middle of its background."""
+    """Return ``(size, size, channels)``: the whole picture, scaled and centred on its background."""
     scale = size / max(picture.size)
     width, height = (max(1, round(side * scale)) for side in picture.size)
     small = picture.resize((width, height), image.Resampling.LANCZOS, reducing_gap=3.0)
@@ -182,7 +182,7 @@ def _border(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def _as_ink(pixels: NDArray[np.uint8], border: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Invert a grey picture on light ground; make a plain ground 0 and stretch the rest to 255."""
+    """Invert a grey picture on a light background; make a plain background 0 and stretch the rest to 255."""
     low, ground, high = (float(level) for level in np.percentile(border, [25, 50, 75]))
     ink = pixels.astype(np.float64)
     if ground > 127:

@@ -1,4 +1,4 @@
-"""Read CSV files: rows of text with the line that each stands on, and their columns as numbers."""
+"""Read CSV files: rows of text with their line numbers, and their columns as numbers."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ class Row(NamedTuple):
     """One row of a file.
 
     Attributes:
-        cells: text by name of the column.
-        place: where it stands, ``"scores.csv:7"``.
+        cells: the text of each column, by its name.
+        place: the file and line, ``"scores.csv:7"``.
     """
 
     cells: Mapping[str, str]
@@ -45,8 +45,8 @@ def read_rows(path: str | Path) -> Rows:
     """Read a CSV file with a header; semicolons and tabs separate as well as commas, whichever the header has.
 
     Raises:
-        DataError: where the file is missing, is no text, has no rows, names a column twice, or has a row with other
-            cells than the header has names.
+        DataError: if the file is missing, is not text, has no rows, names a column twice, or has a row with more or
+            fewer cells than the header.
     """
     path = Path(path).expanduser()
     try:
@@ -59,7 +59,7 @@ def read_rows(path: str | Path) -> Rows:
     except IsADirectoryError:
         raise DataError(f"{str(path)!r} is a folder: name a CSV file with a header.") from None
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{str(path)!r} cannot be read as CSV in UTF-8 ({error}): save it as that.") from None
+        raise DataError(f"{str(path)!r} cannot be read as CSV in UTF-8 ({error}): save it in that format.") from None
     if len(lines) < 2:
         what = "no rows below its header" if lines else "nothing in it"
         raise DataError(f"{str(path)!r} has {what}: expected a line with the names of the columns, and then rows.")
@@ -77,7 +77,7 @@ def read_rows(path: str | Path) -> Rows:
 
 
 def check_columns(needed: Sequence[str], columns: Sequence[str], place: str) -> None:
-    """Refuse a file without some of the columns.
+    """Refuse a file that lacks some of the columns.
 
     Raises:
         DataError: naming those that are missing and those that are there.
@@ -91,7 +91,7 @@ def numbers(rows: Sequence[Row], columns: Sequence[str]) -> NDArray[np.float64]:
     """Return columns of rows as numbers, ``(rows, columns)``.
 
     Raises:
-        DataError: naming the line and the column of what is missing, or is no finite number.
+        DataError: naming the line and the column of a cell that is empty or not a finite number.
     """
     found = np.empty((len(rows), len(columns)))
     for index, row in enumerate(rows):

@@ -24,12 +24,12 @@ class Table:
 
     Args:
         columns: the names of the inputs, in order.
-        mean: of each column over the training rows.
-        std: of each column over the training rows, above zero.
-        targets: the names of the columns that are to be predicted.
+        mean: the mean of each column over the training rows.
+        std: the standard deviation of each column over the training rows, above zero.
+        targets: the names of the columns to predict.
 
     Raises:
-        UsageError: where these do not fit together.
+        UsageError: if these do not fit together.
 
     >>> table = Table(["age", "dose"], [50.0, 2.0], [10.0, 0.5], ["score"])
     >>> table.ready(table.read([{"age": "60", "dose": "1.5"}]))
@@ -44,7 +44,7 @@ class Table:
     kind = "table"
 
     def __post_init__(self) -> None:
-        """Keep tuples, as a saved file gives lists; refuse what does not fit together."""
+        """Convert the lists of a saved file to tuples; refuse what does not fit together."""
         for name in ("columns", "mean", "std", "targets"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
         if not len(self.columns) == len(self.mean) == len(self.std) > 0:
@@ -57,7 +57,7 @@ class Table:
     def fitted(cls, columns: Sequence[str], values: NDArray[np.float64], targets: Sequence[str]) -> Table:
         """Return the table that standardises training rows ``(rows, columns)``; a constant column becomes zero."""
         mean, std = values.mean(0), values.std(0)
-        # A constant column has a deviation of some rounding errors, which must not be blown up to the size of one.
+        # The deviation of a constant column is only rounding error: dividing by it would turn that into large values.
         std = np.where(std > 1e-9 * np.abs(mean).clip(1e-300), std, 1.0)
         return cls(columns, mean.tolist(), std.tolist(), targets)
 
@@ -65,10 +65,10 @@ class Table:
         """Return rows as float64 ``(n, columns)``, in the units of the file.
 
         Args:
-            raw: mappings from column to text or number, rows of a file, or sequences with a number per column.
+            raw: mappings from column to text or number, rows of a file, or sequences with one number per column.
 
         Raises:
-            DataError: naming the row and the column that is missing or no number.
+            DataError: naming the row and the column of a cell that is missing or not a number.
         """
         return torch.from_numpy(numbers([self._row(one, place) for place, one in enumerate(raw, 1)], self.columns))
 
@@ -102,9 +102,9 @@ class Table:
         return {"inputs": len(self.columns)}
 
     def find(self, places: Sequence[Path | str], labelled: bool) -> RawExamples:
-        """Return the rows of CSV files: with a column for every input and, in a support set, for every target.
+        """Return the rows of CSV files, which need a column for every input and, in a support set, for every target.
 
-        Other columns may be there; they are not looked at. The labels are one number per example, or a tuple of d.
+        Other columns are ignored. The labels are one number per example, or a tuple of d numbers.
 
         Raises:
             DataError: naming the file and the line that cannot be used.
@@ -115,7 +115,7 @@ class Table:
             check_columns([*self.columns, *(self.targets if labelled else ())], file.columns, str(file.path))
             found += file.rows
         if not found:
-            raise DataError("no file of rows was named: expected at least one CSV file with a header.")
-        numbers(found, self.columns)  # what cannot be read is said here, where the line is known
+            raise DataError("no file was named: expected at least one CSV file with a header.")
+        numbers(found, self.columns)  # raises here, where the line number is known
         labels = [tuple(row) for row in numbers(found, self.targets).tolist()] if labelled else None
         return RawExamples(found, labels, [row.place for row in found], self.targets)

@@ -1,1 +1,1 @@
-"""Where examples come from, one file each."""
+"""Data sources, one file each."""

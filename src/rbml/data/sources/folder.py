@@ -27,11 +27,15 @@ def load(
 ) -> Labelled:
     """Pictures of your own, one folder per class: folder:PATH.
 
-    A folder that holds nothing but ``train``, ``val`` and ``test``, each with class folders, is used as it is divided.
-    Otherwise the classes are divided 64 : 16 : 20 by a shuffle that ``seed`` decides.
+    If the folder has nothing but ``train``, ``val`` and ``test``, each with class folders, that division is used.
+    Otherwise the classes are shuffled with ``seed`` and divided 64 : 16 : 20.
 
     Returns:
         ``x`` ``(N, channels, size, size)`` uint8; names are those of the class folders.
+
+    Raises:
+        UsageError: for a part or a split that does not exist, or if no folder is given.
+        DataError: if the folder cannot be used, or has too few classes to divide.
     """
     check_part(part)
     check_split(split, "classes")
@@ -55,8 +59,8 @@ def read_classes(directory: str | Path, size: int = 28, channels: int = 1) -> La
         ``x`` ``(N, channels, size, size)`` uint8; see :func:`rbml.data.inputs.pictures.read`.
 
     Raises:
-        DataError: where the folder is missing or has no class folders, where a class folder is empty or holds folders,
-            or where files are not pictures: they are named.
+        DataError: if the folder is missing or has no class folders, if a class folder is empty or contains folders, or
+            if files are not pictures; they are named.
     """
     directory = Path(directory).expanduser()
     folders = class_folders(directory)
@@ -70,7 +74,7 @@ def _labelled(folders: list[Path], modality: Pictures, origin: str) -> Labelled:
 
 
 def divided(directory: Path) -> list[str]:
-    """Return which of train, val and test a folder is divided into; none where its folders are classes themselves."""
+    """Return which of train, val and test a folder is divided into; nothing if its folders are the classes."""
     folders = class_folders(directory)
     if any(folder.name not in PARTS for folder in folders):
         return []
@@ -89,7 +93,7 @@ def _own(directory: Path, parts: list[str], part: str) -> list[Path]:
         if shared:
             raise DataError(
                 f"class {min(shared)!r} is in {str(directory / part)!r} and in {str(directory / other)!r}: "
-                "learning to learn is judged on classes that were not learned on. Keep each class in one part only."
+                "a learner is tested on classes that it was not trained on. Keep each class in one part only."
             )
     return chosen
 

@@ -1,4 +1,4 @@
-"""Glyphs: invented characters in the manner of Omniglot, drawn from a seed. They need no file and no download."""
+"""Glyphs: invented characters like those of Omniglot, drawn from a seed. They need no file and no download."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from rbml.data.sources import raster, strokes
 CLASSES = {"train": range(0, 1200), "val": range(1200, 1300), "test": range(1300, 1600)}
 
 _DRAWINGS = 20
-_VERSION = 1  # of the characters: raise it with any change that makes them look otherwise
+_VERSION = 1  # of the characters: increase it with any change to how they look
 
 
 def load(part: str, root: str | Path | None = None, *, split: str | None = None, seed: int = 0) -> Labelled:
-    """Invented characters, drawn from a seed: needs no download. The default.
+    """Invented characters, drawn from a seed; needs no download. The default.
 
     1200 classes to learn from, 100 for validation, 300 for testing, with 20 drawings each; ``seed`` is the alphabet.
 
@@ -50,7 +50,7 @@ def render(seed: int, classes: Sequence[int], drawings: int = _DRAWINGS) -> Tens
     drawn = [_curves(seed, index, drawings) for index in classes]
     pictures = torch.empty(len(drawn), drawings, 1, 28, 28, dtype=torch.uint8)
     order = sorted(range(len(drawn)), key=lambda row: drawn[row][0].shape[1])
-    for _, group in groupby(order, key=lambda row: drawn[row][0].shape[1]):  # one shape a number of strokes
+    for _, group in groupby(order, key=lambda row: drawn[row][0].shape[1]):  # one shape per number of strokes
         rows = list(group)
         curves, radius, softness = (torch.cat(parts) for parts in zip(*(drawn[row] for row in rows), strict=True))
         pictures[rows] = raster.ink(curves, radius, softness).view(len(rows), drawings, 1, 28, 28)

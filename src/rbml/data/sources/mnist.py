@@ -21,7 +21,7 @@ from rbml.data.inputs import Pictures
 from rbml.errors import DataError
 
 _PICTURES, _LABELS = "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"
-_ORIGIN = "It is not downloaded by rbml: put the files of MNIST's test part, as published, into its folder mnist_t10k/."
+_ORIGIN = "rbml does not download it: put the files of MNIST's test part, as published, into the folder mnist_t10k/."
 
 
 def load(part: str, root: str | Path | None = None, *, split: str | None = None, seed: int = 0) -> Labelled:
@@ -31,6 +31,10 @@ def load(part: str, root: str | Path | None = None, *, split: str | None = None,
 
     Returns:
         ``x`` ``(10000, 1, 28, 28)`` uint8, 892 to 1135 pictures per class; names ``0`` to ``9``.
+
+    Raises:
+        UsageError: for a part other than ``"test"``, or a split that does not exist.
+        DataError: if the files are not there, or cannot be read.
     """
     check_test_only(part, "mnist", 10)
     check_split(split, "t10k")

@@ -30,7 +30,7 @@ PROTOCOL: list[tuple[dict[str, Any], dict[str, Any]]] = [
     ({}, {"split": "vinyals"}),
     ({"ways": [20], "algorithm": ["maml", "fomaml"]}, {"lr": 0.1, "steps": 5, "tasks": 16}),
 ]
-"""What differs from a recipe's defaults, in which case: Finn et al. 2017 (arXiv:1703.03400, appendix A.1)."""
+"""What differs from a recipe's defaults, and in which cases: Finn et al. 2017 (arXiv:1703.03400, appendix A.1)."""
 
 _DRAWINGS, _SIZE = 20, 28
 _ROTATIONS = ("rot000", "rot090", "rot180", "rot270")  # counterclockwise, as in the published lists' own loader
@@ -43,7 +43,7 @@ _ZIPS = {  # characters, and the checksum of the official file
 _LIST_URL = (
     "https://raw.githubusercontent.com/jakesnell/prototypical-networks/master/data/omniglot/splits/vinyals/{}.txt"
 )
-_LISTS = {  # of commit c9bb4d258267: the checksums hold the branch to it
+_LISTS = {  # of commit c9bb4d258267: the checksums refuse any other
     "train": "sha256:984522c194c30fb678ce53304a160a42faf5403ad4f9a67010f32dd3a35738e0",
     "val": "sha256:11f99e54faee3e26f53d3231c1cceac5bf7b8730e9be31cb6dab256551dc0c1a",
     "test": "sha256:845264cc5c156180828ccf17915668b17ee21424d0170df6e7d81676aa5d1204",
@@ -55,9 +55,9 @@ def load(part: str, root: str | Path | None = None, *, split: str | None = None,
 
     Splits:
         ``vinyals`` (the usual one): 4112/688/1692 classes; each character also rotated by 90, 180 and 270 degrees, each
-        rotation a class of its own (Vinyals et al., 2016; validation classes as in Snell et al., 2017).
-        ``vinyals-1200``: train is train and val together, 4800 classes; val is a part of train. For a last run with
-        settings that were chosen before, and for comparison with work that learns on 1200 characters.
+        rotation counting as a class (Vinyals et al., 2016; validation classes as in Snell et al., 2017).
+        ``vinyals-1200``: train is train and val together, 4800 classes; val is a part of train. For a final run with
+        settings that were chosen before, and for comparison with work that trains on 1200 characters.
         ``lake``: 883/81/659 characters without rotations; test is the evaluation set of Lake et al., val the 5
         alphabets with the fewest characters of their background set, train the rest (Triantafillou et al., 2020).
 
@@ -150,8 +150,8 @@ def _read(path: Path, expected: int) -> dict[str, NDArray[np.uint8]]:
     """Return the drawings ``(20, 28, 28)`` of every character of an archive, ink bright, characters sorted by name.
 
     Raises:
-        DataError: for an archive that cannot be read, or that is not whole. Its checksum is not looked at, because
-            a copy that was zipped anew is as good.
+        DataError: for an archive that cannot be read, or is incomplete. Its checksum is not tested, because a copy
+            that was zipped again is just as good.
     """
     image = require("PIL.Image", "images", "reading Omniglot")
     members: dict[str, list[str]] = {}

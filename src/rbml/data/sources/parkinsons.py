@@ -1,4 +1,4 @@
-"""Parkinsons telemonitoring: voice recordings of 42 patients, each scored by a clinic's scale; one task per patient.
+"""Parkinsons telemonitoring: voice recordings of 42 patients, each with a clinical score; one task per patient.
 
 A. Tsanas, M. A. Little, P. E. McSharry, L. O. Ramig, "Accurate telemonitoring of Parkinson's disease progression by
 non-invasive speech tests", IEEE Trans. Biomedical Engineering 57(4), 2010 (UCI Machine Learning Repository 189, CC BY
@@ -43,7 +43,7 @@ def load(
         part: ``"train"``, ``"val"`` or ``"test"``.
         root: the folder to look for data in, instead of ``$RBML_DATA``.
         split: which score is predicted: ``"total"`` (UPDRS, the default) or ``"motor"``.
-        seed: not looked at.
+        seed: ignored.
         with_time: whether the time of a recording (days) is an input too.
 
     Returns:
@@ -51,7 +51,7 @@ def load(
 
     Raises:
         UsageError: for a part or a split that does not exist.
-        DataError: for data that is not there, or is not as it should be.
+        DataError: for data that is not there, or is not what was expected.
     """
     check_part(part)
     check_split(split, *_TARGETS)
@@ -63,7 +63,7 @@ def read(root: str | Path | None = None) -> Rows:
     """Read the file.
 
     Raises:
-        DataError: where it is not there, or has not 42 patients.
+        DataError: if it is not there, or does not have 42 patients.
     """
     path = need(
         "parkinsons/parkinsons_updrs.data",
@@ -83,12 +83,12 @@ def select(
     """Return the recordings of some patients, standardised by those of the training patients.
 
     Args:
-        file: as read.
-        patients: which, 1 to 42.
-        training: whose means and deviations standardise the inputs.
-        split: ``"total"`` or ``"motor"``; None is ``"total"``.
+        file: the file, as :func:`read` returns it.
+        patients: the numbers of the patients, 1 to 42.
+        training: the patients whose means and deviations standardise the inputs.
+        split: ``"total"`` or ``"motor"``; ``None`` means ``"total"``.
         with_time: whether the time is an input.
-        which: what these patients are called in ``about``.
+        which: what ``about`` calls these patients.
     """
     score = _TARGETS[check_split(split, *_TARGETS)]
     left_out = {GROUP, *_TARGETS.values()} | (set() if with_time else {TIME})

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-_CHUNK = 2**19  # numbers of one work tensor: small enough for the cache of a core
+_CHUNK = 2**19  # how many numbers a work tensor holds: few enough for the cache of one core
 
 
 def ink(curves: Tensor, radius: Tensor, softness: Tensor, size: int = 28) -> Tensor:
@@ -16,7 +16,7 @@ def ink(curves: Tensor, radius: Tensor, softness: Tensor, size: int = 28) -> Ten
 
     The ink of a pixel falls linearly with the distance of its centre from the nearest piece of a stroke: full up to
     ``radius - softness / 2``, none from ``radius + softness / 2``. A drawing comes out the same, bit for bit, whichever
-    drawings are drawn along with it: only operations that round each number for itself are used.
+    drawings are drawn along with it: only element-wise operations are used, which round each number by itself.
 
     Args:
         curves: ``(D, S, L, 2)``, the points that straight pieces connect.
@@ -29,7 +29,9 @@ def ink(curves: Tensor, radius: Tensor, softness: Tensor, size: int = 28) -> Ten
     """
     pieces = curves.shape[1] * (curves.shape[2] - 1)
     each = max(1, _CHUNK // (size * size * pieces))
-    work = torch.empty(2, each, pieces, size, size)  # for all chunks: fresh memory for each would take most of the time
+    work = torch.empty(
+        2, each, pieces, size, size
+    )  # reused by all chunks: allocating it for each would take most of the time
     chunks = [slice(start, start + each) for start in range(0, len(curves), each)]
     return torch.cat([_ink(curves[chunk], radius[chunk], softness[chunk], work) for chunk in chunks])
 

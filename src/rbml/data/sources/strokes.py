@@ -1,10 +1,10 @@
 """Invented characters: a few pen strokes each, and the hands that draw them.
 
-A stroke is a walk of ``SPANS`` equal steps that turns between them: no turn makes a straight line, equal turns an arc
-or a loop, a sudden one a corner. Drawing it anew bends and moves the walk a little and lays a smooth curve through it.
+A stroke is a walk of ``SPANS`` equal steps with turns between them: no turns make a straight line, equal turns an arc
+or a loop, a sudden turn a corner. Each drawing bends and moves the walk a little and puts a smooth curve through it.
 
 Shapes: S strokes, D drawings, C = SPANS + 1 control points, L = SPANS * STEPS + 1 points of a curve; the last axis is
-(x, y), y downwards. Sizes are parts of the size of the character, unless pixels are said.
+(x, y), y downwards. Lengths are relative to the size of the character, unless pixels are mentioned.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ Floats = NDArray[np.float64]
 
 SPANS, STEPS = 12, 2
 
-_KINDS = {"line": 0.36, "arc": 0.18, "wave": 0.06, "hook": 0.1, "corner": 0.2, "loop": 0.1}  # how usual each is
+_KINDS = {"line": 0.36, "arc": 0.18, "wave": 0.06, "hook": 0.1, "corner": 0.2, "loop": 0.1}  # how often each is drawn
 _LONE = {"arc": 0.28, "wave": 0.09, "hook": 0.16, "corner": 0.31, "loop": 0.16}
-_INSIDE = 22.0  # pixels that the middle of the pen keeps to: the widest pen then leaves the border of 28x28 clear
+_INSIDE = 22.0  # pixels within which the pen's centre stays: the widest pen then leaves the border of 28x28 clear
 _SHARP = 1.25  # radians: a turn beyond this is a corner; the loops of _turns stay below
 
 
@@ -77,7 +77,7 @@ def _stroke(rng: np.random.Generator, lone: bool) -> tuple[Floats, Floats]:
 
 
 def _heading(rng: np.random.Generator) -> float:
-    """Draw a direction: across and downwards are the most usual in writing."""
+    """Draw a direction: across and downwards are the most common in writing."""
     quarter = rng.choice([0.0, pi / 2, pi / 4, 3 * pi / 4, pi], p=[0.34, 0.34, 0.12, 0.12, 0.08])
     return float(quarter + rng.normal(0.0, 0.12))
 
@@ -122,7 +122,7 @@ def _bent(character: Character, rng: np.random.Generator, drawings: int) -> Floa
 
 
 def _curves(points: Floats, smooth: Floats) -> Floats:
-    """Lay Catmull-Rom curves ``(D, S, L, 2)`` through control points; the tangent is 0 where they are not smooth."""
+    """Return Catmull-Rom curves ``(D, S, L, 2)`` through control points; the tangent is 0 where they are not smooth."""
     padded = np.concatenate([points[..., :1, :], points, points[..., -1:, :]], axis=-2)
     tangents = (padded[..., 2:, :] - padded[..., :-2, :]) / 2 * smooth[..., None]
     start, end = points[..., :-1, None, :], points[..., 1:, None, :]

@@ -12,6 +12,7 @@ import torch
 from rbml.data.examples import PARTS, Grouped, check_part, check_split
 from rbml.data.inputs.rows import Row, check_columns, numbers, read_rows
 from rbml.data.inputs.table import Table
+from rbml.data.targets import Units, real
 from rbml.errors import DataError, UsageError
 
 _FEWEST = 5
@@ -35,25 +36,25 @@ def load(
 ) -> Grouped:
     """Rows of your own, one group of a CSV file per task: table:FILE.
 
-    The groups are divided 64 : 16 : 20 by a shuffle that ``seed`` decides. Inputs are standardised by the rows of the
-    training groups.
+    The groups are shuffled with ``seed`` and divided 64 : 16 : 20. Inputs are standardised by the rows of the training
+    groups.
 
     Args:
         part: ``"train"``, ``"val"`` or ``"test"``: they share no group.
-        root: the file, with a header.
-        split: ``"groups"``, or None.
+        root: the CSV file, with a header.
+        split: ``"groups"``, or ``None``.
         seed: for the division.
-        group: the column that says which group a row belongs to: any text.
-        target: the column that is to be predicted, or several with commas between.
-        inputs: the columns to predict from, with commas between; none for all the others but the order.
-        order: a column of numbers, such as a time, by which the rows of a group can be put in order.
+        group: the column that names the group of a row, any text.
+        target: the column to predict, or several separated by commas.
+        inputs: the columns to predict from, separated by commas; by default all the others except the order.
+        order: a column of numbers, such as a time, by which the rows of a group are sorted.
 
     Returns:
         ``x`` ``(N, inputs)`` float64 and ``y`` ``(N, targets)``, in the units of the file.
 
     Raises:
-        UsageError: where the file, the group or the target is not named, or a column is named for two purposes.
-        DataError: where the file cannot be used, or has too few groups; with the line where there is one.
+        UsageError: if the file, the group or the target is not named, or a column is named for two purposes.
+        DataError: if the file cannot be used, or has too few groups; it names the line if there is one.
     """
     check_part(part)
     check_split(split, "groups")
@@ -63,7 +64,7 @@ def load(
     targets = _listed(target)
     if not group or not targets:
         raise UsageError(
-            f"a table needs a group and a target: name columns of {file.path} with --group and --target; it has "
+            f"a table needs a group and a target: choose columns of {file.path} with --group and --target; it has "
             f"{', '.join(file.columns)}"
         )
     others = [name for name in file.columns if name not in {group, order, *targets}]
@@ -88,7 +89,7 @@ def _listed(names: str) -> list[str]:
 def _named(row: Row, group: str) -> str:
     name = row.cells[group]
     if not name:
-        raise DataError(f"{row.place} has nothing in the column {group!r}: every row needs a group.")
+        raise DataError(f"{row.place} is empty in the column {group!r}: every row needs a group.")
     return name
 
 
@@ -120,24 +121,27 @@ def select(
     training: Sequence[str],
     origin: str,
 ) -> Grouped:
-    """Return the rows of the chosen groups, standardised by the rows of the training groups.
+    """Return the rows of the chosen groups, inputs and targets standardised by the rows of the training groups.
 
     Args:
-        rows: of a file.
+        rows: the rows of a file.
         group: the column of the groups.
         columns: the inputs.
         targets: the columns to predict.
-        order: the column of the order; ``""`` is none.
+        order: the column of the order; ``""`` means none.
         chosen: the groups to return.
-        training: the groups whose means and deviations standardise the inputs.
+        training: the groups whose means and deviations standardise the inputs, and what is learned of the targets.
         origin: where they come from, in words.
 
     Raises:
-        DataError: naming the line of what is no number.
+        DataError: naming the line of a cell that is not a number.
     """
     place = {name: index for index, name in enumerate(chosen)}
     kept = [row for row in rows if row.cells[group] in place]
-    table = Table.fitted(columns, numbers([row for row in rows if row.cells[group] in set(training)], columns), targets)
+    known = set(training)
+    fitted = [row for row in rows if row.cells[group] in known]
+    table = Table.fitted(columns, numbers(fitted, columns), targets)
+    units = Units.fitted(numbers(fitted, targets))
     about = f"{origin}: {len(chosen)} groups, {len(kept)} rows, {len(columns)} inputs, target {', '.join(targets)}"
     return Grouped(
         x=table.read(kept),
@@ -147,5 +151,6 @@ def select(
         about=about,
         modality=table,
         order=torch.from_numpy(numbers(kept, [order])[:, 0]) if order else None,
+        target=real(units.offset, units.scale),
         columns=tuple(targets),
     )

@@ -1,4 +1,4 @@
-"""Classes: one of C per example, predicted by logits, and what to compare a learner with.
+"""Classes: one of C per example, predicted by logits; with metrics and baselines.
 
 Shapes: n examples, C classes.
 """
@@ -27,7 +27,7 @@ def accuracy(prediction: Tensor, batch: Batch) -> Tensor:
 def nearest_centroid(support: Batch, query: Batch) -> Tensor:
     """Return the negative squared distance of every query to the mean of every class (Euclidean, on the inputs)."""
     members = _members(support)
-    # What does not count becomes zero first: padding may hold anything, and NaN times zero stays NaN.
+    # Padding becomes zero first: it may hold anything, and NaN times zero stays NaN.
     x = torch.where(members.any(1)[:, None], _flat(support.x), 0)
     centroids = members.to(x.dtype).T @ x / members.sum(0)[:, None].clamp(min=1)
     return _or_never(-_apart(_flat(query.x), centroids), members.any(0))
@@ -42,9 +42,9 @@ def nearest_neighbour(support: Batch, query: Batch) -> Tensor:
 
 
 def _members(support: Batch) -> Tensor:
-    """Return which support examples are of which class and count, ``(n, C)``.
+    """Return whether each support example is of each class and counts, ``(n, C)``.
 
-    C is that of the mask, or else as many as the labels need.
+    C is that of the mask, else one more than the largest label.
     """
     present, counts = support.mask.get("class"), support.mask.get("example")
     classes = int(support.y.max()) + 1 if present is None else len(present)
@@ -70,7 +70,7 @@ def _flat(x: Inputs) -> Tensor:
 
 
 def check(prediction: Tensor, batch: Batch) -> None:
-    """Refuse a prediction and labels that do not belong together.
+    """Refuse a prediction and labels that do not fit.
 
     Args:
         prediction: ``(n, C)``.
@@ -84,7 +84,7 @@ def check(prediction: Tensor, batch: Batch) -> None:
         raise UsageError(f"the labels are {y.dtype}: classes are torch.int64, use y.long(), or real targets")
     if prediction.dim() != 2 or y.shape != prediction.shape[:1]:
         shapes = f"{tuple(prediction.shape)} for labels {tuple(y.shape)}"
-        raise UsageError(f"to tell classes apart a model must return (n, C) for labels (n,), not {shapes}")
+        raise UsageError(f"to classify, a model must return (n, C) for labels (n,), not {shapes}")
     counts = batch.mask.get("example")
     labels = y if counts is None else y[counts]
     if labels.numel() and not 0 <= int(labels.min()) <= int(labels.max()) < prediction.shape[1]:
@@ -97,10 +97,10 @@ def read(raw: Sequence[Any], names: Sequence[str] | None = None) -> tuple[Tensor
 
     Args:
         raw: one label per example.
-        names: the classes, where they are known; ``None`` takes those that occur, sorted.
+        names: the classes, if they are known; ``None`` takes those that occur, sorted.
 
     Raises:
-        DataError: for a label that is none of the names.
+        DataError: for a label that is not among the names.
 
     >>> read(["b", "a", "b"])
     (tensor([1, 0, 1]), ['a', 'b'])
@@ -110,19 +110,19 @@ def read(raw: Sequence[Any], names: Sequence[str] | None = None) -> tuple[Tensor
         return torch.as_tensor(places.reshape(-1), dtype=torch.int64), [str(kind) for kind in kinds.tolist()]
     place = {name: index for index, name in enumerate(names)}
     if strange := [str(one) for one in raw if str(one) not in place]:
-        raise DataError(f"{strange[0]!r} is none of the classes: {', '.join(names)}.")
+        raise DataError(f"{strange[0]!r} is not one of the classes: {', '.join(names)}.")
     return torch.tensor([place[str(one)] for one in raw], dtype=torch.int64), list(names)
 
 
 def decode(prediction: Tensor, names: Sequence[str]) -> list[dict[str, Any]]:
-    """Return a record per example: the likeliest ``class``, its ``probability``, and the ``probabilities`` of all.
+    """Return one record per example: the likeliest ``class``, its ``probability``, and the ``probabilities`` of all.
 
     Args:
         prediction: logits ``(n, C)``.
         names: the C names of the classes.
 
     Raises:
-        UsageError: if there are other numbers of outputs than names.
+        UsageError: if the number of outputs is not that of the names.
     """
     if prediction.dim() != 2 or prediction.shape[1] != len(names):
         raise UsageError(f"{len(names)} classes need {len(names)} outputs per example, not {tuple(prediction.shape)}")

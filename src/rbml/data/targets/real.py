@@ -1,13 +1,14 @@
-"""Real values: what a regression returns, how far off it is, and what to compare it with.
+"""Real values: the loss, metrics and baselines of regression.
 
-Shapes: n examples, d targets. A prediction is ``(n, d)``, or ``(n, 2d)`` where the model also says how sure it is: d
-means and then d logarithms of variances, as :class:`rbml.models.BayesianLinear` gives them.
+Shapes: n examples, d targets. A prediction is ``(n, d)``, or ``(n, 2d)`` if the model also predicts its uncertainty: d
+means and then d logarithms of variances, as :class:`rbml.models.BayesianLinear` returns them.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,17 +17,21 @@ from torch import Tensor
 
 from rbml.data.batch import Batch, Inputs, masked_mean
 from rbml.data.targets.base import Metric, Target
+from rbml.data.targets.units import Units
 from rbml.errors import DataError, UsageError
 
 WIDTH = 1.959964
-"""How many standard deviations to each side hold 95 % of a normal distribution."""
+"""95 % of a normal distribution lie within this many standard deviations of the mean."""
+
+PLAIN = Units()
+"""The units of the data, as they are."""
 
 STRENGTHS = tuple(10.0 ** (power / 2) for power in range(-4, 9))
 """The strengths among which the ridge baseline chooses."""
 
 
 def loss(prediction: Tensor, y: Tensor) -> Tensor:
-    r"""Return the mean squared error, or of a prediction with variances the mean negative log likelihood.
+    r"""Return the mean squared error or, for a prediction with variances, the mean negative log likelihood.
 
     .. math:: \frac{1}{nd} \sum (m - y)^2 \qquad\text{or}\qquad
               \frac{1}{2nd} \sum \Big( \frac{(m - y)^2}{v} + \log v + \log 2\pi \Big)
@@ -36,7 +41,7 @@ def loss(prediction: Tensor, y: Tensor) -> Tensor:
         y: targets ``(n, d)``.
 
     Raises:
-        UsageError: for any other shapes: they would broadcast, and the error would mean nothing.
+        UsageError: for any other shapes: they would broadcast, and the result would be meaningless.
 
     >>> float(loss(torch.tensor([[1.0], [2.0]]), torch.tensor([[0.0], [0.0]])))
     2.5
@@ -50,10 +55,10 @@ def loss(prediction: Tensor, y: Tensor) -> Tensor:
 
 
 def parted(prediction: Tensor, y: Tensor) -> tuple[Tensor, Tensor | None]:
-    """Return means ``(n, d)`` and logarithms of variances ``(n, d)``, ``None`` where the prediction has none.
+    """Return the means ``(n, d)`` and the logarithms of variances ``(n, d)``, ``None`` if the prediction has none.
 
     Raises:
-        UsageError: if the shapes do not belong together.
+        UsageError: if the shapes do not fit.
     """
     if prediction.shape == y.shape:
         return prediction, None
@@ -65,20 +70,20 @@ def parted(prediction: Tensor, y: Tensor) -> tuple[Tensor, Tensor | None]:
     )
 
 
-def mean_absolute_error(prediction: Tensor, batch: Batch) -> Tensor:
-    """Return the mean absolute error over the examples that count."""
-    return masked_mean((parted(prediction, batch.y)[0] - batch.y).abs(), batch.mask)
+def mean_absolute_error(prediction: Tensor, batch: Batch, units: Units = PLAIN) -> Tensor:
+    """Return the mean absolute error over the examples that count, in the user's units."""
+    return masked_mean(units.error(parted(prediction, batch.y)[0] - batch.y).abs(), batch.mask)
 
 
-def root_mean_squared_error(prediction: Tensor, batch: Batch) -> Tensor:
-    """Return the root of the mean squared error over the examples that count."""
-    return masked_mean((parted(prediction, batch.y)[0] - batch.y) ** 2, batch.mask).sqrt()
+def root_mean_squared_error(prediction: Tensor, batch: Batch, units: Units = PLAIN) -> Tensor:
+    """Return the root of the mean squared error over the examples that count, in the user's units."""
+    return masked_mean(units.error(parted(prediction, batch.y)[0] - batch.y) ** 2, batch.mask).sqrt()
 
 
 def r2(prediction: Tensor, batch: Batch) -> Tensor:
-    """Return the share of the variance that is explained, 1 at best, averaged over the targets.
+    """Return the share of the variance that is explained (R squared, 1 at best), averaged over the targets.
 
-    Targets that are all the same have no variance: it is then 1 for a perfect prediction and 0 for any other.
+    If all targets are the same there is no variance: the result is then 1 for a perfect prediction and 0 otherwise.
     """
     y, mean = batch.y, parted(prediction, batch.y)[0]
     weight = _weights(batch, y)
@@ -111,7 +116,7 @@ def support_mean(support: Batch, query: Batch) -> Tensor:
 
 def nearest(support: Batch, query: Batch) -> Tensor:
     """Predict the target of the nearest support example (Euclidean, on the inputs)."""
-    # Written out: cdist rounds differently for other sizes, and has no forward derivative.
+    # Written out because cdist rounds differently for other sizes and has no forward derivative.
     apart = ((flat(query.x)[:, None] - flat(support.x)) ** 2).sum(-1)
     counts = support.mask.get("example")
     if counts is not None:
@@ -125,10 +130,10 @@ def ridge(support: Batch, query: Batch, strengths: Sequence[float] = STRENGTHS) 
     .. math:: w = (X^\top X + \lambda I)^{-1} X^\top (y - \bar y), \qquad
               e_i = \frac{y_i - \hat y_i}{1 - 1/n - x_i^\top (X^\top X + \lambda I)^{-1} x_i}
 
-    with centred inputs X; the strength with the smallest :math:`\sum e_i^2` is taken, the weakest of them where several
-    are as good. Inputs of one size (standardised) are expected. With one example it is its target.
+    with centred inputs X; the strength with the smallest :math:`\sum e_i^2` is taken, the weakest of several equally
+    good ones. The inputs should be of similar scale (standardised). With a single example its target is predicted.
     """
-    # In double precision: the matrix of more examples than inputs is singular but for the strength.
+    # In double precision: with more examples than inputs, X X^T is singular but for the strength.
     known, asked = flat(support.x).double(), flat(query.x).double()
     counts = _weights(support, known)[:, :1]
     n = counts.sum()
@@ -156,7 +161,7 @@ def flat(x: Inputs) -> Tensor:
 
 
 def check(prediction: Tensor, batch: Batch) -> None:
-    """Refuse a prediction and targets that do not belong together.
+    """Refuse a prediction and targets that do not fit.
 
     Raises:
         UsageError: if the targets are not floating point, or the shapes differ.
@@ -166,12 +171,17 @@ def check(prediction: Tensor, batch: Batch) -> None:
     parted(prediction, batch.y)
 
 
-def read(raw: Sequence[Any], names: Sequence[str] | None = None) -> tuple[Tensor, list[str]]:
+def read(raw: Sequence[Any], names: Sequence[str] | None = None, units: Units = PLAIN) -> tuple[Tensor, list[str]]:
     """Return raw targets (a number each, or d numbers) as ``(n, d)`` float32, and the names of the d targets.
 
+    Args:
+        raw: in the user's units.
+        names: of the targets; ``None`` counts them.
+        units: what a model learns.
+
     Raises:
-        DataError: naming the first that is not a finite number.
-        UsageError: if there are other numbers of targets than names.
+        DataError: naming the first target that is not a finite number.
+        UsageError: if the number of targets is not that of the names.
     """
     rows = [[_number(value, place) for value in _listed(one)] for place, one in enumerate(raw, 1)]
     if len({len(row) for row in rows}) > 1:
@@ -181,7 +191,8 @@ def read(raw: Sequence[Any], names: Sequence[str] | None = None) -> tuple[Tensor
         names = ["value"] if width == 1 else [f"value {place}" for place in range(1, width + 1)]
     if len(names) != width:
         raise UsageError(f"{width} targets per example were given for {len(names)} names: {', '.join(names)}")
-    return torch.tensor(rows, dtype=torch.float32).reshape(len(rows), width), list(names)
+    y = torch.tensor(rows, dtype=torch.float64).reshape(len(rows), width)
+    return units.scaled(y).float(), list(names)
 
 
 def _listed(one: Any) -> list[Any]:
@@ -200,7 +211,7 @@ def _number(value: Any, place: int) -> float:
     return number
 
 
-def decode(prediction: Tensor, names: Sequence[str]) -> list[dict[str, Any]]:
+def decode(prediction: Tensor, names: Sequence[str], units: Units = PLAIN) -> list[dict[str, Any]]:
     """Return a record per example: ``value``, and ``low`` and ``high`` (95 %) where the prediction has variances.
 
     With several targets each key begins with the name of the target: ``"motor value"``.
@@ -208,6 +219,7 @@ def decode(prediction: Tensor, names: Sequence[str]) -> list[dict[str, Any]]:
     Args:
         prediction: ``(n, d)`` or ``(n, 2d)``.
         names: the d names of the targets.
+        units: what the model learned; the records are in the user's.
 
     Raises:
         UsageError: if the prediction is of another width.
@@ -218,6 +230,7 @@ def decode(prediction: Tensor, names: Sequence[str]) -> list[dict[str, Any]]:
     d = len(names)
     if prediction.dim() != 2 or prediction.shape[1] not in (d, 2 * d):
         raise UsageError(f"{d} targets ({', '.join(names)}) need {d} or {2 * d} outputs, not {tuple(prediction.shape)}")
+    prediction = units.unscaled(prediction)
     columns = {"value": prediction[:, :d]}
     if prediction.shape[1] == 2 * d:
         reach = WIDTH * torch.exp(0.5 * prediction[:, d:])
@@ -230,23 +243,46 @@ def decode(prediction: Tensor, names: Sequence[str]) -> list[dict[str, Any]]:
 
 
 def _weights(batch: Batch, like: Tensor) -> Tensor:
-    """Return one for every number that counts, zero for padding, in the shape of ``like`` ``(n, d)``."""
+    """Return ones for the numbers that count and zeros for padding, in the shape of ``like`` ``(n, d)``."""
     counts = batch.mask.get("example")
     ones = torch.ones_like(like)
     return ones if counts is None else ones * counts[:, None].to(like.dtype)
 
 
-REAL = Target(
-    kind="real",
-    loss=loss,
-    metrics=(
-        Metric("MAE", mean_absolute_error, "lower"),
-        Metric("RMSE", root_mean_squared_error, "lower"),
-        Metric("R2", r2, "higher"),
-    ),
-    baselines={"support mean": support_mean, "nearest neighbour": nearest, "ridge": ridge},
-    check=check,
-    read=read,
-    decode=decode,
-)
+def real(offset: Sequence[float] = (0.0,), scale: Sequence[float] = (1.0,)) -> Target:
+    """Return real values of which a model learns ``(y - offset) / scale``; a user sees the units of the data alone.
+
+    Args:
+        offset: where the targets lie, one number per target: the mean of the training targets.
+        scale: how far they spread, one number per target: their standard deviation.
+
+    Raises:
+        UsageError: if these do not fit together.
+
+    >>> minutes = real([30.0], [10.0])
+    >>> y, names = minutes.read([35, 45], None)
+    >>> y.flatten().tolist(), minutes.decode(torch.tensor([[1.0]]), names)
+    ([0.5, 1.5], [{'value': 40.0}])
+    """
+    units = Units(offset, scale)
+    return Target(
+        kind="real",
+        loss=loss,
+        metrics=(
+            Metric("MAE", partial(mean_absolute_error, units=units), "lower"),
+            Metric("RMSE", partial(root_mean_squared_error, units=units), "lower"),
+            Metric("R2", r2, "higher"),
+        ),
+        baselines={"support mean": support_mean, "nearest neighbour": nearest, "ridge": ridge},
+        check=check,
+        read=partial(read, units=units),
+        decode=partial(decode, units=units),
+        spec=units.spec(),
+        make=real,
+        scaled=units.scaled,
+        unscaled=units.unscaled,
+    )
+
+
+REAL = real()
 """Real values, in the units of the data."""

@@ -1,4 +1,4 @@
-"""What is wrong with a recipe, in words."""
+"""What is wrong with a recipe, as one-line error messages."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ _BY_TYPE = {
 }
 
 
-def kind_in_words(kind: type) -> str:
-    """Return what a type asks for."""
+def kind_name(kind: type) -> str:
+    """Return the name of a type as an error message has it."""
     return _KINDS[kind]
 
 
 def explained(error: ValidationError, place: str, known: list[str]) -> UsageError:
-    """Return the first problem that pydantic has found as an error in our words.
+    """Return the first problem that pydantic has found as a ``UsageError``.
 
     Args:
-        error: what pydantic says.
-        place: the section, as it stands in the recipe.
+        error: the error of pydantic.
+        place: the name of the section in the recipe.
         known: the entries of the section.
     """
     first = error.errors()[0]
@@ -50,5 +50,5 @@ def explained(error: ValidationError, place: str, known: list[str]) -> UsageErro
         return UsageError(f"{name} must be a number above {limits['gt']:g}, not {value}")
     if kind == "too_short":
         return UsageError(f"{name} must have at least one entry")
-    words = _BY_TYPE.get(kind.partition("_")[0])
-    return UsageError(f"{name} must be {words}, not {value!r}" if words else f"{name}: {first['msg']}")
+    expected = _BY_TYPE.get(kind.partition("_")[0])
+    return UsageError(f"{name} must be {expected}, not {value!r}" if expected else f"{name}: {first['msg']}")

@@ -1,4 +1,4 @@
-"""A training run as a person sees it: what it does, how far it is, and how to go on after a stop."""
+"""Training with progress on the terminal: what the run does, how far it is, and how to resume it."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from rbml.diagnostics.explaining import explain
 from rbml.learner import Learner
 from rbml.recipe import Recipe, build
 from rbml.recipe.streams import TRAIN
-from rbml.strategy.serialize import in_words
+from rbml.strategy.serialize import described
 from rbml.tasks import TaskSource, generator, task_seeds
 from rbml.training import Interrupt, RunFolder, train
-from rbml.training.evaluator import normalises, sizes_in_words, sizes_of, steps_in_words
+from rbml.training.evaluator import describe_sizes, describe_steps, normalises, sizes_of
 
 
 def meta_train(folder: RunFolder, recipe: Recipe, data_root: str | None, threads: int | None, again: str) -> None:
-    """Train a run from where it is to its end, showing progress.
+    """Train a run from its last checkpoint to its end, showing progress.
 
     Args:
         folder: the run.
         recipe: what to do.
-        data_root: where data is looked for; ``None`` is where the run has looked before.
-        threads: processor threads; ``None`` is as many as the run has had, which is what bit for bit needs.
-        again: the command that goes on after a stop.
+        data_root: where data is looked for; ``None`` means where the run has looked before.
+        threads: processor threads; ``None`` means as many as before: identical results need the same number.
+        again: the command that resumes the run.
 
     Raises:
         SystemExit: with 130 or 143 after a signal; the run is saved.
@@ -41,7 +41,7 @@ def meta_train(folder: RunFolder, recipe: Recipe, data_root: str | None, threads
     if threads:
         torch.set_num_threads(threads)
     if not folder.config.is_file() and recipe.tasks.name in (None, "few_shot"):
-        build.learner(recipe)  # what is wrong with the options is said before data is fetched
+        build.learner(recipe)  # raises for wrong options before any data is fetched
     training = build.tasks(recipe, "train", data_root)
     validation = build.tasks(recipe, "val", data_root)
     classes = build.supervised(recipe, data_root) if recipe.outer.pretrain else None
@@ -50,15 +50,17 @@ def meta_train(folder: RunFolder, recipe: Recipe, data_root: str | None, threads
         recipe = folder.recipe()
     learner = folder.fresh()
     console.print(f"{recipe.algorithm.name} on {training.about}")
-    console.print(protocol_in_words(recipe, learner, training))
+    console.print(describe_protocol(recipe, learner, training))
     if classes is not None:
         console.print(f"first {recipe.outer.pretrain} steps of pretraining on all {classes.outputs} classes at once")
-    file = Recipe.from_json(folder.read_config()["recipe"]).strategy.file  # as it was named, not the folder's copy
-    console.print(f"strategy: {in_words(learner.strategy)}{f', with what was learned in {file}' if file else ''}")
+    file = Recipe.from_json(
+        folder.read_config()["recipe"]
+    ).strategy.file  # the name that the user gave, not the folder's copy
+    console.print(f"strategy: {described(learner.strategy)}{f', with the learned values of {file}' if file else ''}")
     done, total, metric = folder.saved_step(), recipe.outer.meta_steps, training.target.metrics[0]
     if folder.last.is_file() and done < total:
-        console.print(f"Going on after step {done + recipe.outer.pretrain if done <= 0 else done}")
-    with Interrupt("Finishing this step, then saving. Once more stops at once.") as interrupt:
+        console.print(f"Resuming after step {done + recipe.outer.pretrain if done <= 0 else done}")
+    with Interrupt("Finishing this step, then saving. Press again to stop at once.") as interrupt:
         steps = train(folder, recipe, training, validation, lambda: interrupt.asked is not None, classes)
         try:
             with closing(steps):
@@ -66,7 +68,7 @@ def meta_train(folder: RunFolder, recipe: Recipe, data_root: str | None, threads
                 last = follow(steps, total, first)
         except KeyboardInterrupt:
             saved = folder.saved_step()
-            kept = f"what was saved at step {saved} is kept" if folder.last.is_file() else "nothing was saved yet"
+            kept = f"the checkpoint of step {saved} is kept" if folder.last.is_file() else "nothing was saved yet"
             _stopped(f"Stopped at once; {kept}", again, interrupt)
     if interrupt.asked is not None and last is not None and last.step < total:
         where = f"step {last.step}" if last.step > 0 else f"step {last.step + recipe.outer.pretrain} of pretraining"
@@ -82,15 +84,15 @@ def _begin(
     setting = build.setting(recipe, training)
     if recipe.engine is not None and recipe.engine.name == "auto":
         recipe = _with_engine(recipe, build.learner(recipe, setting), training)
-    words = protocol_in_words(recipe, build.learner(recipe, setting), training)
+    words = describe_protocol(recipe, build.learner(recipe, setting), training)
     about = {"training": training.about, "validation": validation.about, "protocol": words}
     folder.create(recipe, about, str(Path(data_root).absolute()) if data_root else None, setting)
 
 
 def _with_engine(recipe: Recipe, learner: Learner, training: TaskSource) -> Recipe:
-    """Return the recipe with the engine that is expected to do best, said and written down once for all resumptions."""
+    """Return the recipe with the engine that ``explain`` chooses: it is printed and saved, and used on resumption."""
     found = explain(learner, training.draw(task_seeds(recipe.outer.tasks, generator(recipe.outer.seed, TRAIN))))
-    console.print(f"engine: {found.chosen.name}, {found.why} (rbml explain shows all)")
+    console.print(f"engine: {found.chosen.name}, {found.why} (see rbml explain)")
     engine: Any = found.chosen.engine
     name = next(name for name, kind in hypergrad.ALL.items() if isinstance(engine, kind))
     kind: Any = hypergrad.ALL[name]
@@ -100,14 +102,14 @@ def _with_engine(recipe: Recipe, learner: Learner, training: TaskSource) -> Reci
 
 
 def _stopped(how: str, again: str, interrupt: Interrupt) -> NoReturn:
-    """Say how to go on, and end as a program does that a signal has ended."""
-    console.print(f"{how}. Go on with: {again}")
+    """Print how to resume, and exit with the code of the signal."""
+    console.print(f"{how}. Resume with: {again}")
     raise SystemExit(128 + (interrupt.asked or signal.SIGINT))
 
 
-def protocol_in_words(recipe: Recipe, learner: Learner, tasks: TaskSource) -> str:
+def describe_protocol(recipe: Recipe, learner: Learner, tasks: TaskSource) -> str:
     """Return what is done, in one line."""
-    parts = [sizes_in_words(sizes_of(tasks)), steps_in_words(learner.steps)]
+    parts = [describe_sizes(sizes_of(tasks)), describe_steps(learner.steps)]
     parts += [f"{recipe.outer.tasks} tasks per outer step", f"{recipe.outer.meta_steps} outer steps"]
     parts += [f"batch norm {learner.statistics}"] * normalises(learner)
     return ", ".join(parts)
