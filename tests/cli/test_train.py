@@ -75,7 +75,7 @@ def test_a_folder_is_found_again_from_elsewhere(
 def test_runs_get_a_name_that_is_free(pictures: Path, rbml: Callable, tiny: list[str]) -> None:
     for _ in range(2):
         rbml("train", f"folder:{pictures}", *tiny, "--meta-steps", "1")
-    assert sorted(path.name for path in Path("runs").iterdir()) == ["folder-3w1s-maml", "folder-3w1s-maml-2"]
+    assert sorted(path.name for path in Path("runs").iterdir()) == ["many-3w1s-maml", "many-3w1s-maml-2"]
 
 
 def interrupted(monkeypatch: pytest.MonkeyPatch, number: int, times: int = 1) -> None:

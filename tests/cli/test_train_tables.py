@@ -52,12 +52,13 @@ def test_a_table_is_trained_on_resumed_and_evaluated(table: Path, rbml: Callable
     found = json.loads(rbml("evaluate", "r", "--episodes", "3", "--json").out)
     assert "MAE" in found
     assert "target score (not b)" in fails(2, "train", "--resume", "r", "--target", "b")
+    assert "per_group cannot be drawn" in fails(2, "evaluate", "r", "--tasks", "glyphs")
     assert "pretraining needs classes" in fails(2, "train", f"table:{table}", *words, "--pretrain", "2", "--run", "s")
 
 
 def test_a_run_without_a_number_per_table_is_named_by_its_shots(table: Path, rbml: Callable) -> None:
     assert rbml("train", f"table:{table}", *OPTIONS.split(), "--validate-tasks", "3").code == 0
-    assert [path.name for path in Path("runs").iterdir()] == ["table-2s-ridge_regression"]
+    assert [path.name for path in Path("runs").iterdir()] == ["scores-2s-ridge_regression"]
 
 
 def test_the_source_says_which_learner_fits_and_another_can_be_asked_for() -> None:

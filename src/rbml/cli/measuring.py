@@ -45,12 +45,17 @@ def check_fits(folder: RunFolder, tasks: TaskSource) -> None:
         UsageError: saying what the run has, and what the tasks have.
     """
     setting = folder.setting()
-    own, others = ((one.target.kind, one.modality.kind, one.modality.spec().get("columns")) for one in (setting, tasks))
+    if setting.target.kind != tasks.target.kind or setting.modality.kind != tasks.modality.kind:
+        raise UsageError(
+            f"the run in {folder.path} predicts {setting.target.kind} from {setting.modality.kind}, but these tasks "
+            f"are {tasks.target.kind} from {tasks.modality.kind}"
+        )
+    own, others = (list(one.modality.spec().get("columns", ())) for one in (setting, tasks))
     if own != others:
-        texts = [f"{target} from {kind}{f' of {len(columns)} columns' if columns else ''}"
-                 for target, kind, columns in (own, others)]  # fmt: skip
-        also = " of the same names" if own[2] and others[2] else ""
-        raise UsageError(f"the run in {folder.path} predicts {texts[0]}{also}, but these tasks are {texts[1]}")
+        raise UsageError(
+            f"the run in {folder.path} predicts from the columns {', '.join(own)}, but these tasks have "
+            f"{', '.join(others)}"
+        )
 
 
 def measure(learner: Learner, tasks: TaskSource, episodes: int, seed: int, steps: int | None = None) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import click
 
 from rbml.cli.options import RecipeCommand, gathered, recipe_options, setting_options
 from rbml.errors import UsageError
-from rbml.recipe import Recipe
+from rbml.recipe import Data, Recipe
 from rbml.recipe.protocol import recipe_of
 
 if TYPE_CHECKING:
@@ -108,6 +108,11 @@ def _same(folder: RunFolder, source: str | None, given: dict[str, Any]) -> Recip
 
 def _free_name(recipe: Recipe) -> Path:
     ways = "" if recipe.tasks.name == "per_group" else f"{recipe.tasks.ways}w"
-    name = f"{'+'.join(one.name for one in recipe.data)}-{ways}{recipe.tasks.shots}s-{recipe.algorithm.name}"
+    name = f"{'+'.join(map(_short, recipe.data))}-{ways}{recipe.tasks.shots}s-{recipe.algorithm.name}"
     paths = [Path("runs") / name, *(Path("runs") / f"{name}-{number}" for number in range(2, 10_000))]
     return next(path for path in paths if not path.exists())
+
+
+def _short(source: Data) -> str:
+    """Return a source in a name of a folder: of a table or a folder of pictures, what its own name begins with."""
+    return Path(source.path).stem if source.path else source.name

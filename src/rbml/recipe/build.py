@@ -133,6 +133,10 @@ def tasks(recipe: Recipe, part: str, root: str | None = None, **changes: Any) ->
 def _source(recipe: Recipe, choice: Data, part: str, root: str | None) -> TaskSource:
     loaded = examples(recipe, choice, part, root)
     name = recipe.tasks.name or ("few_shot" if isinstance(loaded, data.Labelled) else "per_group")
+    needs = {"few_shot": data.Labelled, "per_group": data.Grouped}.get(name)
+    if needs is not None and not isinstance(loaded, needs):
+        has = "classes" if isinstance(loaded, data.Labelled) else "groups with real values"
+        raise UsageError(f"{choice.source} has {has}, of which tasks of the kind {name} cannot be drawn")
     maker: Any = kinds.ALL[name]
     numbers = {"ways": recipe.tasks.ways, "shots": recipe.tasks.shots, "queries": recipe.tasks.queries}
     chosen = Choice(name=name, options=recipe.tasks.options)
