@@ -14,7 +14,6 @@ from rbml.errors import UsageError
 from rbml.hypergrad import GMRES, ConjugateGradient, Implicit, Neumann, NormalEquations, Nystrom, Unrolled
 from rbml.hypergrad.solve import Solver
 from rbml.inner import Carry, Inner
-from rbml.learner.options import curriculum_of
 from rbml.strategy import Hyper, Strategy, chain, l2, momentum, proximal, sgd, weight_decay
 from rbml.tree import Tree, norm, under
 
