@@ -2,7 +2,6 @@
 
     python benchmarks/regression.py                     # patients 35 to 42, as the split has them
     python benchmarks/regression.py --rotate            # six folds of seven patients: every patient is tested once
-    python benchmarks/regression.py --only line alpaca --settings time/random --shots 3 10
 
 One task per patient; total UPDRS in points. Settings say whether the time of a recording is an input (``time/``) or not
 (``voice/``), and whether support and queries are drawn at random from the same months (``random``) or the support is
