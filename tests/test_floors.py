@@ -56,8 +56,6 @@ REPOSITORY = Path(__file__).parents[1]
 OTHERS = sorted(path for folder in ("tests", "benchmarks", "examples") for path in (REPOSITORY / folder).rglob("*.py"))
 LONGER = {
     "benchmarks/engines.py",  # all engines on one problem, in one table
-    "tests/contracts/test_hypergrad.py",  # one contract, a table of members
-    "tests/contracts/test_strategy.py",
 }
 """Files outside the package that may be longer."""
 

@@ -103,7 +103,7 @@ TRACED: list[Hypergradient] = [  # small ones: tracing takes two milliseconds an
     Evolution(pairs=2, window=1),
 ]
 ELSEWHERE = {"first_order"}
-"""What sees nearly all that an exact engine sees is in tests/contracts/test_hypergrad.py."""
+"""What sees nearly all that an exact engine sees is in tests/contracts/engines.py."""
 Pictures = Callable[..., Episodes]
 Errors = Callable[[Tree, Tree], float]
 Make = Callable[..., Learner]
