@@ -33,7 +33,7 @@ class Adjoint:
     The last steps may keep the graph of their gradient from the way forward instead: for them part 2 is a pass
     backwards through it, without taking the gradient again. With all T steps that is :class:`rbml.hypergrad.Unrolled`.
 
-    Exact, and blind to nothing. Memory, besides the graphs of ``keep`` steps or the activations of one, and time:
+    Exact. It is blind to nothing. Memory, besides the graphs of ``keep`` steps or the activations of one, and time:
 
     ==========================  =========================================  =====================================
     store                       Memory                                     Time
