@@ -22,7 +22,7 @@ ROOT = Path(__file__).parent.parent
 
 
 def test_readme_in_python_runs():
-    (block,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    block = "\n".join(re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL))
     names: dict[str, object] = {}
     exec(block.replace("range(100)", "range(1)").replace("Conv4(5)", "Conv4(5, filters=4)"), names)
     probabilities = names["probabilities"]

@@ -65,7 +65,7 @@ def command(
             console.print(f"{row.name}: {row.refusal}")
     if size.steps == 0:
         console.print("There are no inner steps to differentiate through: the engines do not differ here.")
-    console.print(f"Taken: {found.chosen.name}: {found.why}.")
+    console.print(f"Choice: {found.chosen.name}: {found.why}.")
 
 
 def _note(found: Explanation, row: Row) -> str:

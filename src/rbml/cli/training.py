@@ -72,7 +72,7 @@ def meta_train(folder: RunFolder, recipe: Recipe, data_root: str | None, threads
             _stopped(f"Stopped at once; {kept}", again, interrupt)
     if interrupt.asked is not None and last is not None and last.step < total:
         where = f"step {last.step}" if last.step > 0 else f"step {last.step + recipe.outer.pretrain} of pretraining"
-        _stopped(f"Stopped after {where}; all of it is saved", again, interrupt)
+        _stopped(f"Stopped after {where}; everything is saved", again, interrupt)
     best = f"; best validation {metric.name} {metric.shown(folder.best_validation())}" if folder.best.is_file() else ""
     console.print(f"{total} outer steps done{best}; the run is in {folder.path}")
 

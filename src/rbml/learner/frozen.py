@@ -77,7 +77,9 @@ def comes_last(bound: BoundTask, layer: str) -> bool:
             features = modules.inputs_of(bound.plan.model, whole, x, layer)
             head = {name: leaf for name, leaf in whole.items() if name.rpartition(".")[0] == layer}
             alone = func.functional_call(HeadAlone(layer, bound.plan.model.get_submodule(layer)), head, (features,))
-            return torch.equal(alone, modules.call(bound.plan.model, whole, x))
+            if not torch.equal(alone, modules.call(bound.plan.model, whole, x)):
+                return False
+            return not isinstance(bound.task, Job) or _is_same_in_every_batch(bound, layer, whole)
     except Exception:  # any failure on the features alone means that the whole model is needed
         return False
 
