@@ -78,9 +78,6 @@ def task(net: str) -> Task:
     return torch.randn(25, *shape), y, torch.randn(25, *shape), y
 
 
-# ----------------------------------------------------------------------------------------------- one run per library
-
-
 def engines() -> dict[str, Any]:
     from rbml.hypergrad import Adjoint, Forward, Unrolled
 
@@ -160,9 +157,6 @@ def runner(engine: str, net: str) -> Callable[[int], Found]:
     if engine == "higher":
         return by_higher(net)
     return by_torchopt(net) if engine == "torchopt" else ours(engine, net)
-
-
-# ------------------------------------------------------------------------------------------------------------- memory
 
 
 def worker(engine: str, net: str, steps: int, limit: float) -> None:
@@ -272,9 +266,6 @@ def figure(table: dict[str, dict[int, dict[str, Any]]], chosen: argparse.Namespa
     axes.legend()
     fig.savefig(chosen.figure, dpi=150)
     print(f"wrote {chosen.figure}")
-
-
-# --------------------------------------------------------------------------------------------------------------- time
 
 
 class Traced:

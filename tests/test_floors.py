@@ -54,10 +54,6 @@ NARROW: dict[str, set[str]] = {
 LONGEST = 350
 REPOSITORY = Path(__file__).parents[1]
 OTHERS = sorted(path for folder in ("tests", "benchmarks", "examples") for path in (REPOSITORY / folder).rglob("*.py"))
-LONGER = {
-    "benchmarks/engines.py",  # all engines on one problem, in one table
-}
-"""Files outside the package that may be longer."""
 
 
 def unit(module: str) -> str:
@@ -170,5 +166,4 @@ def test_no_file_is_too_long_and_none_prints_but_the_command_line(path: Path) ->
 
 @pytest.mark.parametrize("path", OTHERS, ids=lambda path: str(path.relative_to(REPOSITORY)))
 def test_no_test_benchmark_or_example_is_too_long(path: Path) -> None:
-    longer = path.relative_to(REPOSITORY).as_posix() in LONGER
-    assert longer or path.read_text().count("\n") <= LONGEST, "divide it"
+    assert path.read_text().count("\n") <= LONGEST, "divide it"
