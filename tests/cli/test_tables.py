@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from rbml.cli.measuring import tasks_of
 from rbml.training import RunFolder
 
 OPTIONS = "--set data.group=patient --set data.target=score --shots 3 --queries 4 --meta-steps 4 --tasks 4"
@@ -97,3 +98,16 @@ def test_rows_that_cannot_be_used_are_named(
     assert "bad.csv:3 has 'x' in the column 'dose'" in fails(1, "adapt", "r", "--support", "bad.csv", "--out", "mine")
     (tmp_path / "short.csv").write_text("age,dose\n60,1\n")
     assert "no column 'score'" in fails(1, "adapt", "r", "--support", "short.csv", "--out", "mine")
+
+
+def test_another_table_is_measured_in_the_units_of_the_run(trained_on_rows: RunFolder, rbml: Callable) -> None:
+    """Its rows have another mean and deviation, by which they must not be standardised."""
+    own = trained_on_rows.setting()
+    other = write(Path("other.csv"), 12, seed=5)
+    text = other.read_text().splitlines()
+    other.write_text("\n".join([text[0], *(line.replace(",6", ",96", 1) for line in text[1:])]) + "\n")
+    tasks = tasks_of(trained_on_rows, "test", None, data=f"table:{other.absolute()}")
+    assert tasks.modality.spec() == own.modality.spec() and tasks.target.spec == own.target.spec
+    result = rbml("evaluate", str(trained_on_rows.path), "--tasks", f"table:{other}", "--episodes", "4", "--json")
+    assert result.code == 0, result.err
+    assert "other.csv" in json.loads(result.out)["about"]

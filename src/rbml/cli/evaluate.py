@@ -74,7 +74,7 @@ def command(
     rbml evaluate runs/omniglot-5w1s-maml --tasks folder:my_pictures --baselines
     """  # noqa: D301  \b is click's
     from rbml.cli.baselines import baselines
-    from rbml.cli.measuring import by_shots, check_fits, keep, measure, show, tasks_of
+    from rbml.cli.measuring import by_shots, keep, measure, show, tasks_of
     from rbml.cli.show import keep_memory
     from rbml.training import RunFolder
     from rbml.training.evaluator import sizes_of
@@ -92,7 +92,6 @@ def command(
     if changes.get("ways") and folder.setting().target.kind != "classes":
         raise UsageError(f"the tasks of {own} have no classes: leave --ways out")
     tasks = tasks_of(folder, part, root, **changes)
-    check_fits(folder, tasks)
     result = measure(learner, tasks, episodes, seed, steps)
     name = (source or own).replace("/", "_").replace(":", "-").strip("-")
     result |= {"tasks": source or own, "part": part}

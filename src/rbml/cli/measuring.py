@@ -14,7 +14,7 @@ from rbml.errors import DataError, RbmlError, UsageError
 from rbml.learner import Learner
 from rbml.recipe import build
 from rbml.recipe.streams import TEST
-from rbml.tasks import TaskSource
+from rbml.tasks import PerGroup, TaskSource
 from rbml.training import RunFolder, Score, evaluate, files
 from rbml.training.evaluator import describe_sizes, sizes_of
 
@@ -35,7 +35,13 @@ def tasks_of(folder: RunFolder, part: str, root: str | None, **changes: Any) -> 
         UsageError: for a source, a part or sizes that cannot be.
         DataError: for data that is not there, or cannot be used.
     """
-    return build.tasks(folder.recipe(), part, root, **changes)
+    recipe, known = folder.recipe(), folder.setting()
+    if known.modality.kind == "table" and str(changes.get("data", "")).startswith("table:"):
+        changes.setdefault("data_options", recipe.data[0].options)  # another table has the same columns
+    tasks = build.tasks(recipe, part, root, **changes)
+    check_fits(folder, tasks)
+    # A table is standardised by its own training rows, and another table's would be other units than the run's.
+    return tasks.read_as(known.modality, known.target) if isinstance(tasks, PerGroup) else tasks
 
 
 def check_fits(folder: RunFolder, tasks: TaskSource) -> None:
