@@ -21,6 +21,7 @@ FLOORS: dict[str, int] = {
     "rbml.recipe": 1,
     "rbml.strategy": 2,
     "rbml.models": 2,
+    "rbml.backbones": 2,
     "rbml.data": 2,
     "rbml.inner": 2,
     "rbml.autodiff": 2,
@@ -40,6 +41,8 @@ BESIDE: dict[str, set[str]] = {
     "rbml.random": {"rbml.tree"},
     "rbml.inner": {"rbml.autodiff"},
     "rbml.strategy": {"rbml.data"},
+    "rbml.data": {"rbml.backbones"},  # features of a backbone are a modality
+    "rbml.models": {"rbml.backbones"},
     "rbml.autodiff": {"rbml.operators"},
     "rbml.recipe": {"rbml.catalogue", "rbml.errors"},
     "rbml.recipe.build": {"rbml.training"},  # learned strategies are read there
