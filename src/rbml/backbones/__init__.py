@@ -10,7 +10,7 @@ from rbml.errors import unknown
 __all__ = ["ALL", "Backbone", "load"]
 
 ALL: dict[str, Callable[[str], Backbone]] = {}
-"""By name, a function from what follows the colon (``"resnet18"`` in ``"timm:resnet18"``, or nothing) to the backbone."""
+"""By name, from what follows the colon (``"resnet18"`` in ``"timm:resnet18"``; often nothing) to the backbone."""
 
 
 def load(name: str) -> Backbone:
