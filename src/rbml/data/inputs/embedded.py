@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,6 +17,7 @@ from torch import Tensor
 
 from rbml import backbones
 from rbml.backbones import Backbone
+from rbml.backbones.norm import folded
 from rbml.data import store
 from rbml.data.batch import Inputs
 from rbml.data.inputs.base import Modality, RawExamples, Shown
@@ -74,6 +75,8 @@ class Embedded:
         found = []
         for start in range(0, total, _BLOCK):
             ready = self.inner.ready(_part(stored, start, start + _BLOCK))
+            if isinstance(ready, Tensor) and ready.dim() == 4:
+                ready = ready.contiguous(memory_format=torch.channels_last)
             with torch.no_grad():
                 found.append(body(ready) if isinstance(ready, Tensor) else body(**ready))
             if watch is not None:
@@ -129,8 +132,7 @@ class Embedded:
 def _loaded(name: str) -> tuple[Backbone, str]:
     """Return a backbone, frozen, and the checksum of its weights; loading takes a second."""
     found = backbones.load(name)
-    found.body.requires_grad_(False)
-    return found, found.fingerprint()
+    return replace(found, body=folded(found.body)), found.fingerprint()
 
 
 def embedding(inner: Modality, backbone: str) -> Embedded:
