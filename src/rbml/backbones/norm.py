@@ -73,7 +73,7 @@ def _frozen(layer: nn.modules.batchnorm._BatchNorm) -> nn.Module:
 
 
 def folded(body: nn.Module) -> nn.Module:
-    r"""Return a copy for inference: norms are folded into the convolutions before them, and pixels lie channel by channel.
+    r"""Return a copy for inference, with norms folded into the convolutions before them, and channels last in memory.
 
     .. math:: \gamma (w * x - \mu) / \sqrt{\sigma^2 + \epsilon} + \beta = (s w) * x + (\beta - \mu s), \qquad
               s = \gamma / \sqrt{\sigma^2 + \epsilon}

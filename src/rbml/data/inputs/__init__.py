@@ -17,8 +17,8 @@ def made(kind: str, spec: Mapping[str, Any]) -> Modality:
     return ALL[kind](**spec)
 
 
-def _embedded(inner: Mapping[str, Any], backbone: str, fingerprint: str = "") -> Modality:
-    return Embedded(made(**inner), backbone, fingerprint)
+def _embedded(inner: Mapping[str, Any], backbone: str, fingerprint: str = "", size: int = 0) -> Modality:
+    return Embedded(made(**inner), backbone, fingerprint, size)
 
 
 ALL: dict[str, Callable[..., Modality]] = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from rbml import backbones
@@ -45,6 +46,8 @@ class Embedded:
         backbone: its name, as :func:`rbml.backbones.load` takes it.
         fingerprint: a checksum of the weights that made the features: other weights are refused. Empty takes those
             that are installed.
+        size: of pictures only: to this height and width they are scaled before they enter the backbone, where the
+            inner modality reads them in another one; 0 means that they stay as they are.
 
     Raises:
         UsageError: for a modality that the backbone cannot read.
@@ -53,6 +56,7 @@ class Embedded:
     inner: Modality
     backbone: str
     fingerprint: str = ""
+    size: int = 0
 
     kind = "embedded"
 
@@ -75,13 +79,24 @@ class Embedded:
         found = []
         for start in range(0, total, _BLOCK):
             ready = self.inner.ready(_part(stored, start, start + _BLOCK))
-            if isinstance(ready, Tensor) and ready.dim() == 4:
-                ready = ready.contiguous(memory_format=torch.channels_last)
+            if self.inner.kind == "pictures":
+                ready = self._fitted(ready)
             with torch.no_grad():
                 found.append(body(ready) if isinstance(ready, Tensor) else body(**ready))
             if watch is not None:
                 watch(min(start + _BLOCK, total), total)
         return torch.cat(found).float() if found else torch.empty(0, self.loaded().width)
+
+    def _fitted(self, pictures: Inputs) -> Tensor:
+        """Return pictures in the size and with the channels that the backbone is for."""
+        assert isinstance(pictures, Tensor)
+        channels = self.loaded().facts.get("channels", pictures.shape[1])
+        if pictures.shape[1] == 1 < channels:
+            pictures = pictures.expand(-1, channels, -1, -1)
+        if self.size not in (0, pictures.shape[-1]):
+            side = (self.size, self.size)
+            pictures = F.interpolate(pictures, side, mode="bicubic", antialias=True).clamp(0, 1)
+        return pictures.contiguous(memory_format=torch.channels_last)
 
     def loaded(self) -> Backbone:
         """Return the backbone.
@@ -113,7 +128,7 @@ class Embedded:
     def spec(self) -> dict[str, Any]:
         """Return the inner modality, and the backbone with a checksum of its weights."""
         inner = {"kind": self.inner.kind, "spec": self.inner.spec()}
-        return {"inner": inner, "backbone": self.backbone, "fingerprint": self.fingerprint}
+        return {"inner": inner, "backbone": self.backbone, "fingerprint": self.fingerprint, "size": self.size}
 
     def facts(self) -> dict[str, Any]:
         """Return how many features there are."""
@@ -135,19 +150,36 @@ def _loaded(name: str) -> tuple[Backbone, str]:
     return replace(found, body=folded(found.body)), found.fingerprint()
 
 
-def embedding(inner: Modality, backbone: str) -> Embedded:
+def embedding(inner: Modality, backbone: str, size: int = 0) -> Embedded:
     """Return the modality of the features of a backbone, with the checksum of the weights that are installed.
+
+    Args:
+        inner: how the backbone's inputs are read.
+        backbone: its name.
+        size: as in :class:`Embedded`.
 
     Raises:
         UsageError: if the backbone is not known or not installed, or reads another kind of inputs.
         DataError: if its weights are damaged.
     """
-    found = Embedded(inner, backbone, _loaded(backbone)[1])
+    pictures = size if inner.kind == "pictures" and inner.facts()["size"] != size else 0
+    found = Embedded(inner, backbone, _loaded(backbone)[1], pictures)
     found.loaded()
     return found
 
 
-def embedded(examples: E, backbone: str) -> E:
+def reads(backbone: str) -> tuple[str, Mapping[str, Any]]:
+    """Return the kind of modality that a backbone reads, and the options with which it works best.
+
+    Raises:
+        UsageError: if the backbone is not known or not installed.
+        DataError: if its weights are damaged.
+    """
+    found = _loaded(backbone)[0]
+    return found.modality, found.facts
+
+
+def embedded(examples: E, backbone: str, size: int = 0) -> E:
     """Return examples with the features of a backbone in place of their inputs.
 
     The features are kept on disk (:func:`rbml.data.store.cached_arrays`), by the content of the inputs and the weights.
@@ -155,13 +187,14 @@ def embedded(examples: E, backbone: str) -> E:
     Args:
         examples: a :class:`rbml.data.Labelled` or :class:`rbml.data.Grouped`.
         backbone: its name.
+        size: as in :class:`Embedded`.
 
     Raises:
         UsageError: if the backbone is not known or not installed, or reads another kind of inputs.
         DataError: if its weights are damaged.
     """
-    modality = embedding(examples.modality, backbone)
-    key = f"features-1-{backbone}-{modality.fingerprint}-{_digest(examples.x, modality.inner)}"
+    modality = embedding(examples.modality, backbone, size)
+    key = f"features-1-{backbone}-{modality.fingerprint}-{modality.size}-{_digest(examples.x, modality.inner)}"
     arrays = store.cached_arrays(key, lambda: {"features": modality.features(examples.x).numpy()})
     about = f"{examples.about}; features of {backbone}"
     changed: E = examples._replace(x=torch.from_numpy(arrays["features"]), modality=modality, about=about)

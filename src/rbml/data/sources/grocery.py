@@ -31,9 +31,7 @@ _ORIGIN = (
 _SIZE = 84
 
 PROTOCOL: list[tuple[dict[str, Any], dict[str, Any]]] = [
-    ({}, {"size": _SIZE, "channels": 3, "queries": 10}),
-    ({"model": ["efficientnet_lite0"]}, {"size": 160}),
-    ({"encoder": ["efficientnet_lite0"]}, {"size": 160}),
+    ({}, {"size": 84, "channels": 3, "queries": 10}),
 ]
 """What differs from a recipe's defaults, and in which cases."""
 
