@@ -57,6 +57,8 @@ def meta_train(folder: RunFolder, recipe: Recipe, data_root: str | None, threads
         folder.read_config()["recipe"]
     ).strategy.file  # the name that the user gave, not the folder's copy
     console.print(f"strategy: {described(learner.strategy)}{f', with the learned values of {file}' if file else ''}")
+    if (began := folder.read_config().get("about", {}).get("start")) and not folder.last.is_file():
+        console.print(f"begins with {began}")
     done, total, metric = folder.saved_step(), recipe.outer.meta_steps, training.target.metrics[0]
     if folder.last.is_file() and done < total:
         console.print(f"Resuming after step {done + recipe.outer.pretrain if done <= 0 else done}")

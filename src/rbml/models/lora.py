@@ -42,8 +42,7 @@ class LowRank(nn.Module):
     @property
     def weight(self) -> Tensor:
         """The weight of the changed layer, W + B A: PyTorch's attention reads that of its last layer."""
-        up, down = self.up.get_parameter("weight"), self.down.get_parameter("weight")
-        own = self.layer.weight
+        up, down, own = (layer.get_parameter("weight") for layer in (self.up, self.down, self.layer))
         return own + (up.flatten(1) @ down.flatten(1)).view(own.shape)
 
     @property
