@@ -34,7 +34,7 @@ def test_it_needs_the_other_run_no_more_and_resumes_bit_for_bit(
     first = trained("first", recipe(meta_steps=2))
     settings = recipe(meta_steps=5, start=str(first.path))
     whole = trained("whole", settings)
-    cut = trained("cut", settings, stop_after=1)
+    trained("cut", settings, stop_after=1)
     first.path.rename(first.path.with_name("elsewhere"))
     assert same(trained("cut", settings), whole)
 
@@ -53,7 +53,7 @@ def test_what_does_not_fit_keeps_its_own_start(recipe: Callable[..., Recipe]) ->
 def test_models_without_a_common_parameter_are_refused(recipe: Callable[..., Recipe]) -> None:
     learner = build.learner(recipe())
     theta = MLP(3, 2, ()).state_dict()
-    with pytest.raises(UsageError, match="no parameter of the same name and shape .*: use the same --model"):
+    with pytest.raises(UsageError, match=r"no parameter of the same name and shape .*: use the same --model"):
         take(learner, given(build.learner(recipe())) | {"theta": theta})
 
 
