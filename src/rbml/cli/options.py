@@ -134,7 +134,7 @@ def with_colour(source: str, given: dict[str, Any]) -> dict[str, Any]:
     if kind != "folder" or not path or "+" in source or given.get("channels") or "channels" in facts(backbone):
         return given
     from rbml.cli.show import console
-    from rbml.data.inputs.colour import colourful
+    from rbml.data.inputs.colourful import colourful
 
     if not colourful(Path(path)):
         return given

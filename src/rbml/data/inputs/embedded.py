@@ -68,7 +68,7 @@ class Embedded:
         """
         return self._in_blocks(len(raw), lambda start, stop: self.inner.read(raw[start:stop]))
 
-    def features(self, stored: Inputs) -> Tensor:
+    def embed(self, stored: Inputs) -> Tensor:
         """Return the features ``(n, width)`` of inputs that the inner modality has read.
 
         Raises:
@@ -197,7 +197,7 @@ def embedded(examples: E, backbone: str, size: int = 0) -> E:
     """
     modality = embedding(examples.modality, backbone, size)
     key = f"features-1-{backbone}-{modality.fingerprint}-{modality.size}-{_digest(examples.x, modality.inner)}"
-    arrays = store.cached_arrays(key, lambda: {"features": modality.features(examples.x).numpy()})
+    arrays = store.cached_arrays(key, lambda: {"features": modality.embed(examples.x).numpy()})
     about = f"{examples.about}; features of {backbone}"
     changed: E = examples._replace(x=torch.from_numpy(arrays["features"]), modality=modality, about=about)
     return changed

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rbml.data.inputs.colour import colourful
+from rbml.data.inputs.colourful import colourful
 from rbml.errors import DataError
 
 image = pytest.importorskip("PIL.Image")
