@@ -40,7 +40,8 @@ def test_every_entry_of_a_recipe_is_an_option_with_its_default(rbml: Callable) -
     text = " ".join(rbml("train", "--help").out.split())
     for name in ENTRIES:
         if name != "strategy":
-            assert f"--{name.removesuffix('_file').replace('_', '-')} " in text
+            flag = {"start": "from"}.get(name, name.removesuffix("_file").replace("_", "-"))
+            assert f"--{flag} " in text
     for words in ("--set NAME=VALUE", "strategy.PART.ARGUMENT", "--config FILE", "--strategy FILE"):
         assert words in text
     for words in ("[default: 2000]", "[default: the algorithm's]", ", ".join(algorithms.ALL), "[default: no]"):

@@ -19,6 +19,7 @@ from rbml.errors import UsageError, unknown
 from rbml.recipe import Recipe
 from rbml.recipe.entries import ENTRIES, TABLES, Entry
 from rbml.recipe.messages import kind_name
+from rbml.recipe.protocol import facts
 
 FIRST = ("ways", "shots", "algorithm", "steps", "meta_steps")
 """The options to begin with, which the help shows first."""
@@ -37,12 +38,12 @@ def recipe_options(function: Callable[..., None]) -> Callable[..., None]:
 
 
 def _option(name: str, entry: Entry, defaults: Mapping[str, Any]) -> Callable[..., Any]:
-    flag = f"--{name.removesuffix('_file').replace('_', '-')}"
+    flag = "--from" if name == "start" else f"--{name.removesuffix('_file').replace('_', '-')}"
     kind: Any = entry.kind
     extra: dict[str, Any] = {}
     metavar = {int: "N", float: "X", bool: None}.get(kind, "NAME")
-    if name.endswith("_file"):
-        metavar = "FILE"
+    if name.endswith("_file") or name == "start":
+        metavar = "RUN" if name == "start" else "FILE"
     if kind is bool:
         flag = f"{flag}/--no-{flag[2:]}"
     if name == "compile":  # --compile without a value means whole, as in rbml 0.1.0
@@ -124,6 +125,21 @@ def gathered(
     if several:
         return "+".join(several), chosen | {"data": several}
     return absolute(source or own), chosen
+
+
+def with_colour(source: str, given: dict[str, Any]) -> dict[str, Any]:
+    """Return entries of a recipe with the channels of a folder's pictures, where nothing else says them; tell so."""
+    kind, _, path = source.partition(":")
+    backbone = given.get("encoder") or given.get("model") or ""
+    if kind != "folder" or not path or "+" in source or given.get("channels") or "channels" in facts(backbone):
+        return given
+    from rbml.cli.show import console
+    from rbml.data.inputs.colourful import colourful
+
+    if not colourful(Path(path)):
+        return given
+    console.print("The pictures have colours, which are used (--channels 3); --channels 1 reads them in grey")
+    return given | {"channels": 3}
 
 
 def mixture(source: str | None) -> list[str]:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from rbml import hypergrad
-from rbml.cli.options import gathered
+from rbml.cli.options import gathered, with_colour
 from rbml.cli.show import console
 from rbml.errors import UsageError
 from rbml.learner import Learner
@@ -54,7 +54,7 @@ def subject(
         console.print(f"{recipe.algorithm.name}, the run in {place}, {'as trained' if trained else 'at its start'}")
     else:
         source, chosen = gathered(place, given, settings, config)
-        recipe = recipe_of(str(source), chosen)
+        recipe = recipe_of(str(source), with_colour(str(source), chosen))
         tasks = build.tasks(recipe, "train", data_root)
         learner = build.learner(recipe, build.setting(recipe, tasks))
         console.print(f"{recipe.algorithm.name} on {recipe.source}, at its start")

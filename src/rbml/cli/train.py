@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from rbml.cli.options import RecipeCommand, gathered, recipe_options, setting_options
+from rbml.cli.options import RecipeCommand, gathered, recipe_options, setting_options, with_colour
 from rbml.errors import UsageError
 from rbml.recipe import Data, Recipe
 from rbml.recipe.protocol import recipe_of
@@ -21,7 +21,10 @@ if TYPE_CHECKING:
 @click.argument("source", required=False)
 @click.option("--run", type=click.Path(path_type=Path), help="The run folder.  [default: runs/SOURCE-...]")
 @click.option(
-    "--resume", type=click.Path(path_type=Path), help="Resume this run; the result is the same as without the stop."
+    "--resume",
+    type=click.Path(path_type=Path),
+    help="Resume this run; the result is the same as without the stop. "
+    "With more --meta-steps than it has, it is trained longer.",
 )
 @click.option(
     "--data-root", metavar="PATH", help="Where data is looked for.  [default: $RBML_DATA, else downloaded and cached]"
@@ -49,18 +52,15 @@ def command(
     rbml train omniglot --ways 5 --shots 1
     rbml train omniglot --algorithm meta_sgd --set strategy.sgd.lr.per=layer --set strategy.sgd.lr.per_step=true
     rbml train table:visits.csv --group patient --target score
+    rbml train folder:photos --encoder efficientnet_lite0
+    rbml train --from runs/omniglot-5w1s-maml quickdraw
     rbml train --resume runs/omniglot-5w1s-maml
     """  # noqa: D301  \b is click's
     source, given = gathered(source, given, settings, config)
     if resume is not None and run is not None:
         raise UsageError("--resume names the run folder: leave --run out")
     begins = resume is None or not (resume / "config.json").is_file()
-    if begins and source is None:
-        missing = f"there is no run in {resume}; name a source to begin one" if resume else "which source? Try: glyphs"
-        raise UsageError(f"{missing} (rbml list data shows all sources)")
-    wanted = (
-        recipe_of(source, given) if begins and source is not None else None
-    )  # before PyTorch is loaded, which takes seconds
+    wanted = _wanted(source, given, resume) if begins else None  # before PyTorch is loaded, which takes seconds
 
     from rbml.cli.show import console
     from rbml.cli.training import meta_train
@@ -80,6 +80,33 @@ def command(
     console.print(f"Next: rbml evaluate {shlex.quote(str(folder.path))}")
 
 
+def _wanted(source: str | None, given: dict[str, Any], resume: Path | None) -> Recipe:
+    """Return the recipe of a run that begins."""
+    if given.get("start"):
+        return _from_run(source, given)
+    if source is None:
+        missing = f"there is no run in {resume}; name a source to begin one" if resume else "which source? Try: glyphs"
+        raise UsageError(f"{missing} (rbml list data shows all sources)")
+    return recipe_of(source, with_colour(source, given))
+
+
+def _from_run(source: str | None, given: dict[str, Any]) -> Recipe:
+    """Return the recipe of the run that is begun with, changed by what was given."""
+    from rbml.training import RunFolder
+
+    if given.get("strategy_file"):
+        raise UsageError("--from begins with phi of a run, and --strategy with that of a file: leave one of them out")
+    if given.get("pretrain"):
+        raise UsageError(
+            "--from begins with theta0 of a run, so that there is nothing to pretrain: leave one of them out"
+        )
+    place = Path(given["start"]).absolute()
+    changes = (
+        given | {"start": str(place), "pretrain": 0} | ({"data": source} if source and "data" not in given else {})
+    )
+    return RunFolder(place).recipe().changed(**{name: value for name, value in changes.items() if value is not None})
+
+
 def _same(folder: RunFolder, source: str | None, given: dict[str, Any]) -> Recipe:
     """Return the run's recipe, or refuse if something else is asked for now."""
     own = Recipe.from_json(folder.read_config()["recipe"])  # as it was written: with the strategy file's own name
@@ -92,18 +119,36 @@ def _same(folder: RunFolder, source: str | None, given: dict[str, Any]) -> Recip
         "data_options": own.data[0].options,
         "task_options": own.tasks.options,
     }
-    other = []
+    other, longer = [], None
     for name, value in (given | {"data": source}).items():
         if isinstance(value, dict):
             has = tables[name]
             other += [f"{key} {has.get(key)} (not {one})" for key, one in value.items() if has.get(key) != one]
+        elif name == "meta_steps" and isinstance(value, int) and value > own.outer.meta_steps:
+            longer = value
         elif value is not None and entries.get(name) != value:
             other.append(f"{name} {entries.get(name)} (not {value})")
     if other:
         raise UsageError(
             f"the run in {folder.path} has {', '.join(other)}: leave these options out, or begin another --run"
         )
+    if longer is not None:
+        _lengthen(folder, own, longer)
     return folder.recipe()
+
+
+def _lengthen(folder: RunFolder, recipe: Recipe, steps: int) -> None:
+    """Give a run more outer steps than it had, and say how its learning rate goes on."""
+    from rbml.cli.show import console
+    from rbml.training.progress import rate_at
+
+    folder.lengthen(steps)
+    before, done, first = recipe.outer.meta_steps, max(folder.saved_step(), 0), recipe.outer.lr
+    console.print(
+        f"The run gets {steps} outer steps instead of {before}. Its learning rate now falls to zero at step {steps}: "
+        f"after step {done} it goes on with {rate_at(done, steps, first):.2g}, where it had "
+        f"{rate_at(done, before, first):.2g}"
+    )
 
 
 def _free_name(recipe: Recipe) -> Path:

@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 import torch
 
 from rbml import hypergrad
+from rbml.cli.features import features_shown
 from rbml.cli.show import console, follow, keep_memory
 from rbml.diagnostics.explaining import explain
 from rbml.learner import Learner
@@ -42,9 +43,10 @@ def meta_train(folder: RunFolder, recipe: Recipe, data_root: str | None, threads
         torch.set_num_threads(threads)
     if not folder.config.is_file() and recipe.tasks.name in (None, "few_shot"):
         build.learner(recipe)  # raises for wrong options before any data is fetched
-    training = build.tasks(recipe, "train", data_root)
-    validation = build.tasks(recipe, "val", data_root)
-    classes = build.supervised(recipe, data_root) if recipe.outer.pretrain else None
+    with features_shown():
+        training = build.tasks(recipe, "train", data_root)
+        validation = build.tasks(recipe, "val", data_root)
+        classes = build.supervised(recipe, data_root) if recipe.outer.pretrain else None
     if not folder.config.is_file():
         _begin(folder, recipe, training, validation, data_root)
         recipe = folder.recipe()
@@ -57,6 +59,8 @@ def meta_train(folder: RunFolder, recipe: Recipe, data_root: str | None, threads
         folder.read_config()["recipe"]
     ).strategy.file  # the name that the user gave, not the folder's copy
     console.print(f"strategy: {described(learner.strategy)}{f', with the learned values of {file}' if file else ''}")
+    if (began := folder.read_config().get("about", {}).get("start")) and not folder.last.is_file():
+        console.print(f"begins with {began}")
     done, total, metric = folder.saved_step(), recipe.outer.meta_steps, training.target.metrics[0]
     if folder.last.is_file() and done < total:
         console.print(f"Resuming after step {done + recipe.outer.pretrain if done <= 0 else done}")

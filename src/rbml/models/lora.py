@@ -39,6 +39,17 @@ class LowRank(nn.Module):
         nn.init.zeros_(up.get_parameter("weight"))
         self.down, self.up = down, up.to(layer.weight)
 
+    @property
+    def weight(self) -> Tensor:
+        """The weight of the changed layer, W + B A: PyTorch's attention reads that of its last layer."""
+        up, down, own = (layer.get_parameter("weight") for layer in (self.up, self.down, self.layer))
+        return own + (up.flatten(1) @ down.flatten(1)).view(own.shape)
+
+    @property
+    def bias(self) -> Tensor | None:
+        """The bias of the layer."""
+        return self.layer.bias
+
     def forward(self, x: Tensor) -> Tensor:
         """Return the outputs of the changed layer, of the same shape as the layer's own."""
         output: Tensor = self.layer(x) + self.up(self.down(x))
@@ -67,7 +78,7 @@ def lora(model: nn.Module, rank: int = 4, keep: str = "head") -> nn.Module:
     if rank < 1:
         raise UsageError(f"the rank of LoRA must be at least 1, not {rank}")
     own = copy.deepcopy(model)
-    found = [name for name, layer in own.named_modules() if _is_changed(own, name, layer) and name != keep]
+    found = [name for name, layer in own.named_modules() if _is_changed(layer) and name != keep]
     if not found:
         raise UsageError(f"LoRA changes linear layers and convolutions, of which the model has none besides {keep!r}")
     for name, leaf in own.named_parameters():
@@ -80,8 +91,5 @@ def lora(model: nn.Module, rank: int = 4, keep: str = "head") -> nn.Module:
     return own
 
 
-def _is_changed(model: nn.Module, name: str, layer: nn.Module) -> bool:
-    """Return whether a layer is changed: PyTorch's attention reads the weights of its own last layer directly."""
-    if isinstance(model.get_submodule(name.rpartition(".")[0]), nn.MultiheadAttention):
-        return False
+def _is_changed(layer: nn.Module) -> bool:
     return isinstance(layer, nn.Linear) or (isinstance(layer, nn.Conv2d) and layer.groups == 1)

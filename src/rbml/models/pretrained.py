@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from rbml import backbones
 from rbml.backbones import Backbone
+from rbml.errors import UsageError
 from rbml.models.lora import lora
 
 
@@ -59,7 +60,9 @@ def efficientnet_lite0(outputs: int, rank: int = 0, weights: str = "imagenet") -
         UsageError: for other weights, or if the package with the weights is not installed.
         DataError: if the weights are damaged.
     """
-    return with_head(backbones.efficientnet_lite0.load("" if weights == "imagenet" else weights), outputs, rank)
+    if weights not in ("imagenet", "none"):
+        raise UsageError(f"weights of efficientnet_lite0 are imagenet or none, not {weights!r}")
+    return with_head(backbones.load("efficientnet_lite0" + (":none" if weights == "none" else "")), outputs, rank)
 
 
 def timm(outputs: int, name: str = "", rank: int = 0, weights: str = "hub") -> nn.Module:

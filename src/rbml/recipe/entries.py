@@ -72,6 +72,8 @@ ENTRIES: dict[str, Entry] = {
     "pool": Entry("model.options.pool", str, "Model", "how conv4 halves the size of its maps: stride or max", "stride"),
     "context": Entry("model.options.context", int, "Model", "context parameters",
                      "100 for cavia, which adapts them, else 0", least=0),
+    "start": Entry("outer.start", str, "Training across tasks", "the run whose theta0 this one begins with, and "
+                   "whose phi if the strategy is the same; what is not set is as in that run", "none"),
     "meta_steps": Entry("outer.meta_steps", int, "Training across tasks", "outer steps"),
     "pretrain": Entry("outer.pretrain", int, "Training across tasks",
                       "supervised steps on all training classes at once, before the outer steps begin; the body's "

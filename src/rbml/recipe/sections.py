@@ -96,6 +96,7 @@ class Outer(Section):
     """Training across tasks."""
 
     place: ClassVar[str] = "outer"
+    start: str | None = None
     meta_steps: Annotated[int, Field(ge=0)] = 2000
     pretrain: Annotated[int, Field(ge=0)] = 0
     tasks: Count = 32

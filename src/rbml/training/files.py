@@ -24,6 +24,7 @@ _MAKERS = {
     "best": "rbml train",
     "adapted": "rbml adapt",
     "strategy": "rbml strategy export",
+    "start": "rbml train",
 }
 _INSTEAD = "restore it from a copy, or make it again"
 

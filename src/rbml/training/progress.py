@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -64,7 +65,26 @@ class Outer:
         files.save(run.last, "checkpoint", content | more)
 
     def restore(self, saved: Mapping[str, Any]) -> None:
-        """Restore optimizer, schedule and PyTorch's global random state from a checkpoint."""
+        """Restore optimizer, schedule and PyTorch's global random state from a checkpoint.
+
+        Where the run has become longer than it was, its learning rate goes on along the cosine of the new length.
+        """
+        total = self.schedule.T_max  # type: ignore[attr-defined]
         self.optimizer.load_state_dict(saved["optimizer"])
         self.schedule.load_state_dict(saved["schedule"])
+        if self.schedule.T_max != total:  # type: ignore[attr-defined]
+            self.schedule.T_max = total  # type: ignore[attr-defined]
+            rates = [rate_at(saved["step"], total, float(base)) for base in self.schedule.base_lrs]
+            for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
+                group["lr"] = rate
+            self.schedule._last_lr = [*rates]
         torch.set_rng_state(saved["random"])
+
+
+def rate_at(step: int, total: int, first: float) -> float:
+    """Return the learning rate after so many outer steps of a run: a cosine from the first to zero.
+
+    >>> rate_at(0, 10, 0.002), rate_at(5, 10, 0.002), rate_at(10, 10, 0.002)
+    (0.002, 0.001, 0.0)
+    """
+    return first * (1 + math.cos(math.pi * step / total)) / 2

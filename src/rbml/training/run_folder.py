@@ -4,6 +4,7 @@
 
     config.json       the recipe, the setting, the whole strategy, a description of the data, versions, threads
     strategy.pt       the learned strategy with which it began, if there was one
+    start.pt          the learner of another run with which it began, if there was one
     journal.jsonl     one line per outer step, with the validation if there was one
     last.pt           the checkpoint to resume from: theta0, phi, optimizer, schedule, step
     best.pt           theta0 and phi of the best validation
@@ -31,6 +32,7 @@ from rbml.recipe import Recipe, build
 from rbml.strategy import Strategy
 from rbml.strategy.serialize import described, plain
 from rbml.training import files
+from rbml.training.start import given, take
 
 PRETRAINING = "pretraining"
 """The ``stage`` of a checkpoint or of an entry of the journal during pretraining; they have none afterwards."""
@@ -72,6 +74,11 @@ class RunFolder:
     def strategy(self) -> Path:
         """The learned strategy with which the run began: a copy of the file that was given."""
         return self.path / "strategy.pt"
+
+    @property
+    def start(self) -> Path:
+        """The theta0 and phi with which the run began: those of the run that was given."""
+        return self.path / "start.pt"
 
     @property
     def tensorboard(self) -> Path:
@@ -119,6 +126,33 @@ class RunFolder:
         }
         if recipe.strategy.file is not None:
             files.write_atomically(self.strategy, Path(recipe.strategy.file).read_bytes())
+        if recipe.outer.start is not None:
+            other = given(RunFolder(recipe.outer.start).learner())
+            taken = take(build.learner(recipe, setting), other)
+            content["about"] = about | {"start": f"{taken}, of {recipe.outer.start}"}
+            files.save(self.start, "start", other)
+        files.write_json(self.config, content)
+
+    def begin(self, learner: Learner) -> None:
+        """Give a new learner what the run was told to begin with: theta0 and phi of another run, if there is one.
+
+        Raises:
+            CheckpointError: if the copy of them is damaged.
+        """
+        if self.start.is_file():
+            take(learner, files.load(self.start, "start"))
+
+    def lengthen(self, steps: int) -> None:
+        """Write into the configuration that the run is to have more outer steps than before.
+
+        Raises:
+            UsageError: if it has as many already.
+        """
+        content = self.read_config()
+        recipe = Recipe.from_json(content["recipe"])
+        if steps <= recipe.outer.meta_steps:
+            raise UsageError(f"the run in {self.path} has {recipe.outer.meta_steps} outer steps: ask for more")
+        content["recipe"] = recipe.changed(meta_steps=steps).to_json()
         files.write_json(self.config, content)
 
     def read_config(self) -> dict[str, Any]:

@@ -68,6 +68,8 @@ def train(
                 return
             body, saved = body_of(learner), {}
         learner = build.learner(recipe, setting, body)
+        if not saved:
+            run.begin(learner)
         held_out = draw_validation(validation, recipe)
         yield from _across_tasks(run, recipe, learner, training, held_out, metric, log, saved, stop)
 

@@ -66,26 +66,28 @@ class Embedded:
         Raises:
             DataError: naming what cannot be read, or for other weights than those that the features are of.
         """
-        blocks = [self.features(self.inner.read(raw[start : start + _BLOCK])) for start in range(0, len(raw), _BLOCK)]
-        return torch.cat(blocks) if blocks else torch.empty(0, self.loaded().width)
+        return self._in_blocks(len(raw), lambda start, stop: self.inner.read(raw[start:stop]))
 
-    def features(self, stored: Inputs) -> Tensor:
+    def embed(self, stored: Inputs) -> Tensor:
         """Return the features ``(n, width)`` of inputs that the inner modality has read.
 
         Raises:
             DataError: for other weights than those that the features are of.
         """
-        body, total, watch = self.loaded().body, _count(stored), _watch.get()
-        found = []
+        return self._in_blocks(_count(stored), lambda start, stop: _part(stored, start, stop))
+
+    def _in_blocks(self, total: int, stored: Callable[[int, int], Inputs]) -> Tensor:
+        """Return the features of so many inputs, of which a function returns those from one place to another."""
+        backbone, watch, found = self.loaded(), _watch.get(), []
         for start in range(0, total, _BLOCK):
-            ready = self.inner.ready(_part(stored, start, start + _BLOCK))
+            ready = self.inner.ready(stored(start, start + _BLOCK))
             if self.inner.kind == "pictures":
                 ready = self._fitted(ready)
             with torch.no_grad():
-                found.append(body(ready) if isinstance(ready, Tensor) else body(**ready))
+                found.append(backbone.body(ready) if isinstance(ready, Tensor) else backbone.body(**ready))
             if watch is not None:
                 watch(min(start + _BLOCK, total), total)
-        return torch.cat(found).float() if found else torch.empty(0, self.loaded().width)
+        return torch.cat(found).float() if found else torch.empty(0, backbone.width)
 
     def _fitted(self, pictures: Inputs) -> Tensor:
         """Return pictures in the size and with the channels that the backbone is for."""
@@ -195,7 +197,7 @@ def embedded(examples: E, backbone: str, size: int = 0) -> E:
     """
     modality = embedding(examples.modality, backbone, size)
     key = f"features-1-{backbone}-{modality.fingerprint}-{modality.size}-{_digest(examples.x, modality.inner)}"
-    arrays = store.cached_arrays(key, lambda: {"features": modality.features(examples.x).numpy()})
+    arrays = store.cached_arrays(key, lambda: {"features": modality.embed(examples.x).numpy()})
     about = f"{examples.about}; features of {backbone}"
     changed: E = examples._replace(x=torch.from_numpy(arrays["features"]), modality=modality, about=about)
     return changed

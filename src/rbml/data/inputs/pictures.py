@@ -126,7 +126,7 @@ def read(path: str | Path, size: int = 28, channels: int = 1) -> Tensor:
     exif = require("PIL.ImageOps", "images", "reading pictures").exif_transpose
     try:
         with image.open(path) as picture:
-            flat = _flat(image, exif(picture))
+            flat = _flat(image, exif(picture)).convert("L" if channels == 1 else "RGB")
     except Exception as error:  # decoders raise anything: OSError, SyntaxError, ValueError, struct.error ...
         raise DataError(f"{str(path)!r} cannot be read as a picture: {error}.") from None
     return from_image(flat, size, channels)

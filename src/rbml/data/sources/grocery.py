@@ -45,9 +45,10 @@ def load(
     size: int = _SIZE,
     channels: int = 3,
 ) -> Labelled:
-    """Photographs of 81 kinds of fruit, vegetables and cartons in shops (Klasson et al., 2019), 35 to 143 each.
+    """Photographs of 81 kinds of fruit, vegetables and cartons (Klasson et al., 2019).
 
-    Found under the data root only (``grocery_store/``), not downloaded. The originals have 84x84 pixels.
+    Found under the data root only (``grocery_store/``), not downloaded. 35 to 143 photographs of each kind, with 84x84
+    pixels.
 
     Splits:
         ``suggested``: 48/16/17 classes; similar classes (all apples, for example) are in the same part.
