@@ -20,6 +20,7 @@ from rbml.tasks.mixture import Mixture
 from rbml.tasks.padding import stack
 from rbml.tasks.sinusoid import Sinusoid
 from rbml.tasks.supervised import Supervised
+from rbml.tasks.unlabelled import RandomClasses, aal, umtra
 
 __all__ = [
     "ALL",
@@ -31,15 +32,18 @@ __all__ = [
     "Job",
     "Mixture",
     "PerGroup",
+    "RandomClasses",
     "Sinusoid",
     "Stream",
     "Supervised",
     "Task",
     "TaskDistribution",
     "TaskSource",
+    "aal",
     "generator",
     "stack",
     "task_seeds",
+    "umtra",
 ]
 
 ALL = {
@@ -48,4 +52,6 @@ ALL = {
     "mixture": Mixture,
     "sinusoid": Sinusoid,
     "supervised": Supervised,
+    "umtra": umtra,
+    "aal": aal,
 }

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from rbml.data.augment import DRAWINGS, PHOTOGRAPHS
 from rbml.data.examples import PARTS, Labelled, check_part, check_split
 from rbml.data.inputs import Pictures
 from rbml.data.inputs.class_folders import class_files, class_folders, visible
@@ -70,7 +71,8 @@ def read_classes(directory: str | Path, size: int = 28, channels: int = 1) -> La
 def _labelled(folders: list[Path], modality: Pictures, origin: str) -> Labelled:
     x, y = _read(folders, modality)
     about = f"{origin}: {len(folders)} classes, {len(x)} pictures, {modality.size}x{modality.size}"
-    return Labelled(x, y, [folder.name for folder in folders], about, modality)
+    usual = PHOTOGRAPHS if modality.channels == 3 else DRAWINGS
+    return Labelled(x, y, [folder.name for folder in folders], about, modality, usual)
 
 
 def divided(directory: Path) -> list[str]:
