@@ -24,10 +24,10 @@ _ODD = 2  # numbers of the coarse grid of an elastic change, per side: its ends 
 class Augmentation:
     """A random change of pictures, each by a draw of its own: a pure function of the pictures and a key.
 
-    Changes of place (``crop``, ``flip``, ``rotation``, ``affine``, ``shift``, ``elastic``) are applied as one, so that a
-    picture is resampled once, bilinearly; what comes in from outside is 0 in grey pictures (whose background is 0) and
-    mirrored in colour ones. Then ``colour``, ``erase`` and ``zero`` change pixels. The cost is about that of reading the
-    pictures a few times, on their own device.
+    Changes of place (``crop``, ``flip``, ``rotation``, ``affine``, ``shift``, ``elastic``) are applied as one, so that
+    a picture is resampled once, bilinearly; what comes in from outside is 0 in grey pictures (whose background is 0)
+    and mirrored in colour ones. Then ``colour``, ``erase`` and ``zero`` change pixels. The work is done on the device
+    of the pictures.
 
     Args:
         names: the changes, of :data:`ALL`.
@@ -39,7 +39,7 @@ class Augmentation:
     >>> pictures = torch.rand(2, 3, 1, 8, 8)
     >>> Augmentation(("affine", "elastic"))(pictures, torch.tensor([1, 2])).shape
     torch.Size([2, 3, 1, 8, 8])
-    """  # noqa: DOC501  `unknown` returns the UsageError
+    """
 
     names: tuple[str, ...]
     strength: float = 1.0
@@ -151,7 +151,7 @@ def _matrix(a: Tensor, b: Tensor, x: Tensor, c: Tensor, d: Tensor, y: Tensor) ->
 
 
 def _after(first: Tensor, then: Tensor) -> Tensor:
-    """Return the change that applies one matrix, and to the result another; elementwise, so that stacks do not matter."""
+    """Return the product of two matrices; written out, because a product of stacks may round differently."""
     (a, b, x), (c, d, y) = (row.unbind(1) for row in first.unbind(1))
     (e, f, u), (g, h, v) = (row.unbind(1) for row in then.unbind(1))
     return _matrix(

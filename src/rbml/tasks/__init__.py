@@ -14,6 +14,7 @@ from rbml.tasks.base import (
     generator,
     task_seeds,
 )
+from rbml.tasks.clusters import cactus
 from rbml.tasks.few_shot import FewShot
 from rbml.tasks.grouped import PerGroup
 from rbml.tasks.mixture import Mixture
@@ -40,6 +41,7 @@ __all__ = [
     "TaskDistribution",
     "TaskSource",
     "aal",
+    "cactus",
     "generator",
     "stack",
     "task_seeds",
@@ -54,4 +56,5 @@ ALL = {
     "supervised": Supervised,
     "umtra": umtra,
     "aal": aal,
+    "cactus": cactus,
 }

@@ -28,8 +28,8 @@ STRENGTH = 1.5
 class RandomClasses:
     """N-way K-shot tasks whose classes are groups of S random pictures; labels are not used.
 
-    The support set of a class has its S pictures as they are, and changed copies of them if K is larger. The queries are
-    changed copies. Which pictures and which changes depends on the task's own seed alone.
+    The support set of a class has its S pictures as they are, and changed copies of them if K is larger. The queries
+    are changed copies. Which pictures and which changes depends on the task's own seed alone.
 
     Args:
         pictures: a ``Labelled``, whose labels are ignored, or pictures ``(M, c, h, w)``: uint8, or floating point in
@@ -82,6 +82,15 @@ class RandomClasses:
         """Return a description of one line."""
         sizes = f"{self.ways} ways, shots={self.shots}, queries={self.queries}"
         return f"RandomClasses({len(self.x)} pictures, {sizes}, changed by {self._changes})"
+
+    @property
+    def names(self) -> list[str]:
+        """A name for every picture, which may be a class."""
+        return [f"picture {place}" for place in range(len(self.x))]
+
+    def chosen(self, seed: int) -> list[int]:
+        """Return for each class of the task of ``seed`` its first picture."""
+        return self._rows(seed)[:, 0].tolist()
 
     @property
     def _changes(self) -> str:
@@ -149,7 +158,7 @@ def umtra(
     Raises:
         UsageError: for numbers below one, inputs that are not pictures, or an unknown change.
         DataError: for fewer pictures than classes in a task.
-    """  # noqa: DOC502  raised by RandomClasses
+    """
     return RandomClasses(pictures, ways, shots, queries, 1, _augmentation(pictures, augment, strength))
 
 
@@ -163,8 +172,8 @@ def aal(
 ) -> RandomClasses:
     """Tasks without labels: random pictures get random labels, queries are changed copies (Assume, Augment and Learn).
 
-    Antoniou and Storkey 2019 (arXiv:1902.09884). A class is K random pictures, whatever they show; with one shot this is
-    UMTRA. Few classes in the data matter less than there, because a class need not be of one kind.
+    Antoniou and Storkey 2019 (arXiv:1902.09884). A class is K random pictures, whatever they show; with one shot this
+    is UMTRA. Few classes in the data matter less than there, because a class need not be of one kind.
 
     Args:
         pictures: a ``Labelled``, whose labels are ignored, or pictures ``(M, c, h, w)``.
@@ -177,7 +186,7 @@ def aal(
     Raises:
         UsageError: for numbers below one, inputs that are not pictures, or an unknown change.
         DataError: for fewer pictures than support examples in a task.
-    """  # noqa: DOC502  raised by RandomClasses
+    """
     return RandomClasses(pictures, ways, shots, queries, max(shots, 1), _augmentation(pictures, augment, strength))
 
 
