@@ -45,7 +45,7 @@ def cactus(
 ) -> ClusterTasks:
     """Tasks without labels: the classes are clusters of features, in several partitions of the data (CACTUs).
 
-    Hsu, Levine and Finn 2019 (arXiv:1810.02334). Features are reduced to at most 64 whitened principal components. For
+    Hsu, Levine and Finn 2019 (arXiv:1810.02334). Features are reduced to at most 64 principal components. For
     each partition they are scaled at random, dimension by dimension, and divided into clusters by k-means; a task comes
     from one partition. Clusters with fewer than K + Q members are left out. The same examples give the same tasks on
     one version of scikit-learn. The cost, once, is that of P runs of k-means over mini-batches.
@@ -154,7 +154,7 @@ class ClusterTasks:
 
 
 def described(x: object, features: Features) -> NDArray[np.float32]:
-    """Return whitened features ``(M, d)`` of stored inputs.
+    """Return the features ``(M, d)`` of stored inputs.
 
     Args:
         x: the inputs: pictures ``(M, c, h, w)``, or features ``(M, d)``.
@@ -176,8 +176,8 @@ def described(x: object, features: Features) -> NDArray[np.float32]:
         raise DataError("clusters need at least 2 examples.")
     decomposition = require("sklearn.decomposition", "sklearn", "clusters as classes")
     most = min(_COMPONENTS, *found.shape)
-    whitened = decomposition.PCA(most, whiten=True, random_state=0).fit_transform(found.numpy())
-    return np.asarray(whitened, dtype=np.float32)
+    reduced = decomposition.PCA(most, random_state=0).fit_transform(found.numpy())
+    return np.asarray(reduced, dtype=np.float32)
 
 
 def _flat(x: Tensor) -> Tensor:
@@ -203,7 +203,7 @@ def _labels(features: NDArray[np.float32], clusters: int, partition: int) -> Ten
     scale = np.random.default_rng(partition).uniform(size=(1, features.shape[1])).astype(np.float32)
     k_means: Callable[..., object] = require("sklearn.cluster", "sklearn", "clusters as classes").MiniBatchKMeans
     size = max(1024, 4 * clusters)
-    made = k_means(clusters, batch_size=size, max_iter=30, n_init=1, random_state=partition, compute_labels=True)
+    made = k_means(clusters, batch_size=size, max_iter=30, n_init=3, random_state=partition, compute_labels=True)
     labels = made.fit(features * scale).labels_  # type: ignore[attr-defined]
     return torch.from_numpy(np.asarray(labels, dtype=np.int64))
 
