@@ -110,7 +110,7 @@ def examples(recipe: Recipe, choice: Data, part: str, root: str | None = None) -
     hints = {
         name: hint for name, hint in _hints(load).items() if name not in ("part", "root", "split", "seed", "labelled")
     }
-    options = _known(pictures | {"labelled": not unlabelled(recipe, part)}, load) | fitting(
+    options = _known(pictures | {"labelled": not unlabelled(recipe, "train")}, load) | fitting(
         choice, load, "source", hints
     )
     place = root if choice.path is None else Path(choice.path).expanduser()

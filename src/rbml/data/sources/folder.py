@@ -168,7 +168,7 @@ def _drawn(directory: Path, folders: list[Path], part: str, seed: int) -> list[P
     if len(folders) < _FEWEST:
         raise DataError(
             f"{str(directory)!r} has {len(folders)} classes, but at least {_FEWEST} are needed to divide them into "
-            "train, val and test: add classes."
+            "train, val and test: add classes. To learn from pictures without labels: --labels none"
         )
     val, test = max(1, round(0.16 * len(folders))), max(1, round(0.2 * len(folders)))
     order = np.random.default_rng(seed).permutation(len(folders))
