@@ -60,7 +60,9 @@ def test_what_cannot_be_is_explained() -> None:
         aal(PICTURES, ways=20, shots=3, augment="shift")
     with pytest.raises(UsageError, match="name at least one change"):
         umtra(PICTURES)  # a tensor says nothing of what is sensible
-    with pytest.raises(UsageError, match="needs pictures"):
+    with pytest.raises(UsageError, match=r"needs pictures"):
+        umtra(torch.zeros(50, 3, 2), augment="shift")
+    with pytest.raises(UsageError, match=r"features \(50, 3\).*--task cactus"):
         umtra(torch.zeros(50, 3), augment="shift")
     with pytest.raises(UsageError, match="queries must be at least 1"):
         umtra(PICTURES, queries=0, augment="shift")

@@ -69,6 +69,11 @@ class RandomClasses:
                 "tasks from pictures without labels need changed copies as queries: name at least one change, such as "
                 "--augment affine,elastic for drawings or --augment crop,flip,colour for photographs"
             )
+        if isinstance(self.x, Tensor) and self.x.dim() == 2:
+            raise UsageError(
+                f"these inputs are features {tuple(self.x.shape)}, which cannot be changed as pictures can: make the "
+                "classes from clusters of them, --task cactus"
+            )
         augmentation.check(self.x)
         if len(self.x) < ways * different:
             raise DataError(
