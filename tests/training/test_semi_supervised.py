@@ -8,7 +8,7 @@ from rbml.data.batch import Batch
 from rbml.errors import UsageError
 from rbml.learner import Learner
 from rbml.tasks import generator
-from rbml.training.semi_supervised import extended, trial
+from rbml.training.semi_supervised import WithUnlabelled, extended, trial
 
 
 def learner() -> Learner:
@@ -38,6 +38,9 @@ def test_a_trial_says_whether_left_out_examples_gain() -> None:
     support = Batch(x, torch.arange(3).repeat(3))
     found = trial(learner(), support, UNLABELLED, 3)
     assert found is not None and found.tested == 9 and found.helps and found.extended >= found.plain
+    assert str(found).endswith("they are used") and "(9 examples)" in str(found)
+    helped = WithUnlabelled(learner(), UNLABELLED).adapt(*support, ways=3)
+    assert helped(UNLABELLED).argmax(1).tolist() == TRUTH.tolist()
     far = torch.tensor([[6.0, 0.0], [0.0, 6.0], [0.0, 0.0]])[TRUTH] * 40 - 300  # of none of the classes
     other = trial(learner(), support, far, 3)
     assert other is not None and not other.helps

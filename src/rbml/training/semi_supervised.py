@@ -13,13 +13,34 @@ from torch.nn.functional import cross_entropy
 
 from rbml.data.batch import Batch, Inputs, each_input, rows
 from rbml.errors import UsageError
-from rbml.learner import Learner
+from rbml.learner import Adapted, Learner
+from rbml.tree import Tree
 
 ROUNDS = 3
 """In each round more of the unlabelled examples are taken; a third, two thirds, and in the last one all that may be."""
 
 _FOLDS = 5
 _AT_ONCE = 200  # examples predicted at once
+
+
+@dataclass(frozen=True)
+class WithUnlabelled:
+    """A learner that learns from the same unlabelled examples whatever the support set: it adapts as a learner does.
+
+    Cross-validation with it is as honest as with the learner itself, because the labels of what is left out are not
+    used.
+
+    Args:
+        learner: the learner.
+        unlabelled: ready inputs ``(m, ...)``.
+    """
+
+    learner: Learner
+    unlabelled: Inputs
+
+    def adapt(self, x: Inputs, y: Tensor, mask: Tree | None = None, *, ways: int) -> Adapted:
+        """Adapt to labelled examples and the unlabelled ones; arguments as of :meth:`rbml.Learner.adapt`."""
+        return self.learner.adapt(*extended(self.learner, Batch(x, y, mask or {}), self.unlabelled, ways), ways=ways)
 
 
 @dataclass(frozen=True)
@@ -37,6 +58,11 @@ class Trial:
     plain: float
     extended: float
     helps: bool
+
+    def __str__(self) -> str:
+        """Say it in a sentence."""
+        found = f"left-out accuracy {100 * self.extended:.1f} % with them, {100 * self.plain:.1f} % without"
+        return f"{found} ({self.tested} examples): {'they are used' if self.helps else 'they are not used'}"
 
 
 def extended(learner: Learner, support: Batch, unlabelled: Inputs, ways: int, rounds: int = ROUNDS) -> Batch:
