@@ -38,9 +38,11 @@ class WithUnlabelled:
     learner: Learner
     unlabelled: Inputs
 
-    def adapt(self, x: Inputs, y: Tensor, mask: Tree | None = None, *, ways: int) -> Adapted:
+    def adapt(self, x: Inputs, y: Tensor, mask: Tree | None = None, *, ways: int | None = None) -> Adapted:
         """Adapt to labelled examples and the unlabelled ones; arguments as of :meth:`rbml.Learner.adapt`."""
-        return self.learner.adapt(*extended(self.learner, Batch(x, y, mask or {}), self.unlabelled, ways), ways=ways)
+        classes = int(y.max()) + 1 if ways is None else ways
+        larger = extended(self.learner, Batch(x, y, mask or {}), self.unlabelled, classes)
+        return self.learner.adapt(*larger, ways=classes)
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,8 @@ class Trial:
     def __str__(self) -> str:
         """Say it in a sentence."""
         found = f"left-out accuracy {100 * self.extended:.1f} % with them, {100 * self.plain:.1f} % without"
-        return f"{found} ({self.tested} examples): {'they are used' if self.helps else 'they are not used'}"
+        close = " and a lower loss with them" if self.helps and self.extended == self.plain else ""
+        return f"{found}{close} ({self.tested} examples): {'they are used' if self.helps else 'they are not used'}"
 
 
 def extended(learner: Learner, support: Batch, unlabelled: Inputs, ways: int, rounds: int = ROUNDS) -> Batch:
