@@ -16,7 +16,7 @@ from rbml.errors import DataError, UsageError
 from rbml.models import MLP, Conv4
 from rbml.recipe import Recipe, build
 from rbml.strategy.serialize import described, from_plain, plain
-from rbml.tasks import Mixture
+from rbml.tasks import FewShot, Mixture, RandomClasses
 
 
 def test_what_a_recipe_says_is_what_is_built() -> None:
@@ -185,3 +185,30 @@ def test_an_option_of_a_model_is_one_of_its_maker() -> None:
     ):
         with pytest.raises(UsageError, match=said):
             build.learner(Recipe.of(model="mlp", model_options=options))
+
+
+def test_without_labels_only_the_test_has_classes() -> None:
+    recipe = Recipe.of(labels="none", ways=3, queries=2, task_options={"strength": 2.0})
+    train, val, test = (build.tasks(recipe, part) for part in ("train", "val", "test"))
+    assert isinstance(train, RandomClasses) and isinstance(val, RandomClasses) and isinstance(test, FewShot)
+    assert train.augmentation.strength == 2 and "without labels" in val.about and "without labels" not in test.about
+    aal = build.tasks(Recipe.of(task="aal", shots=2, augment="shift"), "train")  # the kind says it: no labels
+    assert isinstance(aal, RandomClasses) and aal.different == 2 and aal.augmentation.names == ("shift",)
+    mixture = build.tasks(recipe.changed(data=["glyphs", "glyphs"]), "train")
+    assert isinstance(mixture, Mixture) and all(isinstance(one, RandomClasses) for one in mixture.sources)
+    with pytest.raises(UsageError, match=r"few_shot need labels.*umtra, aal, cactus"):
+        Recipe.of(labels="none", task="few_shot")
+    with pytest.raises(UsageError, match="choice of labels named 'some'"):
+        Recipe.of(labels="some")
+    with pytest.raises(UsageError, match="pretraining needs labels"):
+        build.supervised(recipe)
+
+
+def test_changed_pictures_and_new_classes_are_for_training_only() -> None:
+    options = {"rotate_classes": True, "mix_classes": 0.5}
+    recipe = Recipe.of(augment="auto", task_options=options)
+    train, val, test = (build.tasks(recipe, part) for part in ("train", "val", "test"))
+    assert train.augmentation.names == ("affine", "elastic") and train.mix_classes == 0.5 and len(train.names) == 4800
+    for other in (val, test):
+        assert other.augmentation.names == () and other.mix_classes == 0
+    assert len(val.names) == 100

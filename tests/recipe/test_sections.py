@@ -19,8 +19,8 @@ from rbml.recipe.protocol import protocol, recipe_of
 def changed() -> Recipe:
     """A recipe in which every entry differs from its default."""
     return Recipe.of(
-        data="folder:/x", split="lake", task="per_group", ways=7, shots=2, queries=3, order="time", group="g",
-        target="t", encoder="efficientnet_lite0", start="/runs/a",
+        data="folder:/x", split="lake", task="umtra", labels="none", augment="flip", ways=7, shots=2, queries=3,
+        order="time", group="g", target="t", encoder="efficientnet_lite0", start="/runs/a",
         algorithm="anil", lr=0.25, steps=3, engine="unrolled", engine_options={"window": 2},
         model="conv4", filters=8, norm="group", pool="max", size=20, channels=3, context=3,
         shared_head=True, statistics="inductive", meta_steps=9, pretrain=4, tasks=3, outer_lr=0.5, clip=0.0, seed=11,

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from rbml.data.examples import Labelled
+from rbml.data.inputs import Pictures
 from rbml.errors import DataError, UsageError
 from rbml.tasks import FewShot, generator, task_seeds
 
@@ -164,3 +165,63 @@ def test_repr_and_device() -> None:
     there = tasks.to("meta").sample(2, generator(0))
     assert there.support.x.device.type == there.query.y.device.type == "meta"
     assert tasks.x.device.type == "cpu"
+
+
+def labelled(counts: list[int]) -> Labelled:
+    """Small square pictures in colour, all different."""
+    y = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts))
+    x = torch.randint(256, (len(y), 3, 5, 5), dtype=torch.uint8, generator=generator(3))
+    return Labelled(x, y, [f"class {place}" for place in range(len(counts))], "noise", Pictures(5, 3), ("flip",))
+
+
+def test_turned_classes_are_classes_of_their_own() -> None:
+    data = labelled([6] * 3)
+    tasks = FewShot(data, ways=10, shots=2, queries=3, rotate_classes=True)
+    assert len(tasks.names) == 12 and tasks.names[3] == "class 0 turned by 90 degrees"
+    seeds = task_seeds(4, generator(0))
+    episodes, rows = tasks.stored(seeds), tasks.indices(seeds)
+    for task, seed in enumerate(seeds):
+        assert len(set(tasks.chosen(seed))) == 10
+        for part, places in zip(episodes, rows, strict=True):
+            chosen = torch.tensor(tasks.chosen(seed))[part.y[task]]
+            assert torch.equal(data.y[places[task]], chosen % 3)
+            true = [
+                picture.rot90(turn // 3, (-2, -1))
+                for picture, turn in zip(data.x[places[task]], chosen.tolist(), strict=True)
+            ]
+            assert torch.equal(part.x[task], torch.stack(true))
+
+
+def test_mixed_classes_lie_between_two_classes() -> None:
+    x = torch.arange(4.0).repeat_interleave(8)[:, None]  # examples that carry their class
+    tasks = FewShot((x, x[:, 0].long()), ways=3, shots=1, queries=2, mix_classes=1.0)
+    drawn = tasks.draw(range(40))
+    one = drawn.query.x.view(40, 3, 2)
+    assert torch.equal(one[..., 0], one[..., 1]) and torch.equal(
+        one[..., 0], drawn.support.x[..., 0]
+    )  # all with one share
+    assert (one % 1 > 0).double().mean() > 0.5
+    assert torch.equal(tasks.draw([7]).query.x[0], drawn.query.x[7])
+    rarely = FewShot((x, x[:, 0].long()), 3, 1, 2, mix_classes=0.2).draw(range(200)).query.x
+    assert 0.08 < (rarely % 1 > 0).double().mean() < 0.2  # one partner in four is the class itself
+
+
+def test_augmented_tasks_are_those_tasks_with_changed_pictures() -> None:
+    data = labelled([6] * 4)
+    plain, changed = FewShot(data, 3, 2, 3), FewShot(data, 3, 2, 3, augment="auto")
+    for part, other in zip(plain.stored([1, 2]), changed.stored([1, 2]), strict=True):
+        mirrored = (part.x.flip(-1) == other.x).flatten(2).all(2)
+        assert bool((mirrored | (part.x == other.x).flatten(2).all(2)).all()) and mirrored.any() and not mirrored.all()
+    assert torch.equal(changed.draw([2]).query.x[0], changed.draw([1, 2]).query.x[1])
+
+
+def test_new_classes_of_what_has_no_such_form_are_refused() -> None:
+    arrays = (torch.zeros(20, 3, dtype=torch.int64), torch.arange(20) % 5)
+    with pytest.raises(UsageError, match="square pictures"):
+        FewShot(arrays, 2, 1, 1, rotate_classes=True)
+    with pytest.raises(UsageError, match="mixed classes need"):
+        FewShot(arrays, 2, 1, 1, mix_classes=0.5)
+    with pytest.raises(UsageError, match="probability"):
+        FewShot(arrays, 2, 1, 1, mix_classes=1.5)
+    with pytest.raises(UsageError, match="needs pictures"):
+        FewShot(arrays, 2, 1, 1, augment="flip")

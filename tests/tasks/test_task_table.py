@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+from importlib.util import find_spec
+
 import pytest
 import torch
 
 from rbml import tasks
-from rbml.data.examples import Grouped
+from rbml.data.examples import Grouped, Labelled
 from rbml.data.inputs import Table
 from rbml.tasks import TaskDistribution, generator
 
@@ -16,6 +18,15 @@ GROUPED = Grouped(
     "noise",
     Table(["a", "b", "c"], [0, 0, 0], [1, 1, 1]),
 )
+PICTURES = torch.randint(256, (40, 1, 8, 8), dtype=torch.uint8, generator=generator(2))
+
+
+def clusters() -> TaskDistribution | None:
+    """Tasks of clusters, where scikit-learn is installed."""
+    if find_spec("sklearn") is None:
+        return None
+    pile = Labelled(PICTURES, torch.zeros(40, dtype=torch.int64), ["picture"], "noise")
+    return tasks.cactus(pile, ways=2, shots=1, queries=2, clusters=4, partitions=2)
 
 
 def few_shot(ways: int, shots: int, queries: int) -> tasks.FewShot:
@@ -28,11 +39,13 @@ MEMBERS: dict[str, TaskDistribution] = {
     "per_group": tasks.PerGroup(GROUPED, shots=2, queries=4),
     "sinusoid": tasks.Sinusoid(),
     "supervised": tasks.Supervised((torch.randn(60, 3, generator=generator(0)), torch.arange(60) % 6), batch=5),
-}
+    "umtra": tasks.umtra(PICTURES, augment="shift"),
+    "aal": tasks.aal(PICTURES, shots=2, augment="shift"),
+} | ({"cactus": found} if (found := clusters()) else {})
 
 
 def test_every_member_is_tested_here() -> None:
-    assert set(MEMBERS) == set(tasks.ALL)
+    assert set(MEMBERS) | {"cactus"} == set(tasks.ALL)
 
 
 @pytest.mark.parametrize("name", sorted(MEMBERS))

@@ -55,6 +55,9 @@ def meta_train(folder: RunFolder, recipe: Recipe, data_root: str | None, threads
     console.print(describe_protocol(recipe, learner, training))
     if classes is not None:
         console.print(f"first {recipe.outer.pretrain} steps of pretraining on all {classes.outputs} classes at once")
+    if build.unlabelled(recipe, "val"):
+        console.print("validation tasks are made without labels as well: they say how well changed copies or clusters "
+                      "are told apart, not new classes")  # fmt: skip
     file = Recipe.from_json(
         folder.read_config()["recipe"]
     ).strategy.file  # the name that the user gave, not the folder's copy

@@ -28,6 +28,7 @@ class Labelled(NamedTuple):
         names: the C class names, in the order of the labels.
         about: a sentence on where the examples come from, split included: it is written into the run folder.
         modality: how stored inputs are made ready.
+        augment: the changes of :mod:`rbml.data.augment` that leave the class of such examples as it is, by name.
     """
 
     x: Any  # Inputs; a union would make everyone who has plain tensors test for a tree first
@@ -35,6 +36,7 @@ class Labelled(NamedTuple):
     names: list[str]
     about: str
     modality: Modality = Arrays()
+    augment: tuple[str, ...] = ()
 
     @property
     def classes(self) -> int:

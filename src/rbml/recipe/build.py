@@ -26,6 +26,7 @@ from rbml.errors import UsageError, unknown
 from rbml.hypergrad import Hypergradient
 from rbml.learner import Learner
 from rbml.recipe import Choice, Data, Recipe
+from rbml.recipe.entries import WITHOUT_LABELS
 from rbml.recipe.streams import START
 from rbml.strategy.parsing import fitted
 from rbml.strategy.settings import changed, frozen
@@ -123,11 +124,19 @@ def examples(recipe: Recipe, choice: Data, part: str, root: str | None = None) -
     else:
         load, name = data.ALL[choice.name], _backbone(recipe)
         facts = {**reads(name)[1], **pictures} if name else pictures
-        hints = {name: hint for name, hint in _hints(load).items() if name not in ("part", "root", "split", "seed")}
+        elsewhere = ("part", "root", "split", "seed", "labelled")
+        hints = {name: hint for name, hint in _hints(load).items() if name not in elsewhere}
+        facts = {**facts, "labelled": not unlabelled(recipe, "train")}
         options = _known(facts, load) | fitting(choice, load, "source", hints)
         place = root if choice.path is None else Path(choice.path).expanduser()
         loaded = load(part, place, split=choice.split, **options)
     return embedded(loaded, recipe.inputs.encoder, recipe.inputs.size) if recipe.inputs.encoder else loaded
+
+
+def unlabelled(recipe: Recipe, part: str) -> bool:
+    """Return whether the tasks of a part are made without labels: a run without labels has them only for its test."""
+    without = recipe.tasks.labels == "none" or recipe.tasks.name in WITHOUT_LABELS
+    return without and part in ("train", "val")
 
 
 def tasks(recipe: Recipe, part: str, root: str | None = None, **changes: Any) -> TaskSource:
@@ -150,17 +159,30 @@ def tasks(recipe: Recipe, part: str, root: str | None = None, **changes: Any) ->
 
 def _source(recipe: Recipe, choice: Data, part: str, root: str | None) -> TaskSource:
     loaded = examples(recipe, choice, part, root)
-    name = recipe.tasks.name or ("few_shot" if isinstance(loaded, data.Labelled) else "per_group")
-    needs = {"few_shot": data.Labelled, "per_group": data.Grouped}.get(name)
+    name, chosen = _kind(recipe, part, loaded)
+    needs = data.Grouped if name == "per_group" else data.Labelled if name in ("few_shot", *WITHOUT_LABELS) else None
     if needs is not None and not isinstance(loaded, needs):
         has = "classes" if isinstance(loaded, data.Labelled) else "groups with real values"
         raise UsageError(f"{choice.source} has {has}, of which tasks of the kind {name} cannot be drawn")
     maker: Any = kinds.ALL[name]
     numbers = {"ways": recipe.tasks.ways, "shots": recipe.tasks.shots, "queries": recipe.tasks.queries}
-    chosen = Choice(name=name, options=recipe.tasks.options)
     source: TaskSource = maker(loaded, **_known(numbers, maker), **fitting(chosen, maker, "tasks"))
     _check_pictures(recipe, choice, source)
     return source
+
+
+def _kind(recipe: Recipe, part: str, loaded: Any) -> tuple[str, Choice]:
+    """Return the kind of tasks of a part, and its options: those for training only are for no other part."""
+    own, options = recipe.tasks.name, recipe.tasks.options
+    usual = "few_shot" if isinstance(loaded, data.Labelled) else "per_group"
+    if unlabelled(recipe, part):
+        name = own or WITHOUT_LABELS[0]
+    elif own in WITHOUT_LABELS or recipe.tasks.labels == "none":
+        name, options = usual, {}
+    else:
+        name = own or usual
+    only = getattr(kinds.ALL[name], "training_only", ()) if part != "train" else ()
+    return name, Choice(name=name, options={option: value for option, value in options.items() if option not in only})
 
 
 def supervised(recipe: Recipe, root: str | None = None) -> Supervised:
@@ -171,6 +193,8 @@ def supervised(recipe: Recipe, root: str | None = None) -> Supervised:
         DataError: for data that is not there, or cannot be read.
     """
     choice, *others = recipe.data
+    if unlabelled(recipe, "train"):
+        raise UsageError("pretraining needs labels, which this recipe does not use: leave out --pretrain")
     if others:
         raise UsageError(f"pretraining works with one source of data, not {len(recipe.data)}: leave out --pretrain")
     loaded = examples(recipe, choice, "train", root)

@@ -40,6 +40,11 @@ ENTRIES: dict[str, Entry] = {
     "ways": Entry("tasks.ways", int, "Tasks", "classes of a task"),
     "shots": Entry("tasks.shots", int, "Tasks", "support examples per class, or per task where there are no classes"),
     "queries": Entry("tasks.queries", int, "Tasks", "query examples per class while training"),
+    "labels": Entry("tasks.labels", str, "Tasks", "given, or none: tasks are made from the pictures alone, labels are "
+                    "ignored; a folder may then be one pile of pictures (--task umtra, aal or cactus)", "given",
+                    choices=("given", "none")),
+    "augment": Entry("tasks.options.augment", str, "Tasks", "random changes of the training pictures: none, auto (what "
+                     "is sensible for the source), or names such as crop,flip,colour", "none; auto without labels"),
     "order": Entry("tasks.options.order", str, "Tasks", "how support and queries are divided: random, or time"
                    " (the earliest are the support set); for data in groups", "random"),
     "group": Entry("data.options.group", str, "Tasks", "the column that names the group of each row: one group is one "
@@ -96,6 +101,9 @@ ENTRIES: dict[str, Entry] = {
                     "check the first meta-gradient in a second way, once, before training on it"),
 }  # fmt: skip
 """By short name, in the order of the help."""
+
+WITHOUT_LABELS = ("umtra", "aal", "cactus")
+"""The kinds of tasks that need no labels; the first is the usual one."""
 
 TABLES = {
     "data": "data.options",

@@ -70,6 +70,7 @@ class TaskChoice(Section):
     ways: Count = 5
     shots: Count = 1
     queries: Count = 5
+    labels: Literal["given", "none"] = "given"
     options: dict[str, Any] = {}
 
 
@@ -165,6 +166,9 @@ class Recipe(Section):
         ):
             if name not in known and (kind, name) != ("encoder", _NO_ENCODER):
                 raise unknown(kind, name, known)
+        if self.tasks.labels == "none" and self.tasks.name not in (None, *entries.WITHOUT_LABELS):
+            listed = ", ".join(entries.WITHOUT_LABELS)
+            raise UsageError(f"tasks of the kind {self.tasks.name} need labels: without labels there are {listed}")
         if self.tasks.ways < 2:
             raise UsageError(f"a task needs at least 2 classes (ways), not {self.tasks.ways}")
         if self.inputs.channels not in (1, 3):

@@ -14,12 +14,14 @@ from rbml.tasks.base import (
     generator,
     task_seeds,
 )
+from rbml.tasks.clusters import cactus
 from rbml.tasks.few_shot import FewShot
 from rbml.tasks.grouped import PerGroup
 from rbml.tasks.mixture import Mixture
 from rbml.tasks.padding import stack
 from rbml.tasks.sinusoid import Sinusoid
 from rbml.tasks.supervised import Supervised
+from rbml.tasks.unlabelled import RandomClasses, aal, umtra
 
 __all__ = [
     "ALL",
@@ -31,15 +33,19 @@ __all__ = [
     "Job",
     "Mixture",
     "PerGroup",
+    "RandomClasses",
     "Sinusoid",
     "Stream",
     "Supervised",
     "Task",
     "TaskDistribution",
     "TaskSource",
+    "aal",
+    "cactus",
     "generator",
     "stack",
     "task_seeds",
+    "umtra",
 ]
 
 ALL = {
@@ -48,4 +54,7 @@ ALL = {
     "mixture": Mixture,
     "sinusoid": Sinusoid,
     "supervised": Supervised,
+    "umtra": umtra,
+    "aal": aal,
+    "cactus": cactus,
 }

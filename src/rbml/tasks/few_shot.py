@@ -7,18 +7,21 @@ the arrays, ``...`` the shape of one example.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from rbml import random
+from rbml.data.augment import Augmentation
 from rbml.data.batch import Batch, Inputs, each_input
 from rbml.data.datasets import MapStyle, read_dataset
 from rbml.data.examples import Labelled
 from rbml.data.inputs import Arrays, Modality
 from rbml.data.targets import CLASSES, Target
 from rbml.errors import DataError, UsageError
+from rbml.tasks import variants
 from rbml.tasks.base import Episodes, generator, task_seeds
 
 
@@ -40,9 +43,17 @@ class FewShot:
         ways: N, classes in a task.
         shots: K, support examples per class.
         queries: Q, query examples per class.
+        augment: random changes of the pictures, support and queries: none, auto (what is sensible for the source), or
+            names with commas between them (crop, flip, rotation, affine, shift, elastic, colour, erase, zero). As the
+            next three, for training: a run's evaluation is without it.
+        strength: how large these changes are; 1 is usual.
+        rotate_classes: each class also turned by 90, 180 and 270 degrees, each of these a class of its own: four times
+            as many classes.
+        mix_classes: the probability with which a class of a task is mixed with another one: 0 never, 1 always.
 
     Raises:
-        UsageError: for numbers below one, more ways than classes, or arrays that do not fit together.
+        UsageError: for numbers below one, more ways than classes, arrays that do not fit together, or changes
+            that they do not allow.
         DataError: for a class with fewer than ``shots + queries`` examples, or examples that cannot be read.
 
     >>> tasks = FewShot((torch.arange(40.0), torch.arange(40) // 10), ways=3, shots=1, queries=2)
@@ -53,8 +64,18 @@ class FewShot:
     tensor([0, 0, 1, 1, 2, 2])
     """
 
+    training_only: ClassVar[tuple[str, ...]] = ("augment", "strength", "rotate_classes", "mix_classes")
+
     def __init__(
-        self, arrays: Labelled | tuple[Any, Any] | MapStyle, ways: int = 5, shots: int = 1, queries: int = 15
+        self,
+        arrays: Labelled | tuple[Any, Any] | MapStyle,
+        ways: int = 5,
+        shots: int = 1,
+        queries: int = 15,
+        augment: str = "none",
+        strength: float = 1.0,
+        rotate_classes: bool = False,
+        mix_classes: float = 0.0,
     ) -> None:
         """Check that the data has enough for such tasks."""
         for name, number in (("ways", ways), ("shots", shots), ("queries", queries)):
@@ -67,10 +88,17 @@ class FewShot:
         self.outputs = ways
         what = "arrays" if isinstance(arrays, tuple) else f"data set {type(arrays).__name__}"
         self.about = arrays.about if isinstance(arrays, Labelled) else f"{len(self.names)} classes of the user's {what}"
-        if ways > len(self.names):
-            raise UsageError(f"{ways} ways need {ways} classes, but the data has {len(self.names)}: lower the ways.")
+        usual = arrays.augment if isinstance(arrays, Labelled) else ()
+        self.augmentation = Augmentation.of(augment, usual, strength)
+        self.augmentation.check(self.x)
+        variants.check(self.x, rotate_classes, mix_classes)
+        self.mix_classes, self._classes = mix_classes, len(self.names)
         self._counts = torch.bincount(y, minlength=len(self.names))
         _check_counts(self._counts, self.names, shots, queries)
+        if rotate_classes:
+            self.names = variants.turned_names(self.names)
+        if ways > len(self.names):
+            raise UsageError(f"{ways} ways need {ways} classes, but the data has {len(self.names)}: lower the ways.")
         self._members = torch.argsort(y, stable=True)  # the examples of class c begin at _starts[c]
         self._starts = self._counts.cumsum(0) - self._counts
         self._places = torch.arange(int(self._counts.max()))
@@ -97,7 +125,18 @@ class FewShot:
 
     def stored(self, seeds: Sequence[int]) -> Episodes:
         """Return the tasks of the given seeds with the inputs as they are stored, in which form they can be shown."""
-        return Episodes(*(self._gathered(rows) for rows in self.indices(seeds)))
+        classes, keys = self._random(seeds)
+        support, query = self._inputs(classes, keys)
+        if self.mix_classes:
+            share = variants.shares(seeds, self.ways, self.mix_classes)
+            others = self._inputs(variants.partners(seeds, self.ways, len(self.names)), keys)
+            support, query = (
+                variants.mixed(x, other, share) for x, other in zip((support, query), others, strict=True)
+            )
+        if self.augmentation.names:
+            key = torch.tensor(list(seeds), device=device_of(self.x))
+            support, query = (self.augmentation(x, random.fold(key, at)) for at, x in enumerate((support, query)))
+        return Episodes(self._batch(support), self._batch(query))
 
     def chosen(self, seed: int) -> list[int]:
         """Return the N classes of the task of ``seed`` in the order of its targets; ``names`` has their names."""
@@ -105,28 +144,44 @@ class FewShot:
 
     def indices(self, seeds: Sequence[int]) -> tuple[Tensor, Tensor]:
         """Return the rows of ``x`` that the tasks hold: support ``(B, N*K)`` and query ``(B, N*Q)``, on the CPU."""
-        if not seeds:
-            raise UsageError("no tasks were asked for: the count must be at least 1.")
-        classes, keys = zip(*(self._random(seed) for seed in seeds), strict=True)
-        chosen = torch.stack(classes)
-        ranks = torch.stack(keys).masked_fill_(self._places >= self._counts[chosen][..., None], 2.0)
+        return self._rows(*self._random(seeds))
+
+    def _rows(self, classes: Tensor, keys: Tensor) -> tuple[Tensor, Tensor]:
+        chosen = classes % self._classes  # a turned class has the examples of the class itself
+        ranks = keys.masked_fill(self._places >= self._counts[chosen][..., None], 2.0)
         places = ranks.topk(self.shots + self.queries, largest=False).indices
         rows = self._members[self._starts[chosen][..., None] + places]
         return rows[..., : self.shots].flatten(1), rows[..., self.shots :].flatten(1)
 
-    def _random(self, seed: int) -> tuple[Tensor, Tensor]:
-        """Draw a task's classes ``(N,)`` and a random key in ``0 .. 1`` for every example they may have."""
-        source = generator(seed)
-        classes = _classes(source, len(self.names), self.ways)
-        # The examples with the smallest keys are taken. In double precision: float32 has only 2**24 different keys.
-        return classes, torch.rand(self.ways, len(self._places), generator=source, dtype=torch.float64)
+    def _random(self, seeds: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Draw the tasks' classes ``(B, N)`` and a random key in ``0 .. 1`` for every example they may have."""
+        if not seeds:
+            raise UsageError("no tasks were asked for: the count must be at least 1.")
+        classes, keys = [], []
+        for source in map(generator, seeds):
+            classes.append(_classes(source, len(self.names), self.ways))
+            # The examples with the smallest keys are taken. In double precision: float32 has only 2**24 different keys.
+            keys.append(torch.rand(self.ways, len(self._places), generator=source, dtype=torch.float64))
+        return torch.stack(classes), torch.stack(keys)
 
-    def _gathered(self, rows: Tensor) -> Batch:
+    def _inputs(self, classes: Tensor, keys: Tensor) -> tuple[Any, Any]:
+        """Return the stored inputs of classes ``(B, N)``, turned ones included: support and query."""
+        support, query = (self._gathered(rows) for rows in self._rows(classes, keys))
+        if len(self.names) > self._classes:
+            turns = classes // self._classes
+            support, query = variants.turned(support, turns), variants.turned(query, turns)
+        return support, query
+
+    def _gathered(self, rows: Tensor) -> Any:
         def gather(leaf: Tensor) -> Tensor:
             return leaf.index_select(0, rows.flatten().to(leaf.device)).view(*rows.shape, *leaf.shape[1:])
 
-        y = torch.arange(self.ways, device=device_of(self.x)).repeat_interleave(rows.shape[1] // self.ways)
-        return Batch(each_input(gather, self.x), y.expand(len(rows), -1).contiguous())
+        return each_input(gather, self.x)
+
+    def _batch(self, x: Any) -> Batch:
+        tasks, count = (x if isinstance(x, Tensor) else next(iter(x.values()))).shape[:2]
+        y = torch.arange(self.ways, device=device_of(x)).repeat_interleave(count // self.ways)
+        return Batch(x, y.expand(tasks, -1).contiguous())
 
 
 def _classes(source: torch.Generator, classes: int, ways: int) -> Tensor:

@@ -116,3 +116,37 @@ def test_a_class_that_is_called_train(tmp_path: Path) -> None:
 def test_a_path_is_needed() -> None:
     with pytest.raises(UsageError, match="folder:PATH"):
         folder.load("train")
+
+
+def pile(root: Path, count: int = 30) -> Path:
+    """Write pictures into a folder, and some of them into one below it."""
+    fill(root, {"old": 5})
+    for index in range(count - 5):
+        pixels = np.zeros((12, 12), np.uint8)
+        pixels[1 + index // 5, 1 + index % 5] = 255
+        Image.fromarray(pixels).save(root / f"{index}.png")
+    (root / "notes.txt").write_text("not a picture")
+    return root
+
+
+def test_a_pile_of_pictures_needs_no_labels(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    pile(tmp_path)
+    train, val = (folder.load(part, tmp_path, size=12, labelled=False) for part in ("train", "val"))
+    assert len(train.x) == 20 and len(val.x) == 10 and train.classes == 1
+    everything = torch.cat([train.x, val.x]).flatten(1)
+    assert len(everything.unique(dim=0)) == 30 and "notes.txt" in caplog.text
+    assert train.augment == ("affine", "elastic") and "20 pictures without labels" in train.about
+    with pytest.raises(UsageError, match="on which nothing can be tested"):
+        folder.load("test", tmp_path, labelled=False)
+    with pytest.raises(DataError, match=r"has 1 classes.*--labels none"):
+        folder.load("train", tmp_path)
+
+
+def test_a_pile_can_be_too_small_or_be_folders_of_classes(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="has 8 pictures, but at least 20"):
+        folder.load("train", pile(tmp_path / "few", 8), labelled=False)
+    with pytest.raises(DataError, match=r"has no class folders.*--labels none"):
+        folder.load("train", tmp_path / "few" / "old")
+    fill(tmp_path / "classes", {f"class {index}": 2 for index in range(10)})
+    unused, used = (folder.load("train", tmp_path / "classes", labelled=one) for one in (False, True))
+    assert unused.names == used.names and torch.equal(unused.x, used.x)

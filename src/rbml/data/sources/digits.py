@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate, pad
 
+from rbml.data.augment import DRAWINGS
 from rbml.data.examples import Labelled, check_split, check_test_only
 from rbml.data.extras import require
 from rbml.data.inputs import Pictures
@@ -34,7 +35,8 @@ def load(part: str, root: str | Path | None = None, *, split: str | None = None,
     pictures, labels = datasets.load_digits(return_X_y=True)
     x = enlarge(torch.from_numpy(pictures).float().view(-1, 1, 8, 8) / 16)
     about = f"digits of scikit-learn (UCI, test part), part test: 10 classes, {len(x)} pictures, 28x28"
-    return Labelled(x, torch.from_numpy(labels).long(), [str(digit) for digit in range(10)], about, Pictures(_SIZE))
+    names = [str(digit) for digit in range(10)]
+    return Labelled(x, torch.from_numpy(labels).long(), names, about, Pictures(_SIZE), DRAWINGS)
 
 
 def enlarge(pictures: Tensor) -> Tensor:

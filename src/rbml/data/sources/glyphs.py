@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from rbml.data import store
+from rbml.data.augment import DRAWINGS
 from rbml.data.examples import Labelled, check_part, check_split
 from rbml.data.inputs import Pictures
 from rbml.data.sources import raster, strokes
@@ -38,7 +39,7 @@ def load(part: str, root: str | Path | None = None, *, split: str | None = None,
     y = torch.arange(len(classes)).repeat_interleave(_DRAWINGS)
     origin = f"glyphs of seed {seed} (version {_VERSION}), part {part}"
     about = f"{origin}: {len(classes)} invented characters x {_DRAWINGS} drawings, 28x28"
-    return Labelled(x, y, [f"glyph {index:04d}" for index in classes], about, Pictures())
+    return Labelled(x, y, [f"glyph {index:04d}" for index in classes], about, Pictures(), DRAWINGS)
 
 
 def render(seed: int, classes: Sequence[int], drawings: int = _DRAWINGS) -> Tensor:

@@ -18,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 
 from rbml.data import store
+from rbml.data.augment import PHOTOGRAPHS
 from rbml.data.examples import Labelled, check_part, check_split
 from rbml.data.extras import require
 from rbml.data.inputs import Pictures
@@ -72,7 +73,7 @@ def load(
     x = torch.stack([from_image(image.fromarray(arrays["pictures"][place]), size, channels) for place, _ in chosen])
     y = torch.tensor([label for _, label in chosen])
     about = f"Grocery Store, split suggested, part {part}: {len(names)} classes, {len(x)} photographs, {size}x{size}"
-    return Labelled(x, y, names, f"{about}; {path}", Pictures(size, channels))
+    return Labelled(x, y, names, f"{about}; {path}", Pictures(size, channels), PHOTOGRAPHS)
 
 
 def _rows(path: Path) -> list[tuple[str, str]]:

@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from rbml.data import store
+from rbml.data.augment import DRAWINGS
 from rbml.data.examples import Labelled, check_split, check_test_only
 from rbml.data.inputs import Pictures
 from rbml.errors import DataError
@@ -44,7 +45,7 @@ def load(part: str, root: str | Path | None = None, *, split: str | None = None,
     if len(x) != len(y) or (len(y) and int(y.max()) > 9):
         raise DataError(f"{path} holds {len(x)} pictures, which its {len(y)} labels do not fit: get both files again.")
     about = f"MNIST test part (t10k), part test: 10 classes, {len(x)} pictures, 28x28; {path}"
-    return Labelled(x, y, [str(digit) for digit in range(10)], about, Pictures())
+    return Labelled(x, y, [str(digit) for digit in range(10)], about, Pictures(), DRAWINGS)
 
 
 def _find(name: str, root: str | Path | None) -> Path:

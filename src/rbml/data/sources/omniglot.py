@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rbml.data import store
+from rbml.data.augment import DRAWINGS
 from rbml.data.examples import Labelled, check_part, check_split
 from rbml.data.extras import require
 from rbml.data.inputs import Pictures
@@ -71,7 +72,7 @@ def load(part: str, root: str | Path | None = None, *, split: str | None = None,
     names = _lake(part, index) if split == "lake" else _vinyals(part, split, root)
     x = torch.stack([_drawings(name, pictures, index) for name in names]).flatten(0, 1)
     y = torch.arange(len(names)).repeat_interleave(_DRAWINGS)
-    return Labelled(x, y, names, _about(part, split, len(names), paths["background"].parent), Pictures(_SIZE))
+    return Labelled(x, y, names, _about(part, split, len(names), paths["background"].parent), Pictures(_SIZE), DRAWINGS)
 
 
 def _about(part: str, split: str, classes: int, folder: Path) -> str:

@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from rbml.data import store
+from rbml.data.augment import DRAWINGS
 from rbml.data.examples import Labelled, check_part, check_split
 from rbml.data.inputs import Pictures
 from rbml.errors import DataError
@@ -47,7 +48,7 @@ def load(part: str, root: str | Path | None = None, *, split: str | None = None,
     x = torch.from_numpy(images[np.concatenate(rows)])[:, None]
     origin = f"Quick, Draw! (first 25 drawings), split learn2learn, part {part}"
     about = f"{origin}: {len(names)} classes, {len(x)} drawings, 28x28; {path}"
-    return Labelled(x, y, names, about, Pictures())
+    return Labelled(x, y, names, about, Pictures(), DRAWINGS)
 
 
 def _chosen(path: Path, part: str) -> set[str]:
