@@ -35,7 +35,9 @@ def test_it_finds_what_scikit_learn_finds(n: int, d: int, strength: float) -> No
     truth = torch.from_numpy(peer.decision_function(((queries - x.mean(0)) / scale).numpy()))
     found = logistic_regression(x, one_hot(y), queries, strength)
     # Softmax does not see what all classes share.
-    torch.testing.assert_close(found - found.mean(1, keepdim=True), truth - truth.mean(1, keepdim=True), atol=2e-3, rtol=0)
+    torch.testing.assert_close(
+        found - found.mean(1, keepdim=True), truth - truth.mean(1, keepdim=True), atol=2e-3, rtol=0
+    )
 
 
 def test_units_do_not_matter_and_rows_without_a_class_do_not_count() -> None:

@@ -71,4 +71,5 @@ def logistic_regression(
         later = torch.where(uphill, torch.ones_like(pace), (1 + (1 + 4 * pace**2).sqrt()) / 2)
         ahead = stepped + torch.where(uphill, torch.zeros_like(pace), (pace - 1) / later) * (stepped - weight)
         weight, pace = stepped, later
-    return asked @ (known.T @ (axes * inverse @ weight[:-1])) + weight[-1]
+    logits: Tensor = asked @ (known.T @ (axes * inverse @ weight[:-1])) + weight[-1]
+    return logits
