@@ -8,10 +8,10 @@ from types import ModuleType
 
 import pytest
 
-from rbml import algorithms, catalogue, data, hypergrad, models, strategy, tasks
+from rbml import algorithms, backbones, catalogue, data, hypergrad, models, strategy, tasks
 
-FAMILIES = {"algorithms": algorithms, "strategies": strategy, "engines": hypergrad, "models": models, "data": data,
-            "tasks": tasks}  # fmt: skip
+FAMILIES = {"algorithms": algorithms, "strategies": strategy, "engines": hypergrad, "models": models,
+            "backbones": backbones, "data": data, "tasks": tasks}  # fmt: skip
 
 
 @pytest.mark.parametrize(("family", "module"), FAMILIES.items())

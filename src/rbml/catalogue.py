@@ -15,6 +15,7 @@ TABLES = {
     "strategies": "rbml.strategy",
     "engines": "rbml.hypergrad",
     "models": "rbml.models",
+    "backbones": "rbml.backbones",
     "data": "rbml.data",
     "tasks": "rbml.tasks",
 }

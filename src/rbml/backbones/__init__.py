@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from rbml.backbones import efficientnet_lite0, timm
 from rbml.backbones.base import Backbone
 from rbml.errors import unknown
 
 __all__ = ["ALL", "Backbone", "load"]
 
-ALL: dict[str, Callable[[str], Backbone]] = {}
+ALL: dict[str, Callable[..., Backbone]] = {
+    "efficientnet_lite0": efficientnet_lite0.load,
+    "timm": timm.load,
+}
 """By name, from what follows the colon (``"resnet18"`` in ``"timm:resnet18"``; often nothing) to the backbone."""
 
 

@@ -15,7 +15,7 @@ from rbml.errors import unknown
 def command(kind: str | None, name: str | None, verbose: bool) -> None:
     """List what rbml has, one line each, or the options of one entry.
 
-    KIND is algorithms, strategies, engines, models, data or tasks; all of them by default.
+    KIND is algorithms, strategies, engines, models, backbones, data or tasks; all of them by default.
 
     \b
     rbml list strategies

@@ -12,7 +12,7 @@ from typing import Any
 
 from rbml import errors
 from rbml.data.examples import PARTS, Examples, Grouped, Labelled, Source
-from rbml.data.sources import digits, folder, glyphs, mnist, omniglot, parkinsons, quickdraw, table
+from rbml.data.sources import digits, folder, glyphs, grocery, mnist, omniglot, parkinsons, quickdraw, table
 
 __all__ = ["ALL", "PARTS", "Examples", "Grouped", "Labelled", "Source", "load"]
 
@@ -22,6 +22,7 @@ ALL: dict[str, Source] = {
     "omniglot": omniglot.load,
     "quickdraw": quickdraw.load,
     "mnist": mnist.load,
+    "grocery": grocery.load,
     "folder": folder.load,
     "parkinsons": parkinsons.load,
     "table": table.load,

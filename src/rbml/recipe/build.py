@@ -15,10 +15,11 @@ from typing import Any, get_type_hints
 import torch
 from torch import nn
 
-from rbml import algorithms, data, hypergrad, models
+from rbml import algorithms, backbones, data, hypergrad, models
 from rbml import tasks as kinds
 from rbml.algorithms.options import assemble
 from rbml.data import inputs, targets
+from rbml.data.inputs.embedded import embedded, embedding, reads
 from rbml.data.setting import Setting
 from rbml.data.sources.folder import read_classes
 from rbml.errors import UsageError, unknown
@@ -42,9 +43,23 @@ _ELSEWHERE = ("model", "options", "loss", "strategy", "hypergradient", "curricul
 def setting(recipe: Recipe, source: TaskSource | None = None) -> Setting:
     """Return the setting of a source of tasks; without a source, that of the recipe's pictures with classes."""
     if source is None:
-        pictures = inputs.Pictures(recipe.inputs.size, recipe.inputs.channels)
-        return Setting(pictures, targets.CLASSES, recipe.tasks.ways)
+        return Setting(_modality(recipe), targets.CLASSES, recipe.tasks.ways)
     return Setting(source.modality, source.target, source.outputs)
+
+
+def _modality(recipe: Recipe) -> inputs.Modality:
+    """Return the modality of a recipe that has no data: its pictures, or what its backbone reads."""
+    pictures = {"size": recipe.inputs.size, "channels": recipe.inputs.channels}
+    name = _backbone(recipe)
+    kind, facts = reads(name) if name else ("pictures", {})
+    inner = inputs.made(kind, pictures if kind == "pictures" else facts)
+    return embedding(inner, name, recipe.inputs.size) if recipe.inputs.encoder else inner
+
+
+def _backbone(recipe: Recipe) -> str:
+    """Return the name of the pretrained backbone of a recipe, its encoder or its model; empty if there is none."""
+    pretrained = recipe.model.name.partition(":")[0] in backbones.ALL
+    return recipe.inputs.encoder or (recipe.model.name if pretrained else "")
 
 
 def fitting(
@@ -104,12 +119,15 @@ def examples(recipe: Recipe, choice: Data, part: str, root: str | None = None) -
     """
     pictures = {"size": recipe.inputs.size, "channels": recipe.inputs.channels}
     if part == "all" and choice.name == "folder":
-        return read_classes(str(choice.path or root), **pictures)
-    load = data.ALL[choice.name]
-    hints = {name: hint for name, hint in _hints(load).items() if name not in ("part", "root", "split", "seed")}
-    options = _known(pictures, load) | fitting(choice, load, "source", hints)
-    place = root if choice.path is None else Path(choice.path).expanduser()
-    return load(part, place, split=choice.split, **options)
+        loaded: Any = read_classes(str(choice.path or root), **pictures)
+    else:
+        load, name = data.ALL[choice.name], _backbone(recipe)
+        facts = {**reads(name)[1], **pictures} if name else pictures
+        hints = {name: hint for name, hint in _hints(load).items() if name not in ("part", "root", "split", "seed")}
+        options = _known(facts, load) | fitting(choice, load, "source", hints)
+        place = root if choice.path is None else Path(choice.path).expanduser()
+        loaded = load(part, place, split=choice.split, **options)
+    return embedded(loaded, recipe.inputs.encoder, recipe.inputs.size) if recipe.inputs.encoder else loaded
 
 
 def tasks(recipe: Recipe, part: str, root: str | None = None, **changes: Any) -> TaskSource:
@@ -181,14 +199,20 @@ def model(recipe: Recipe, setting: Setting) -> nn.Module:
     Raises:
         UsageError: if the model has no such option, or an option does not fit.
     """
-    maker = models.ALL[recipe.model.name]
+    kind, _, more = recipe.model.name.partition(":")
+    maker: Any = models.ALL[kind]
     pictures = {"size": recipe.inputs.size, "channels": recipe.inputs.channels}
     facts: dict[str, Any] = {**pictures, "inputs": recipe.inputs.channels * recipe.inputs.size**2}
     facts |= {"context": 100 if recipe.algorithm.name == "cavia" else 0}
     facts |= {"hidden": _HIDDEN} if setting.modality.kind in ("pictures", "arrays") else {}
     facts |= setting.modality.facts() | {"outputs": setting.outputs}
-    by_data = ("inputs", "outputs", "size", "channels")
+    facts |= {"name": more}
+    by_data = ("inputs", "outputs", "size", "channels", "name")
     hints = {name: hint for name, hint in _hints(maker).items() if name not in by_data}
+    if setting.modality.kind == "embedded" and "inputs" not in _hints(maker):
+        raise UsageError(f"{kind} is not for features of {recipe.inputs.encoder}: use --model adaptor or mlp")
+    if more and "name" not in _hints(maker):
+        raise UsageError(f"{kind} has no variants: write {kind}, not {recipe.model.name}")
     made: nn.Module = maker(**(_known(facts, maker) | fitting(recipe.model, maker, "model", hints)))
     return made
 

@@ -47,6 +47,8 @@ ENTRIES: dict[str, Entry] = {
     "target": Entry("data.options.target", str, "Tasks", "the column to predict; for a table"),
     "size": Entry("inputs.size", int, "Tasks", "height and width of the pictures in pixels"),
     "channels": Entry("inputs.channels", int, "Tasks", "1 for grey pictures, 3 for colour"),
+    "encoder": Entry("inputs.encoder", str, "Model", "a pretrained backbone, which stays as it is; the model learns on "
+                     "its features", "none", family="backbones"),
     "algorithm": Entry("algorithm.name", str, "Learner", "the algorithm", family="algorithms"),
     "lr": Entry("algorithm.options.lr", float, "Learner", "the inner learning rate, or where it starts",
                 "the algorithm's"),

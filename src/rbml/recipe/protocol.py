@@ -31,6 +31,45 @@ def protocol(source: str, given: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
+def facts(name: str) -> dict[str, Any]:
+    """Return the size and channels of the pictures for which a pretrained backbone is; empty for other names.
+
+    They are the constant ``FACTS`` in the backbone's file.
+
+    Args:
+        name: of an encoder or of a model, such as ``"efficientnet_lite0"`` or ``"timm:resnet18"``.
+
+    >>> facts("efficientnet_lite0"), facts("conv4")
+    ({'size': 160, 'channels': 3}, {})
+    """
+    return dict(catalogue.constant("backbones", name.partition(":")[0], "FACTS") or {})
+
+
+def backbone_recipe(name: str, ways: int = 5) -> Recipe:
+    """Return the recipe of a learner that needs no training: a frozen backbone, and a head from the support set.
+
+    Args:
+        name: of the backbone, such as ``"efficientnet_lite0"``.
+        ways: the number of classes that its model has before it has seen any; the head is made for any number.
+
+    Raises:
+        UsageError: for an unknown backbone.
+    """
+    return Recipe.of(ways=ways, encoder=name, **facts(name), **_FROZEN)
+
+
+_FROZEN: dict[str, Any] = {
+    "model": "mlp",
+    "model_options": {"hidden": []},
+    "algorithm": "r2d2",
+    "options": {"strength": 100.0, "scale": 10.0},
+}
+"""What is learned from a support set on frozen features: a ridge regression."""
+
+_ON_FEATURES: dict[str, Any] = {"model": "adaptor", "algorithm": "protonet"}
+"""What learns on features of an encoder where nothing else is asked for."""
+
+
 def recipe_of(source: str, given: Mapping[str, Any]) -> Recipe:
     """Return the recipe of a source's protocol; what was given takes precedence.
 
@@ -42,4 +81,6 @@ def recipe_of(source: str, given: Mapping[str, Any]) -> Recipe:
         UsageError: for an unknown name, or a value that is not allowed.
     """
     chosen = {name: value for name, value in given.items() if value is not None}
-    return Recipe.of(**({"data": source} | protocol(source, given) | chosen))
+    backbone = chosen.get("encoder") or chosen.get("model") or ""
+    usual = protocol(source, given) | (_ON_FEATURES if chosen.get("encoder") else {}) | facts(backbone)
+    return Recipe.of(**({"data": source} | usual | chosen))

@@ -16,6 +16,8 @@ from rbml.recipe.migrate import is_flat, migrated
 
 Count = Annotated[int, Field(ge=1)]
 
+_NO_ENCODER = ""
+
 
 class Section(BaseModel):
     """What all sections share: frozen, strict types, no unknown entries; wrong values raise a ``UsageError``."""
@@ -72,11 +74,12 @@ class TaskChoice(Section):
 
 
 class Inputs(Section):
-    """How pictures are read."""
+    """How pictures are read, and the pretrained backbone, if there is one, whose features the model learns on."""
 
     place: ClassVar[str] = "inputs"
     size: Count = 28
     channels: Count = 1
+    encoder: str | None = None
 
 
 class StrategyChoice(Section):
@@ -154,11 +157,12 @@ class Recipe(Section):
                 raise unknown("data source", one.name, [*catalogue.names("data"), "folder:PATH"])
         for kind, name, known in (
             ("algorithm", self.algorithm.name, catalogue.names("algorithms")),
-            ("model", self.model.name, catalogue.names("models")),
+            ("model", self.model.name.partition(":")[0], catalogue.names("models")),
+            ("encoder", (self.inputs.encoder or _NO_ENCODER).partition(":")[0], catalogue.names("backbones")),
             ("engine", self.engine.name if self.engine else "auto", (*catalogue.names("engines"), "auto")),
             ("kind of task", self.tasks.name or catalogue.names("tasks")[0], catalogue.names("tasks")),
         ):
-            if name not in known:
+            if name not in known and (kind, name) != ("encoder", _NO_ENCODER):
                 raise unknown(kind, name, known)
         if self.tasks.ways < 2:
             raise UsageError(f"a task needs at least 2 classes (ways), not {self.tasks.ways}")

@@ -2,18 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from rbml.data.batch import Batch
 from rbml.data.setting import Setting
 from rbml.errors import CheckpointError, DivergedError
-from rbml.learner import Adapted
+from rbml.learner import Adapted, Learner
 from rbml.recipe import Recipe, StrategyChoice, build
 from rbml.training import files
+from rbml.training.run_folder import restore
+from rbml.tree import Tree
+
+
+class Kept(NamedTuple):
+    """What a file keeps besides the model, so that more examples and classes can be added to it.
+
+    Attributes:
+        learner: theta0 and phi: the state of the learner.
+        examples: the labelled examples, with their inputs as the modality stores them.
+        strategy: the strategy file that the recipe names, byte by byte; ``None`` if it names none.
+    """
+
+    learner: Tree
+    examples: Batch
+    strategy: Tensor | None = None
 
 
 class AdaptedFile(NamedTuple):
@@ -24,15 +42,59 @@ class AdaptedFile(NamedTuple):
         recipe: the recipe of the run that it comes from.
         setting: its inputs and targets.
         names: the names of the classes or values, in the order of its outputs.
+        kept: the learner and the examples; ``None`` in a file of rbml 0.1.0.
+        trust: how far to trust its predictions, as plain values: see :class:`rbml.training.calibration.Trust`.
     """
 
     adapted: Adapted
     recipe: Recipe
     setting: Setting
     names: list[str]
+    kept: Kept | None = None
+    trust: Mapping[str, Any] = {}  # noqa: RUF012  never written to
+
+    def learner(self) -> Learner:
+        """Return the learner from which the model was adapted.
+
+        Raises:
+            CheckpointError: if the file was written by an rbml that did not keep it.
+        """
+        if self.kept is None:
+            raise CheckpointError(
+                "this file of an adapted model holds no learner, as an older rbml wrote it: make it again with "
+                "rbml adapt, from the run that it came from"
+            )
+        if self.kept.strategy is None:
+            learner = build.learner(self.recipe, self.setting)
+        else:
+            with tempfile.TemporaryDirectory() as folder:  # strategies are read from files
+                path = Path(folder) / "strategy.pt"
+                path.write_bytes(self.kept.strategy.numpy().tobytes())
+                learner = build.learner(self.recipe.changed(strategy_file=str(path)), self.setting)
+        restore(learner, dict(self.kept.learner), Path("the file of the adapted model"))
+        return learner
 
 
-def save_adapted(path: Path, adapted: Adapted, recipe: Recipe, setting: Setting, names: Sequence[str]) -> None:
+def kept_of(learner: Learner, recipe: Recipe, examples: Batch) -> Kept:
+    """Return what a file keeps of a learner and the examples ``(n, ...)`` that it learned from, inputs as stored.
+
+    Raises:
+        OSError: if the strategy file that the recipe names cannot be read.
+    """
+    file = recipe.strategy.file
+    raw = None if file is None else torch.frombuffer(bytearray(Path(file).read_bytes()), dtype=torch.uint8)
+    return Kept({name: leaf.detach() for name, leaf in learner.state_dict().items()}, examples, raw)
+
+
+def save_adapted(
+    path: Path,
+    adapted: Adapted,
+    recipe: Recipe,
+    setting: Setting,
+    names: Sequence[str],
+    kept: Kept | None = None,
+    trust: Mapping[str, Any] | None = None,
+) -> None:
     """Write an adapted model with what is needed to use it.
 
     Args:
@@ -41,19 +103,30 @@ def save_adapted(path: Path, adapted: Adapted, recipe: Recipe, setting: Setting,
         recipe: the recipe of the run that it comes from.
         setting: the setting of that run.
         names: the names of the classes or values, in the order of its outputs.
+        kept: the learner and the examples, of :func:`kept_of`; without them nothing can be added to the file later.
+        trust: how far to trust its predictions.
 
     Raises:
         DivergedError: if the model has numbers that are not finite: its predictions would be meaningless.
         RbmlError: if it cannot be written.
     """
-    if bad := [name for name, leaf in adapted.model.state_dict().items() if not torch.isfinite(leaf).all()]:
+    state = dict(adapted.model.state_dict())
+    if bad := [name for name, leaf in state.items() if not torch.isfinite(leaf).all()]:
         raise DivergedError(
             f"learning from these examples made {bad[0]} of the model not finite: {path} is not written. "
             "Train a run with a smaller lr"
         )
-    state = adapted.model.state_dict()
-    content = {"recipe": recipe.to_json(), "setting": setting.to_json(), "names": list(names), "model": state}
-    files.save(path, "adapted", content)
+    content: dict[str, Any] = {"recipe": recipe.to_json(), "setting": setting.to_json(), "names": list(names)}
+    if kept is not None:
+        content["learner"], content["x"], content["y"] = kept.learner, kept.examples.x, kept.examples.y
+        content["strategy"] = kept.strategy
+        # What the task left as it was is in the learner already: a backbone is not stored twice.
+        state = {name: leaf for name, leaf in state.items() if not _same(leaf, kept.learner.get(f"model.{name}"))}
+    files.save(path, "adapted", content | {"model": state, "trust": dict(trust or {})})
+
+
+def _same(leaf: Tensor, other: Tensor | None) -> bool:
+    return other is not None and torch.equal(leaf, other)
 
 
 def load_adapted(path: Path) -> AdaptedFile:
@@ -68,11 +141,17 @@ def load_adapted(path: Path) -> AdaptedFile:
     state = content["model"]
     model = _model(recipe, setting)
     own = model.state_dict()
+    kept = None
+    if "learner" in content:
+        kept = Kept(content["learner"], Batch(content["x"], content["y"]), content["strategy"])
+        state = {name: content["learner"].get(f"model.{name}") for name in own} | state
+        state = {name: leaf for name, leaf in state.items() if leaf is not None}
     if own.keys() != state.keys():
         raise CheckpointError(f"{path} belongs to another model than it says: {sorted(own.keys() ^ state.keys())}")
     parameters = {name: state[name] for name, _ in model.named_parameters()}
     statistics = {name: leaf for name, leaf in state.items() if name not in parameters}
-    return AdaptedFile(Adapted(model, parameters, statistics), recipe, setting, content["names"])
+    adapted = Adapted(model, parameters, statistics)
+    return AdaptedFile(adapted, recipe, setting, content["names"], kept, content.get("trust", {}))
 
 
 def _model(recipe: Recipe, setting: Setting) -> nn.Module:

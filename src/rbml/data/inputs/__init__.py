@@ -1,12 +1,29 @@
 """Modalities (pictures, rows of a table, arrays): how raw inputs become tensors, one file each. ``ALL`` lists them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from rbml.data.inputs.arrays import Arrays
 from rbml.data.inputs.base import Modality, RawExamples, Shown
+from rbml.data.inputs.embedded import Embedded
 from rbml.data.inputs.pictures import Pictures
 from rbml.data.inputs.table import Table
 
-__all__ = ["ALL", "Arrays", "Modality", "Pictures", "RawExamples", "Shown", "Table"]
+__all__ = ["ALL", "Arrays", "Embedded", "Modality", "Pictures", "RawExamples", "Shown", "Table", "made"]
 
-ALL: dict[str, Callable[..., Modality]] = {"pictures": Pictures, "arrays": Arrays, "table": Table}
+
+def made(kind: str, spec: Mapping[str, Any]) -> Modality:
+    """Return the modality that its name and its options describe; a ``KeyError`` for an unknown one."""
+    return ALL[kind](**spec)
+
+
+def _embedded(inner: Mapping[str, Any], backbone: str, fingerprint: str = "", size: int = 0) -> Modality:
+    return Embedded(made(**inner), backbone, fingerprint, size)
+
+
+ALL: dict[str, Callable[..., Modality]] = {
+    "pictures": Pictures,
+    "arrays": Arrays,
+    "table": Table,
+    "embedded": _embedded,
+}

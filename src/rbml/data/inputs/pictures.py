@@ -126,9 +126,16 @@ def read(path: str | Path, size: int = 28, channels: int = 1) -> Tensor:
     exif = require("PIL.ImageOps", "images", "reading pictures").exif_transpose
     try:
         with image.open(path) as picture:
-            flat = _flat(image, exif(picture)).convert("L" if channels == 1 else "RGB")
+            flat = _flat(image, exif(picture))
     except Exception as error:  # decoders raise anything: OSError, SyntaxError, ValueError, struct.error ...
         raise DataError(f"{str(path)!r} cannot be read as a picture: {error}.") from None
+    return from_image(flat, size, channels)
+
+
+def from_image(picture: Any, size: int, channels: int) -> Tensor:
+    """Return an opaque picture of Pillow with 8 bit as :func:`read` returns those of files, which see."""
+    image = require("PIL.Image", "images", "reading pictures")
+    flat = picture.convert("L" if channels == 1 else "RGB")
     pixels = _squared(image, flat, size)
     if channels == 1:
         pixels = _as_ink(pixels, _border(np.asarray(flat)[..., None]))

@@ -1,0 +1,230 @@
+"""Features of a frozen pretrained backbone, as a modality of their own: small models learn on them in seconds."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from rbml import backbones
+from rbml.backbones import Backbone
+from rbml.backbones.norm import folded
+from rbml.data import store
+from rbml.data.batch import Inputs
+from rbml.data.inputs.base import Modality, RawExamples, Shown
+from rbml.errors import DataError, UsageError
+
+_BLOCK = 16
+"""Examples that go through the backbone at once: more need more memory and are not faster on a processor."""
+
+_SHOWN = 8
+
+Watch = Callable[[int, int], None]
+"""Called with how many examples have gone through the backbone, and with how many there are."""
+
+_watch: ContextVar[Watch | None] = ContextVar("watch", default=None)
+
+E = TypeVar("E", bound=Any)
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """Features of a frozen backbone, stored as float32 ``(n, width)``: they are computed once, when inputs are read.
+
+    Args:
+        inner: how the backbone's inputs are read.
+        backbone: its name, as :func:`rbml.backbones.load` takes it.
+        fingerprint: a checksum of the weights that made the features: other weights are refused. Empty takes those
+            that are installed.
+        size: of pictures only: to this height and width they are scaled before they enter the backbone, where the
+            inner modality reads them in another one; 0 means that they stay as they are.
+
+    Raises:
+        UsageError: for a modality that the backbone cannot read.
+    """
+
+    inner: Modality
+    backbone: str
+    fingerprint: str = ""
+    size: int = 0
+
+    kind = "embedded"
+
+    def read(self, raw: Sequence[Any]) -> Tensor:
+        """Return the features of raw inputs, as the inner modality reads them.
+
+        Raises:
+            DataError: naming what cannot be read, or for other weights than those that the features are of.
+        """
+        blocks = [self.features(self.inner.read(raw[start : start + _BLOCK])) for start in range(0, len(raw), _BLOCK)]
+        return torch.cat(blocks) if blocks else torch.empty(0, self.loaded().width)
+
+    def features(self, stored: Inputs) -> Tensor:
+        """Return the features ``(n, width)`` of inputs that the inner modality has read.
+
+        Raises:
+            DataError: for other weights than those that the features are of.
+        """
+        body, total, watch = self.loaded().body, _count(stored), _watch.get()
+        found = []
+        for start in range(0, total, _BLOCK):
+            ready = self.inner.ready(_part(stored, start, start + _BLOCK))
+            if self.inner.kind == "pictures":
+                ready = self._fitted(ready)
+            with torch.no_grad():
+                found.append(body(ready) if isinstance(ready, Tensor) else body(**ready))
+            if watch is not None:
+                watch(min(start + _BLOCK, total), total)
+        return torch.cat(found).float() if found else torch.empty(0, self.loaded().width)
+
+    def _fitted(self, pictures: Inputs) -> Tensor:
+        """Return pictures in the size and with the channels that the backbone is for."""
+        assert isinstance(pictures, Tensor)
+        channels = self.loaded().facts.get("channels", pictures.shape[1])
+        if pictures.shape[1] == 1 < channels:
+            pictures = pictures.expand(-1, channels, -1, -1)
+        if self.size not in (0, pictures.shape[-1]):
+            side = (self.size, self.size)
+            pictures = F.interpolate(pictures, side, mode="bicubic", antialias=True).clamp(0, 1)
+        return pictures.contiguous(memory_format=torch.channels_last)
+
+    def loaded(self) -> Backbone:
+        """Return the backbone.
+
+        Raises:
+            DataError: if its weights are not those that the features are of.
+            UsageError: if its package is not installed, or it reads another kind of inputs.
+        """
+        found, fingerprint = _loaded(self.backbone)
+        if self.fingerprint and fingerprint != self.fingerprint:
+            raise DataError(
+                f"this was made with features of {self.backbone} with the weights {self.fingerprint}, but those that "
+                f"are installed are {fingerprint} ({found.about}): install the former version, or train again"
+            )
+        if found.modality != self.inner.kind:
+            raise UsageError(f"{self.backbone} is a backbone for {found.modality}, and these are {self.inner.kind}")
+        return found
+
+    def ready(self, stored: Inputs) -> Inputs:
+        """Return the features as they are."""
+        return stored
+
+    def show(self, stored: Inputs) -> Shown:
+        """Return the first few features by number: the inputs themselves are not kept."""
+        assert isinstance(stored, Tensor)
+        rows = stored[:, :_SHOWN].tolist()
+        return Shown("table", [{f"feature {place}": value for place, value in enumerate(row)} for row in rows])
+
+    def spec(self) -> dict[str, Any]:
+        """Return the inner modality, and the backbone with a checksum of its weights."""
+        inner = {"kind": self.inner.kind, "spec": self.inner.spec()}
+        return {"inner": inner, "backbone": self.backbone, "fingerprint": self.fingerprint, "size": self.size}
+
+    def facts(self) -> dict[str, Any]:
+        """Return how many features there are."""
+        return {"inputs": self.loaded().width}
+
+    def find(self, places: Sequence[Path | str], labelled: bool) -> RawExamples:
+        """Return the raw examples of places as the inner modality finds them.
+
+        Raises:
+            DataError: naming what cannot be used.
+        """
+        return self.inner.find(places, labelled)
+
+
+@lru_cache(maxsize=2)
+def _loaded(name: str) -> tuple[Backbone, str]:
+    """Return a backbone, frozen, and the checksum of its weights; loading takes a second."""
+    found = backbones.load(name)
+    return replace(found, body=folded(found.body)), found.fingerprint()
+
+
+def embedding(inner: Modality, backbone: str, size: int = 0) -> Embedded:
+    """Return the modality of the features of a backbone, with the checksum of the weights that are installed.
+
+    Args:
+        inner: how the backbone's inputs are read.
+        backbone: its name.
+        size: as in :class:`Embedded`.
+
+    Raises:
+        UsageError: if the backbone is not known or not installed, or reads another kind of inputs.
+        DataError: if its weights are damaged.
+    """
+    pictures = size if inner.kind == "pictures" and inner.facts()["size"] != size else 0
+    found = Embedded(inner, backbone, _loaded(backbone)[1], pictures)
+    found.loaded()
+    return found
+
+
+def reads(backbone: str) -> tuple[str, Mapping[str, Any]]:
+    """Return the kind of modality that a backbone reads, and the options with which it works best.
+
+    Raises:
+        UsageError: if the backbone is not known or not installed.
+        DataError: if its weights are damaged.
+    """
+    found = _loaded(backbone)[0]
+    return found.modality, found.facts
+
+
+def embedded(examples: E, backbone: str, size: int = 0) -> E:
+    """Return examples with the features of a backbone in place of their inputs.
+
+    The features are kept on disk (:func:`rbml.data.store.cached_arrays`), by the content of the inputs and the weights.
+
+    Args:
+        examples: a :class:`rbml.data.Labelled` or :class:`rbml.data.Grouped`.
+        backbone: its name.
+        size: as in :class:`Embedded`.
+
+    Raises:
+        UsageError: if the backbone is not known or not installed, or reads another kind of inputs.
+        DataError: if its weights are damaged.
+    """
+    modality = embedding(examples.modality, backbone, size)
+    key = f"features-1-{backbone}-{modality.fingerprint}-{modality.size}-{_digest(examples.x, modality.inner)}"
+    arrays = store.cached_arrays(key, lambda: {"features": modality.features(examples.x).numpy()})
+    about = f"{examples.about}; features of {backbone}"
+    changed: E = examples._replace(x=torch.from_numpy(arrays["features"]), modality=modality, about=about)
+    return changed
+
+
+@contextmanager
+def watched(watch: Watch) -> Iterator[None]:
+    """Have a function called while features are computed, which can take minutes."""
+    token = _watch.set(watch)
+    try:
+        yield
+    finally:
+        _watch.reset(token)
+
+
+def _digest(stored: Inputs, inner: Modality) -> str:
+    """Return a checksum of stored inputs and of how they are made ready."""
+    total = hashlib.sha256(json.dumps([inner.kind, inner.spec()], sort_keys=True, default=str).encode())
+    for name, leaf in {"": stored}.items() if isinstance(stored, Tensor) else sorted(stored.items()):
+        total.update(f"{name} {tuple(leaf.shape)} {leaf.dtype}".encode())
+        total.update(leaf.contiguous().numpy().data)
+    return total.hexdigest()[:24]
+
+
+def _count(stored: Inputs) -> int:
+    return len(stored) if isinstance(stored, Tensor) else len(next(iter(stored.values())))
+
+
+def _part(stored: Inputs, start: int, stop: int) -> Inputs:
+    if isinstance(stored, Tensor):
+        return stored[start:stop]
+    return {name: leaf[start:stop] for name, leaf in stored.items()}

@@ -1,0 +1,57 @@
+"""What has been learned, whatever it lies in: a run, a pretrained backbone, or a file that ``rbml adapt`` wrote."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+from rbml.data.setting import Setting
+from rbml.learner import Learner
+from rbml.recipe import Recipe, build, protocol
+from rbml.training.adapted_file import load_adapted
+from rbml.training.run_folder import RunFolder
+
+BACKBONE = "backbone:"
+"""What the name of a pretrained backbone begins with, where a run could stand as well."""
+
+
+class Learned(NamedTuple):
+    """A learner that is ready to adapt, with what belongs to it.
+
+    Attributes:
+        learner: theta0 and phi.
+        recipe: how it was made.
+        setting: its inputs and targets.
+        name: what the user called it.
+        run: the run folder; ``None`` where there is none.
+    """
+
+    learner: Learner
+    recipe: Recipe
+    setting: Setting
+    name: str
+    run: RunFolder | None = None
+
+
+def load(place: str, which: str = "best") -> Learned:
+    """Return the learner of a run folder, of ``backbone:NAME``, or of a file that ``rbml adapt`` wrote.
+
+    Args:
+        place: the folder, the file, or ``backbone:NAME``: a pretrained backbone with a head that is made from the
+            support set, which needs no run.
+        which: the checkpoint of a run, ``"best"`` or ``"last"``.
+
+    Raises:
+        UsageError: for an unknown backbone, or one whose package is not installed.
+        DataError: for weights of a backbone that are not there, or are damaged.
+        CheckpointError: for a folder that is not a run, or a file that is damaged or holds no learner.
+    """
+    if place.startswith(BACKBONE):
+        recipe = protocol.backbone_recipe(place.removeprefix(BACKBONE))
+        setting = build.setting(recipe)
+        return Learned(build.learner(recipe, setting), recipe, setting, place)
+    if Path(place).is_file():
+        file = load_adapted(Path(place))
+        return Learned(file.learner(), file.recipe, file.setting, place)
+    run = RunFolder(place)
+    return Learned(run.learner(which), run.recipe(), run.setting(), place, run)
