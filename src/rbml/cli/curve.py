@@ -63,10 +63,11 @@ def command(
 ) -> None:
     """Measure how many labelled examples RUN needs, beside what needs no learning across tasks.
 
-    RUN is the folder of a run. On the same test tasks are measured: the learner; fine-tuning of the whole network from
-    where the learner starts; the same network from random weights; and the baselines of the target (for classes:
-    nearest centroid and logistic regression) on the raw inputs and on the features of the network. It says from how
-    many examples on each of them is as good as the learner.
+    RUN is the folder of a run, backbone:NAME (a pretrained network and a head made from the examples: no run is
+    needed), or a file that rbml adapt wrote. On the same test tasks are measured: the learner; fine-tuning of the whole
+    network from where the learner starts; the same network from random weights; and the baselines of the target (for
+    classes: nearest centroid and logistic regression) on the raw inputs and on the features of the network. It says
+    from how many examples on each of them is as good as the learner.
 
     What was measured is kept: after Ctrl-C the same command goes on.
 
@@ -74,6 +75,7 @@ def command(
     rbml curve runs/omniglot-5w1s-maml
     rbml curve runs/omniglot-5w1s-maml --tasks quickdraw --shots 1,5,10 --episodes 50
     rbml curve runs/glyphs-5w1s-protonet --tasks folder:my_pictures --methods logistic,centroid
+    rbml curve backbone:efficientnet_lite0 --tasks folder:my_pictures
     """  # noqa: D301  \b is click's
     import torch
 

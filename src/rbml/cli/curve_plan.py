@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from rbml.cli.sources import tasks_for, usual_part
-from rbml.data.setting import Setting
+from rbml.cli.sources import checksum, tasks_for, usual_part
 from rbml.errors import DataError, RbmlError, UsageError
-from rbml.learner import Learner
-from rbml.recipe import Recipe
+from rbml.recipe import build
 from rbml.recipe.streams import VALIDATE
 from rbml.tasks import Episode, TaskSource, generator, task_seeds
-from rbml.training import RunFolder
 from rbml.training.curve import Curve, first_shots
 from rbml.training.evaluator import describe_sizes, sizes_of
+from rbml.training.learned import Learned, load
 from rbml.training.rivals import (
     FINE_TUNING,
     SCRATCH,
@@ -52,24 +49,6 @@ class Plan(NamedTuple):
     place: Path
 
 
-class Subject(NamedTuple):
-    """What was learned.
-
-    Attributes:
-        learner: ready to adapt.
-        recipe: how it was made.
-        setting: its inputs and targets.
-        name: what the user called it.
-        run: its folder.
-    """
-
-    learner: Learner
-    recipe: Recipe
-    setting: Setting
-    name: str
-    run: RunFolder | None
-
-
 class _Sources(NamedTuple):
     """Where tasks come from: the same tasks, read in several ways.
 
@@ -94,7 +73,7 @@ def plan(
     """Return what is to be measured.
 
     Args:
-        place: the subject: the folder of a run.
+        place: the subject: the folder of a run, ``backbone:NAME``, or a file that ``rbml adapt`` wrote.
         shots: the numbers of examples; ``None`` means the usual ones, as far as the data has so many.
         episodes: how many tasks.
         seed: which tasks.
@@ -105,7 +84,7 @@ def plan(
         UsageError: for tasks that do not fit, or names that no method has.
         DataError: for data that is not there, or not enough of it.
     """
-    subject = _subject(place)
+    subject = load(place)
     recipe, given = subject.recipe, dict(given)
     own, source = recipe.source, given.pop("source")
     root = given.pop("data_root") or (subject.run.read_config()["data_root"] if subject.run else None)
@@ -119,7 +98,7 @@ def plan(
     methods = _methods(subject, sources, seed, chosen)
     sizes = {name: size for name, size in sizes_of(sources.own).items() if name != "shots"}
     identity = {
-        "subject": _digest(subject), "tasks": sources.own.about, "raw": sources.raw.about, "part": part, **sizes,
+        "subject": checksum(subject), "tasks": sources.own.about, "raw": sources.raw.about, "part": part, **sizes,
     }  # fmt: skip
     named = source or own
     about = {
@@ -134,13 +113,8 @@ def plan(
     return Plan(Curve(methods, sources.shots, episodes, seed, identity), about, above / "curves" / name)
 
 
-def _subject(place: str) -> Subject:
-    run = RunFolder(place)
-    return Subject(run.learner(), run.recipe(), run.setting(), place, run)
-
-
 def _sources(
-    subject: Subject, part: str, root: str | None, changes: dict[str, Any], shots: tuple[int, ...] | None
+    subject: Learned, part: str, root: str | None, changes: dict[str, Any], shots: tuple[int, ...] | None
 ) -> _Sources:
     recipe, setting, whose, notes = subject.recipe, subject.setting, subject.name, list[str]()
 
@@ -188,18 +162,16 @@ def _largest(shots: tuple[int, ...], build: Callable[[int], TaskSource]) -> tupl
 
 
 def _without_backbone(
-    subject: Subject, tasks: TaskSource, part: str, root: str | None, changes: dict[str, Any]
+    subject: Learned, tasks: TaskSource, part: str, root: str | None, changes: dict[str, Any]
 ) -> TaskSource:
     """Return the same tasks with the inputs as they were before a backbone; pictures not larger than 84 pixels."""
-    from rbml.recipe import build
-
-    if getattr(subject.recipe.inputs, "encoder", None) is None:
+    if subject.recipe.inputs.encoder is None:
         return tasks
     size = min(subject.recipe.inputs.size, _MOST_PIXELS)
     return build.tasks(subject.recipe, part, root, **{**changes, "encoder": None, "size": size})
 
 
-def _methods(subject: Subject, sources: _Sources, seed: int, chosen: str | None) -> list[Method]:
+def _methods(subject: Learned, sources: _Sources, seed: int, chosen: str | None) -> list[Method]:
     """Return the learner and what it is compared with.
 
     Raises:
@@ -236,12 +208,3 @@ def _methods(subject: Subject, sources: _Sources, seed: int, chosen: str | None)
     if strange := [one for one in wanted if not any(one in method.name for method in found)]:
         raise UsageError(f"no method is called {strange[0]!r}; there are: {'; '.join(one.name for one in found)}")
     return [one for one in found if one is found[0] or any(name in one.name for name in wanted)]
-
-
-def _digest(subject: Subject) -> str:
-    """Return a checksum of what was learned: values of another learner must not be taken for its own."""
-    total = hashlib.sha256(subject.recipe.model_dump_json().encode())
-    for name, leaf in sorted(subject.learner.state_dict().items()):
-        total.update(name.encode())
-        total.update(leaf.detach().cpu().contiguous().numpy().tobytes())
-    return total.hexdigest()[:16]

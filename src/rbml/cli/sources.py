@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from rbml.data.setting import Setting
 from rbml.errors import UsageError
 from rbml.recipe import Recipe, build
 from rbml.tasks import PerGroup, TaskSource
+from rbml.training.learned import Learned
 
 
 def tasks_for(recipe: Recipe, setting: Setting, whose: str, part: str, root: str | None, **changes: Any) -> TaskSource:
@@ -63,3 +65,12 @@ def usual_part(source: str | None, own: str) -> str:
 
     kind, _, path = (source or "").partition(":")
     return "all" if kind == "folder" and source != own and not divided(Path(path)) else "test"
+
+
+def checksum(subject: Learned) -> str:
+    """Return a checksum of what was learned: values of another learner must not be taken for its own."""
+    total = hashlib.sha256(subject.recipe.model_dump_json().encode())
+    for name, leaf in sorted(subject.learner.state_dict().items()):
+        total.update(name.encode())
+        total.update(leaf.detach().cpu().contiguous().numpy().tobytes())
+    return total.hexdigest()[:16]
