@@ -71,11 +71,11 @@ def test_the_table_leaves_empty_what_was_not_measured() -> None:
 
 
 def test_the_figure_names_every_line_without_overlap() -> None:
-    pytest.importorskip("matplotlib")
+    text_of = pytest.importorskip("matplotlib.text").Text
     names = [f"method {place}" for place in range(5)]
     drawn = curve.figure(result({name: [0.5, 0.6, 0.7] for name in names}), "title", "subtitle")
     drawn.canvas.draw()
-    boxes = [text.get_window_extent() for text in drawn.axes[0].texts]
+    boxes = [text_of.get_window_extent(text) for text in drawn.axes[0].texts]
     assert {text.get_text() for text in drawn.axes[0].texts} == {"learner", *names}
     assert not any(one.overlaps(other) for place, one in enumerate(boxes) for other in boxes[:place])
     assert all(box.x1 <= drawn.bbox.x1 for box in boxes)
