@@ -25,8 +25,8 @@ def test_all_methods_are_measured_on_the_same_tasks(
     assert done.code == 0, done
     found = json.loads(done.out)
     names = {method["name"]: method for method in found["methods"]}
-    assert {"learner", "fine-tuning", "from scratch", "logistic regression, raw inputs"} <= set(names)
-    assert "nearest centroid, features" in names and found["said"] and found["shots"] == [1, 2]
+    assert {"learner", "fine-tuning", "from scratch", "logistic regression on raw inputs"} <= set(names)
+    assert "nearest centroid on features" in names and found["said"] and found["shots"] == [1, 2]
     tasks = build.tasks(run.recipe(), "test", shots=2, queries=2).draw(task_seeds(4, generator(0, 2)))
     for place, shots in enumerate((1, 2)):
         truth = run.learner().evaluate(first_shots(tasks, shots), "inductive").accuracy

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from rbml.cli.sources import checksum, tasks_for, usual_part
 from rbml.errors import DataError, RbmlError, UsageError
-from rbml.recipe import build
+from rbml.recipe import Recipe, build
 from rbml.recipe.streams import VALIDATE
 from rbml.tasks import Episode, TaskSource, generator, task_seeds
 from rbml.training.curve import Curve, first_shots
@@ -32,6 +32,7 @@ SHOTS = (1, 2, 3, 5, 10, 20)
 
 _VALIDATION_TASKS = 10
 _MOST_PIXELS = 84  # per side, of pictures that are given to baselines as they are
+_SMALL: dict[str, Any] = {"model": "conv4", "filters": 32}
 _DROPPED = "nearest neighbour"  # where there are better baselines, it only hides them
 
 
@@ -171,6 +172,14 @@ def _without_backbone(
     return build.tasks(subject.recipe, part, root, **{**changes, "encoder": None, "size": size})
 
 
+def _untrained_recipe(recipe: Recipe, raw: TaskSource) -> Recipe:
+    """Return the recipe of the network that is trained from scratch: without a backbone, a small one on pictures."""
+    if recipe.inputs.encoder is None:
+        return recipe
+    facts = {name: raw.modality.facts()[name] for name in ("size", "channels")}
+    return recipe.changed(encoder=None, **facts, **_SMALL)
+
+
 def _methods(subject: Learned, sources: _Sources, seed: int, chosen: str | None) -> list[Method]:
     """Return the learner and what it is compared with.
 
@@ -192,9 +201,10 @@ def _methods(subject: Learned, sources: _Sources, seed: int, chosen: str | None)
         about = "the learner's network with a new head, trained as a whole on the support set"
         choose = choice(make, sources.validation[0], drawn(sources.validation[0]))
         found.append(gradient_descent(FINE_TUNING, about, make, tasks, choose))
-    if raw is tasks:
-        make = untrained(learner, subject.recipe, raw)
-        about = "the same network from random weights, trained on the support set"
+    if raw is tasks or raw.modality.kind == "pictures":
+        make = untrained(learner, _untrained_recipe(subject.recipe, raw), raw)
+        what = "the same network" if raw is tasks else f"a small network ({_SMALL['model']}) on the pictures"
+        about = f"{what} from random weights, trained on the support set"
         choose = choice(make, sources.validation[1], drawn(sources.validation[1]))
         found.append(gradient_descent(SCRATCH, about, make, raw, choose))
     if raw.modality.kind != "text":  # numbers of words are no numbers to compute with

@@ -79,9 +79,12 @@ def sentences(result: Mapping[str, Any]) -> list[str]:
         said.append(f"The learner is ahead of all others with {_listed(where)} {_examples(result, where[-1])}.")
     else:
         said.append("At no number of examples is the learner ahead of all others.")
+    found: dict[tuple[str, str], list[str]] = {}
     for name, points in others.items():
-        if crossing := _crossing(name, points, result):
-            said.append(crossing)
+        if crossing := _crossing(points, result):
+            found.setdefault(crossing, []).append(name)
+    for (where_from, what), names in found.items():
+        said.append(f"{where_from} {_listed(names)} {'is' if len(names) == 1 else 'are'} {what}.")
     return said
 
 
@@ -94,16 +97,16 @@ def _is_behind(point: Point) -> bool:
     return point.ahead is not None and not point.ahead.mean + point.ahead.interval >= 0  # also where it diverged
 
 
-def _crossing(name: str, points: Sequence[Point], result: Mapping[str, Any]) -> str:
-    """Return from where on a method is as good as the learner; nothing where the learner stays ahead."""
+def _crossing(points: Sequence[Point], result: Mapping[str, Any]) -> tuple[str, str] | None:
+    """Return from where on a method is as good as the learner, or better; ``None`` where the learner stays ahead."""
     as_good = _from_where_on(points, lambda point: not _is_ahead(point))
     if as_good is None:
-        return ""
+        return None
     better = _from_where_on(points, _is_behind)
     if better == as_good:
-        return f"{_from(as_good, points, result)} {name} is better."
+        return _from(as_good, points, result), "better"
     later = f", and from {better} on better" if better else ""
-    return f"{_from(as_good, points, result)} {name} is as good{later}."
+    return _from(as_good, points, result), f"as good{later}"
 
 
 def _from_where_on(points: Sequence[Point], holds: Any) -> int | None:
@@ -126,13 +129,13 @@ def _examples(result: Mapping[str, Any], number: int) -> str:
     return f"example{'s' * (number != 1)}{' per class' * result['per_class']}"
 
 
-def _listed(numbers: Sequence[int]) -> str:
-    """Return numbers as a list in words.
+def _listed(parts: Sequence[object]) -> str:
+    """Return a list in words.
 
     >>> _listed([1, 2, 5]), _listed([3])
     ('1, 2 and 5', '3')
     """
-    *first, last = map(str, numbers)
+    *first, last = map(str, parts)
     return f"{', '.join(first)} and {last}" if first else last
 
 
@@ -148,11 +151,11 @@ def figure(result: Mapping[str, Any], title: str, subtitle: str) -> Figure:
     drawn = style.new_figure(8.2, 4.6, title, subtitle)
     axes = drawn.subplots()
     axes.set_xscale("log")
-    kinds = list(dict.fromkeys(name.partition(",")[0] for name in known if name not in _COLOURS))
+    kinds = list(dict.fromkeys(name.partition(" on ")[0] for name in known if name not in _COLOURS))
     colours = _COLOURS | {kind: _OTHERS[place % len(_OTHERS)] for place, kind in enumerate(kinds)}
     ends = {}
     for place, (name, points) in enumerate(known.items()):
-        colour = colours[name.partition(",")[0]]
+        colour = colours[name.partition(" on ")[0]]
         # Side by side, so that intervals that overlap can be told apart.
         x = [point.shots * (1 + 0.012 * (place - len(known) / 2)) for point in points]
         axes.errorbar(

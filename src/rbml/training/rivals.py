@@ -207,7 +207,7 @@ def baselines(tasks: TaskSource, where: str, about: str, convert: Callable[[Epis
     """
     metric = tasks.target.metrics[0]
     return [
-        Method(f"{name}, {where}", f"{name} on {about}", tasks, partial(_judged, baseline, metric, convert))
+        Method(f"{name} on {where}", f"{name} on {about}", tasks, partial(_judged, baseline, metric, convert))
         for name, baseline in tasks.target.baselines.items()
         if convert is None or name not in _DETAILS
     ]
