@@ -79,7 +79,7 @@ def figure(result: Mapping[str, Any], title: str, subtitle: str) -> Figure:
             weight = "bold" if cell["own"] else "normal"
             axes.text(x, y, text, ha="center", va="center", fontsize=style.LABEL, color=ink, fontweight=weight)
             if cell["own"]:
-                frame = {"linewidth": 2.0, "edgecolor": style.RED, "facecolor": "none", "clip_on": False}
+                frame = {"linewidth": 2.0, "edgecolor": style.RED, "facecolor": "none", "zorder": 5}
                 axes.add_patch(_rectangle(x, y, frame))
     axes.set_xticks(range(len(targets)), targets)
     axes.set_yticks(range(len(rows)), names)
@@ -91,7 +91,7 @@ def figure(result: Mapping[str, Any], title: str, subtitle: str) -> Figure:
         spine.set_visible(False)
     runs = sum(row["run"] for row in rows)
     if 0 < runs < len(rows):
-        axes.axhline(runs - 0.5, color="white", linewidth=4)
+        axes.axhline(runs - 0.5, color="white", linewidth=4, zorder=2)
     return drawn
 
 
