@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from rbml import Batch, Episodes, algorithms, hypergrad
+from rbml.data import inputs
 from rbml.data.inputs.table import Table
 from rbml.data.setting import Setting
 from rbml.data.targets import REAL
@@ -56,9 +57,24 @@ def test_tasks_come_from_the_parts_of_the_source() -> None:
     assert (tasks.ways, tasks.shots, tasks.queries, len(tasks.names)) == (6, 1, 4, 10)
 
 
-def test_pictures_that_do_not_fit_the_model_are_refused_with_the_way_out() -> None:
-    with pytest.raises(UsageError, match=r"1 x 28 x 28 .* model is for 3 x 32 x 32: a run of size 28 and channels 1"):
-        build.tasks(Recipe.of(size=32, channels=3), "test", data="digits")
+def test_pictures_are_scaled_to_the_size_and_channels_of_the_recipe() -> None:
+    small, large = (build.tasks(Recipe.of(size=size, channels=3), "test", data="digits") for size in (28, 56))
+    assert "scaled to 56x56, three channels" in large.about
+    one, two = (tasks.draw([3]).query.x for tasks in (small, large))
+    assert two.shape[2:] == (3, 56, 56) and two.min() >= 0 and two.max() <= 1
+    pooled = torch.nn.functional.avg_pool2d(two[0], 2)
+    assert (pooled - one[0]).abs().mean() < 0.02
+    assert build.setting(Recipe.of(size=56, channels=3), large).modality == inputs.Pictures(56, 3)
+
+
+def test_a_source_may_have_tasks_of_its_own_size() -> None:
+    recipe = Recipe.of(data=["glyphs(ways=3)", "glyphs(ways=6, shots=2)"], queries=2)
+    assert recipe.source == "glyphs(ways=3)+glyphs(ways=6, shots=2)"
+    assert Recipe.from_json(recipe.to_json()) == recipe
+    tasks = build.tasks(recipe, "test")
+    counts = tasks.draw(range(8)).support.mask["class"].sum(1).tolist()
+    assert set(counts) == {3, 6} and tasks.outputs == 6
+    assert build.tasks(recipe, "test", ways=4).outputs == 4  # what is asked for later takes precedence
 
 
 def test_all_classes_are_for_folders(tmp_path: Path) -> None:

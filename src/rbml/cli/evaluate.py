@@ -76,6 +76,7 @@ def command(
     from rbml.cli.baselines import baselines
     from rbml.cli.measuring import by_shots, keep, measure, show, tasks_of
     from rbml.cli.show import keep_memory
+    from rbml.cli.sources import usual_part
     from rbml.training import RunFolder
     from rbml.training.evaluator import sizes_of
 
@@ -83,7 +84,7 @@ def command(
     folder = RunFolder(run)
     root = changes.pop("data_root") or folder.read_config()["data_root"]
     own, source = folder.recipe().source, absolute(source)
-    part = changes.pop("part") or _part(source, own)
+    part = changes.pop("part") or usual_part(source, own)
     if source is not None:
         changes |= {"data": source, "split": changes["split"] or ""}
     own_shots = changes["shots"] is None
@@ -107,11 +108,3 @@ def command(
         click.echo(json.dumps(result, indent=2))
         return
     show(result)
-
-
-def _part(source: str | None, own: str) -> str:
-    """Return which classes are meant where none are named: nothing of a foreign folder was learned on."""
-    from rbml.data.sources.folder import divided
-
-    kind, _, path = (source or "").partition(":")
-    return "all" if kind == "folder" and source != own and not divided(Path(path)) else "test"

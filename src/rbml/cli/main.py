@@ -17,6 +17,8 @@ COMMANDS = {
     "demo": "Meta-train on drawn glyphs, then learn real handwritten digits from 1 and 5 examples.",
     "train": "Meta-train on a source of data, into a run folder.",
     "evaluate": "Evaluate a run on test tasks, from its own or another source.",
+    "curve": "Measure how many labelled examples are needed, beside what needs no learning across tasks.",
+    "transfer": "Train on some sources and test on others: a matrix of how well learning carries over.",
     "adapt": "Learn a task of your own from a few examples.",
     "predict": "Predict new examples with a model made by adapt.",
     "report": "Draw what a run has learned, alone or compared with another run.",

@@ -10,11 +10,11 @@ import click
 
 from rbml.cli.baselines import SCRATCH, without_network
 from rbml.cli.show import bar, console, table
-from rbml.errors import DataError, RbmlError, UsageError
+from rbml.cli.sources import tasks_for
+from rbml.errors import DataError, RbmlError
 from rbml.learner import Learner
-from rbml.recipe import build
 from rbml.recipe.streams import TEST
-from rbml.tasks import PerGroup, TaskSource
+from rbml.tasks import TaskSource
 from rbml.training import RunFolder, Score, evaluate, files
 from rbml.training.evaluator import describe_sizes, sizes_of
 
@@ -35,33 +35,8 @@ def tasks_of(folder: RunFolder, part: str, root: str | None, **changes: Any) -> 
         UsageError: for a source, a part or sizes that cannot be.
         DataError: for data that is not there, or cannot be used.
     """
-    recipe, known = folder.recipe(), folder.setting()
-    if known.modality.kind == "table" and str(changes.get("data", "")).startswith("table:"):
-        changes.setdefault("data_options", recipe.data[0].options)  # another table has the same columns
-    tasks = build.tasks(recipe, part, root, **changes)
-    check_fits(folder, tasks)
-    # A table is standardised by its own training rows, and another table's would be other units than the run's.
-    return tasks.read_as(known.modality, known.target) if isinstance(tasks, PerGroup) else tasks
-
-
-def check_fits(folder: RunFolder, tasks: TaskSource) -> None:
-    """Refuse tasks whose inputs or targets are none that the run's model was made for.
-
-    Raises:
-        UsageError: saying what the run has, and what the tasks have.
-    """
-    setting = folder.setting()
-    if setting.target.kind != tasks.target.kind or setting.modality.kind != tasks.modality.kind:
-        raise UsageError(
-            f"the run in {folder.path} predicts {setting.target.kind} from {setting.modality.kind}, but these tasks "
-            f"are {tasks.target.kind} from {tasks.modality.kind}"
-        )
-    own, others = (list(one.modality.spec().get("columns", ())) for one in (setting, tasks))
-    if own != others:
-        raise UsageError(
-            f"the run in {folder.path} predicts from the columns {', '.join(own)}, but these tasks have "
-            f"{', '.join(others)}"
-        )
+    whose = f"the run in {folder.path}"
+    return tasks_for(folder.recipe(), folder.setting(), whose, part, root, **changes)
 
 
 def measure(learner: Learner, tasks: TaskSource, episodes: int, seed: int, steps: int | None = None) -> dict[str, Any]:

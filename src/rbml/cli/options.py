@@ -16,7 +16,7 @@ import click
 
 from rbml import catalogue
 from rbml.errors import UsageError, unknown
-from rbml.recipe import Recipe
+from rbml.recipe import Data, Recipe
 from rbml.recipe.entries import ENTRIES, TABLES, Entry
 from rbml.recipe.messages import kind_name
 from rbml.recipe.protocol import facts
@@ -149,7 +149,7 @@ def mixture(source: str | None) -> list[str]:
     (['glyphs', 'omniglot'], [])
     """
     found = (source or "").split("+")
-    known = all(one.partition(":")[0] in catalogue.names("data") for one in found)
+    known = all(Data.of(one).name in catalogue.names("data") for one in found)
     return [absolute(one) or one for one in found] if len(found) > 1 and known else []
 
 

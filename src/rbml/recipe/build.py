@@ -130,7 +130,17 @@ def examples(recipe: Recipe, choice: Data, part: str, root: str | None = None) -
         options = _known(facts, load) | fitting(choice, load, "source", hints)
         place = root if choice.path is None else Path(choice.path).expanduser()
         loaded = load(part, place, split=choice.split, **options)
-    return embedded(loaded, recipe.inputs.encoder, recipe.inputs.size) if recipe.inputs.encoder else loaded
+    if recipe.inputs.encoder:
+        return embedded(loaded, recipe.inputs.encoder, recipe.inputs.size)
+    return _fitted(loaded, inputs.Pictures(**pictures))
+
+
+def _fitted(loaded: Any, own: inputs.Pictures) -> Any:
+    """Return pictures so that they are made ready in the size and with the channels of the recipe."""
+    if not isinstance(loaded.modality, inputs.Pictures) or loaded.modality == own:
+        return loaded
+    what = f"{own.size}x{own.size}, {'grey' if own.channels == 1 else 'three channels'}"
+    return loaded._replace(modality=own, about=f"{loaded.about}; scaled to {what}")
 
 
 def unlabelled(recipe: Recipe, part: str) -> bool:
@@ -149,7 +159,7 @@ def tasks(recipe: Recipe, part: str, root: str | None = None, **changes: Any) ->
         **changes: changes of the recipe by short names, such as another source or another number of queries.
 
     Raises:
-        UsageError: if the tasks cannot be drawn from this data, or its pictures do not fit the model.
+        UsageError: if the tasks cannot be drawn from this data.
         DataError: for data that is not there, or not enough of it.
     """
     recipe = recipe.changed(**changes)
@@ -166,8 +176,7 @@ def _source(recipe: Recipe, choice: Data, part: str, root: str | None) -> TaskSo
         raise UsageError(f"{choice.source} has {has}, of which tasks of the kind {name} cannot be drawn")
     maker: Any = kinds.ALL[name]
     numbers = {"ways": recipe.tasks.ways, "shots": recipe.tasks.shots, "queries": recipe.tasks.queries}
-    source: TaskSource = maker(loaded, **_known(numbers, maker), **fitting(chosen, maker, "tasks"))
-    _check_pictures(recipe, choice, source)
+    source: TaskSource = maker(loaded, **_known(numbers | choice.sizes, maker), **fitting(chosen, maker, "tasks"))
     return source
 
 
@@ -201,17 +210,6 @@ def supervised(recipe: Recipe, root: str | None = None) -> Supervised:
     if not isinstance(loaded, data.Labelled):
         raise UsageError(f"pretraining needs classes, which {choice.source} does not have: leave out --pretrain")
     return Supervised(loaded)
-
-
-def _check_pictures(recipe: Recipe, choice: Data, source: TaskSource) -> None:
-    has, own = source.modality.facts(), recipe.inputs
-    if source.modality.kind == "pictures" and (has["channels"], has["size"]) != (own.channels, own.size):
-        found = f"{has['channels']} x {has['size']} x {has['size']}"
-        raise UsageError(
-            f"{choice.source} has pictures of {found} (channels, height, width), but the model is for "
-            f"{own.channels} x {own.size} x {own.size}: a run of size {has['size']} and channels {has['channels']} "
-            "fits them"
-        )
 
 
 # ------------------------------------------------------------------------------------------------- model and learner

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -17,6 +18,7 @@ from rbml.recipe.migrate import is_flat, migrated
 Count = Annotated[int, Field(ge=1)]
 
 _NO_ENCODER = ""
+_SIZED = re.compile(r"(.*?)\(((?:\s*(?:ways|shots|queries)\s*=\s*\d+\s*,?)+)\)", re.DOTALL)
 
 
 class Section(BaseModel):
@@ -42,24 +44,37 @@ class Choice(Section):
 
 
 class Data(Section):
-    """A source of data: a name of ``rbml.data``, with a path if it needs one (``folder:PATH``)."""
+    """A source of data: a name of ``rbml.data``, with a path if it needs one (``folder:PATH``).
+
+    Its tasks may have sizes of their own, which differ from those of the recipe: ``omniglot(ways=20, shots=1)``.
+    """
 
     place: ClassVar[str] = "data"
     name: str
     path: str | None = None
     split: str | None = None
     options: dict[str, Any] = {}
+    sizes: dict[Literal["ways", "shots", "queries"], Count] = {}
 
     @staticmethod
     def of(source: str) -> Data:
-        """Return the source that a string such as ``"folder:PATH"`` names."""
-        name, _, path = source.partition(":")
-        return Data(name=name, path=path or None)
+        """Return the source that a string such as ``"folder:PATH"`` or ``"omniglot(ways=20)"`` names.
+
+        >>> Data.of("folder:a(b)(shots=5, ways=3)").sizes
+        {'shots': 5, 'ways': 3}
+        """
+        found = _SIZED.fullmatch(source)
+        bare, text = found.groups() if found else (source, "")
+        pairs = (one.split("=") for one in text.split(",") if one.strip())
+        sizes: dict[Any, int] = {name.strip(): int(number) for name, number in pairs}
+        name, _, path = bare.partition(":")
+        return Data(name=name, path=path or None, sizes=sizes)
 
     @property
     def source(self) -> str:
         """The string that names this source."""
-        return self.name if self.path is None else f"{self.name}:{self.path}"
+        sizes = f"({', '.join(f'{name}={size}' for name, size in self.sizes.items())})" if self.sizes else ""
+        return (self.name if self.path is None else f"{self.name}:{self.path}") + sizes
 
 
 class TaskChoice(Section):
@@ -204,6 +219,9 @@ class Recipe(Section):
         if changes.get("data") is not None:
             sources = [changes["data"]] if isinstance(changes["data"], str) else changes["data"]
             tree["data"], *others = (Data.of(source).model_dump() for source in sources)
+        elif sized := {name for name in ("ways", "shots", "queries") if changes.get(name) is not None}:
+            for one in (tree["data"], *others):  # what is asked for now takes precedence over a source's own sizes
+                one["sizes"] = {name: size for name, size in one["sizes"].items() if name not in sized}
         if changes.get("engine", "") is None:
             tree["engine"] = None
         # Names first: a new name empties the table of options, which the same call may fill.

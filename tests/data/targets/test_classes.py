@@ -21,7 +21,7 @@ def batch(n: int, seed: int) -> Batch:
 def test_baselines_are_plain_loops() -> None:
     support, query = batch(20, 0), batch(9, 1)
     x, new = support.x.flatten(1), query.x.flatten(1)
-    for name in CLASSES.baselines:
+    for name in ("nearest centroid", "nearest neighbour"):
         logits = CLASSES.baselines[name](support, query)
         for index, one in enumerate(new):
             for label in range(3):

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -62,8 +63,20 @@ class Pictures:
         return torch.stack(found) if found else torch.empty(0, self.channels, self.size, self.size, dtype=torch.uint8)
 
     def ready(self, stored: Inputs) -> Inputs:
-        """Return float32 ``0 .. 1``."""
-        return each_input(as_floats, stored)
+        """Return float32 ``0 .. 1``; pictures that are stored in another size, or grey ones for colour, are fitted."""
+        return each_input(lambda leaf: self._fitted(as_floats(leaf)), stored)
+
+    def _fitted(self, pictures: Tensor) -> Tensor:
+        """Return pictures ``(..., c, h, w)`` as ``(..., channels, size, size)``."""
+        *above, channels, height, width = pictures.shape
+        if (channels, height, width) == (self.channels, self.size, self.size):
+            return pictures
+        flat = pictures.reshape(-1, channels, height, width)
+        if channels != self.channels:
+            flat = flat.mean(1, keepdim=True).expand(-1, self.channels, -1, -1)
+        if (height, width) != (self.size, self.size):
+            flat = F.interpolate(flat, (self.size, self.size), mode="bicubic", antialias=True).clamp(0, 1)
+        return flat.reshape(*above, self.channels, self.size, self.size)
 
     def show(self, stored: Inputs) -> Shown:
         """Return an array per picture."""

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from rbml.data.batch import Batch, Inputs, hide_classes, masked_mean
 from rbml.data.targets.base import Metric, Target
+from rbml.data.targets.logistic import logistic_regression
 from rbml.errors import DataError, UsageError
 
 
@@ -39,6 +40,13 @@ def nearest_neighbour(support: Batch, query: Batch) -> Tensor:
     apart = _apart(_flat(query.x), _flat(support.x))
     nearest = torch.where(members.T, apart[:, None, :], torch.inf).amin(-1)
     return _or_never(-nearest, members.any(0))
+
+
+def logistic(support: Batch, query: Batch) -> Tensor:
+    """Return the logits of a logistic regression on the inputs (:mod:`rbml.data.targets.logistic`)."""
+    members = _members(support)
+    x = torch.where(members.any(1)[:, None], _flat(support.x), 0)
+    return _or_never(logistic_regression(x, members, _flat(query.x)).to(x.dtype), members.any(0))
 
 
 def _members(support: Batch) -> Tensor:
@@ -140,7 +148,11 @@ CLASSES = Target(
     kind="classes",
     loss=F.cross_entropy,
     metrics=(ACCURACY,),
-    baselines={"nearest centroid": nearest_centroid, "nearest neighbour": nearest_neighbour},
+    baselines={
+        "nearest centroid": nearest_centroid,
+        "nearest neighbour": nearest_neighbour,
+        "logistic regression": logistic,
+    },
     check=check,
     read=read,
     decode=decode,
