@@ -16,7 +16,8 @@ from rbml.errors import CheckpointError, DivergedError, RbmlError
 from rbml.recipe import Recipe, build
 from rbml.recipe.streams import TRAIN, VALIDATE
 from rbml.tasks import FewShot, generator, task_seeds
-from rbml.training import RunFolder, files, train, trainer
+from rbml.training import RunFolder, files, train
+from rbml.training.validation import Validation
 
 Trained = Callable[..., RunFolder]
 Same = Callable[[RunFolder, RunFolder], bool]
@@ -114,11 +115,11 @@ def test_the_best_validation_is_kept(
     seen: list[dict[str, Tensor]] = []
     accuracies = iter([0.4, 0.6, 0.6, 0.5])
 
-    def validate(learner: Any, held_out: Any, metric: Any) -> float:
+    def validate(validation: Any, learner: Any) -> Tensor:
         seen.append({name: leaf.detach().clone() for name, leaf in learner.state_dict().items()})
-        return next(accuracies)
+        return torch.tensor([next(accuracies)], dtype=torch.float64)
 
-    monkeypatch.setattr(trainer, "_validate", validate)
+    monkeypatch.setattr(Validation, "measure", validate)
     run = trained("run", recipe(validate_every=2, meta_steps=8))
     best = files.load(run.best, "best")
     assert (best["step"], best["validation"]) == (4, 0.6)
@@ -142,7 +143,7 @@ def test_a_checkpoint_is_never_ahead_of_what_it_counts_on(
 
     monkeypatch.setattr(files, "save", checked)
     accuracies = iter([0.1, 0.2, 0.3, 0.25, 0.4, 0.5])
-    monkeypatch.setattr(trainer, "_validate", lambda *arguments: next(accuracies))
+    monkeypatch.setattr(Validation, "measure", lambda *_: torch.tensor([next(accuracies)], dtype=torch.float64))
     run.create(recipe(validate_every=2, save_every=2), {}, None)
     list(train(run, recipe(validate_every=2, save_every=2), tasks, tasks))
     assert steps == [2, 4, 6, 8, 10, 12]

@@ -65,6 +65,8 @@ ENTRIES: dict[str, Entry] = {
     "engine": Entry("engine.name", str, "Learner", "how the hypergradient is computed; auto: what rbml explain chooses",
                     "the algorithm's", family="engines"),
     "model": Entry("model.name", str, "Model", "the model", family="models"),
+    "dropout": Entry("model.options.dropout", float, "Model", "the share of features that is dropped at random while "
+                     "training across tasks, against overfitting; for conv4 and mlp", "0", least=0),
     "filters": Entry("model.options.filters", int, "Model", "filters of each block of conv4", "64", least=1),
     "norm": Entry("model.options.norm", str, "Model", "the norm of conv4: batch, group, layer or none", "batch"),
     "pool": Entry("model.options.pool", str, "Model", "how conv4 halves the size of its maps: stride or max", "stride"),
@@ -81,6 +83,8 @@ ENTRIES: dict[str, Entry] = {
     "seed": Entry("outer.seed", int, "Training across tasks", "the seed of all random numbers"),
     "validate_every": Entry("outer.validate_every", int, "Training across tasks", "outer steps between validations"),
     "validate_tasks": Entry("outer.validate_tasks", int, "Training across tasks", "tasks per validation"),
+    "patience": Entry("outer.patience", int, "Training across tasks", "end the run early after so many validations "
+                      "without a better one; 0: never"),
     "save_every": Entry("outer.save_every", int, "Training across tasks", "outer steps between checkpoints"),
     "chunk": Entry("execution.chunk", int, "Execution", "tasks that run side by side; fewer need less memory"),
     "compile": Entry("execution.compile", str, "Execution", "compile before training: whole (the meta-gradient: "
