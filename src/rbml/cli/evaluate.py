@@ -78,6 +78,7 @@ def command(
     from rbml.cli.show import keep_memory
     from rbml.training import RunFolder
     from rbml.training.evaluator import sizes_of
+    from rbml.training.kept import valid_json
 
     keep_memory()
     folder = RunFolder(run)
@@ -96,7 +97,13 @@ def command(
     name = (source or own).replace("/", "_").replace(":", "-").strip("-")
     result |= {"tasks": source or own, "part": part}
     sizes = "".join(f"{size}{what[0]}" for what, size in sizes_of(tasks).items())
-    result["name"] = f"{name}-{sizes}" + (f"-{part}" if part in ("train", "val") else "")
+    told = {"split": changes.get("split"), "steps": steps, "which": which if which != "best" else None}
+    result |= {what: value for what, value in told.items() if value is not None}
+    result["trained"] = folder.trained(which)
+    other = [part] * (part in ("train", "val")) + [
+        f"{what}-{value}" for what, value in told.items() if value is not None
+    ]
+    result["name"] = "-".join([name, sizes, *other])
     if honest:
         found = baselines(folder.recipe(), tasks, episodes, seed)
         result["baselines"] = {other: asdict(score) for other, score in found.items()}
@@ -104,7 +111,7 @@ def command(
         result["by_shots"] = by_shots(folder, learner, part, root, changes, (episodes, seed, steps))
     keep(folder, result)
     if as_json:
-        click.echo(json.dumps(result, indent=2))
+        click.echo(json.dumps(valid_json(result), indent=2))
         return
     show(result)
 
