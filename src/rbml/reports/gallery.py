@@ -109,14 +109,14 @@ def _of_classes(
     title = f"One task: {tasks.ways} ways, {tasks.shots} {'shot' if tasks.shots == 1 else 'shots'}"
     width, height = room.names + shots + _GAP + queries + 0.15, ways * _ROW + 0.38
     score = f"{sum(right)} of {len(right)} queries right{_left_out(tasks, ways, shots, queries)}"
-    tall = height * room.inch + 0.5
+    tall = height * room.inch + (0.72 if room is TELEPHONE else 0.5)
     figure = style.new_figure(width * room.inch, tall, title, score, arrange=False)
     axes = figure.add_axes((0, 0, 1, height * room.inch / tall))
     axes.set(xlim=(-room.names, width - room.names), ylim=(height - 0.32, -0.38), aspect="equal")
     axes.axis("off")
     text: dict[str, Any] = {"fontsize": style.LABEL, "color": style.MUTED, "va": "bottom"}
     axes.text(0.05, -0.1, "support", **text)
-    head = "queries: class, probability" if room is TELEPHONE else "queries: predicted class, its probability"
+    head = "queries" if room is TELEPHONE else "queries: predicted class, its probability"
     axes.text(shots + _GAP + 0.05, -0.1, head, **text)
 
     look = cells.Look.of([support, query])
@@ -132,8 +132,11 @@ def _of_classes(
             x = shots + _GAP + place
             cells.draw(axes, query.kind, query.values[index], x, row * _ROW, colour, 2.0, look)
             predicted = short[names.index(records[index]["class"])]
-            caption = f"{predicted}, {100 * records[index]['probability']:.0f} %"
-            caption += "" if right[index] else f"\nis {short[row]}"
+            chance = f"{100 * records[index]['probability']:.0f} %"
+            if room is TELEPHONE:  # the colour of the frame and the name of the row say what is wrong
+                caption = f"{predicted}\n{chance}"
+            else:
+                caption = f"{predicted}, {chance}" + ("" if right[index] else f"\nis {short[row]}")
             axes.text(x + 0.5, row * _ROW + 1.0, caption, ha="center", va="top", fontsize=6.8, color=colour,
                       linespacing=1.15)  # fmt: skip
     return figure

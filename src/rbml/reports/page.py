@@ -17,7 +17,7 @@ from rbml.reports.facts import facts
 from rbml.reports.gallery import gallery
 from rbml.reports.overfitting import gap
 from rbml.reports.phi import phi_figure, phi_table, tensor_table
-from rbml.reports.rivals import compared, rivals_figure, rivals_table
+from rbml.reports.rivals import compared, in_short, rivals_figure, rivals_table
 from rbml.reports.shots import by_shots, metric_by_shots, shots_table
 from rbml.reports.text import sentence
 from rbml.reports.theta import theta_figure
@@ -53,13 +53,15 @@ def write_report(run: RunFolder, tasks: TaskSource | None, seed: int, other: Run
     style.new_figure(1, 1, "")  # raises before anything is written if matplotlib is missing
     if other is not None:
         other.read_config()
-    head = "\n".join(wording.recipe_summary(run))
+    summary = "\n".join(wording.recipe_summary(run))
+    head = in_short(evaluations(run)[0])
     try:
         run.plots.mkdir(exist_ok=True)
     except OSError as error:
         raise RbmlError(f"cannot make {run.plots}: {error.strerror}") from error
     beside = [] if other is None else _beside(run, other)
     parts = [_part(*section) for section in [*_sections(run, tasks, seed), *beside]]
+    parts.append(Part("What this run is", summary))
     report = Report(run.path.resolve().name, head, parts)
     files = {f"{part.picture.name}.png": part.picture.png for part in parts if part.picture}
     files |= {"report.md": as_markdown(report).encode(), "report.html": as_html(report).encode()}

@@ -53,6 +53,23 @@ def ahead(evaluation: Mapping[str, Any]) -> str:
     return f"The run and {name} cannot be told apart: their difference is within the intervals."
 
 
+def in_short(evaluations: Mapping[str, Any]) -> str:
+    """Return one sentence per evaluation: how good the run is, and how good the best baseline."""
+    lines = []
+    for name, one in evaluations.items():
+        metric = shown_metric(one)
+        unit = f" {metric['unit']}".rstrip()
+        kinds = one[metric["name"]]
+        which = "inductive" if "inductive" in kinds else next(iter(kinds))
+        title, under = labels(evaluations)[name]
+        line = f"- **{title}** ({under}): {metric['name']} {Score(**kinds[which][-1]).shown(metric['unit'])}{unit}"
+        if one.get("baselines"):
+            best, score = best_baseline(one)
+            line += f"; without learning across tasks at most {score.shown(metric['unit'])}{unit} ({best})"
+        lines.append(f"{line}.")
+    return "\n".join(lines) + "\n" if lines else ""
+
+
 def rivals_table(evaluations: Mapping[str, Any]) -> str:
     """Return one table and one sentence per evaluation."""
     text = (
