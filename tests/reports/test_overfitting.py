@@ -75,6 +75,6 @@ def test_who_is_ahead_is_said() -> None:
     assert "cannot be told apart" in ahead(evaluated(0.5, centroid=0.505))
     assert best_baseline(evaluated(0.5, scratch=float("nan"), centroid=0.1))[0] == "centroid"
     assert in_short({"a": evaluated(0.9, centroid=0.5)}) == (
-        "- **glyphs, 5-way 1-shot** (100 test tasks): accuracy 90.0 ± 1.0 %; without learning across tasks at most "
+        "- **glyphs, 5-way 1-shot** (100 test tasks): accuracy 90.0 ± 1.0 %; without learning across tasks at best "
         "50.0 ± 1.0 % (centroid).\n"
     )

@@ -65,7 +65,7 @@ def in_short(evaluations: Mapping[str, Any]) -> str:
         line = f"- **{title}** ({under}): {metric['name']} {Score(**kinds[which][-1]).shown(metric['unit'])}{unit}"
         if one.get("baselines"):
             best, score = best_baseline(one)
-            line += f"; without learning across tasks at most {score.shown(metric['unit'])}{unit} ({best})"
+            line += f"; without learning across tasks at best {score.shown(metric['unit'])}{unit} ({best})"
         lines.append(f"{line}.")
     return "\n".join(lines) + "\n" if lines else ""
 
