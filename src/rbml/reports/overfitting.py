@@ -40,7 +40,8 @@ def overfits(entries: Entries, metric: Metric) -> bool:
     worse = [entry.get("behind", 0.0) - entry.get("behind_interval", 0.0) for entry in last if entry is not best]
     if len(worse) < AGREE or not all(value > 0 for value in worse):  # also where an interval is not a number
         return False
-    return metric.improves(float(np.mean([entry["validation_seen"] for entry in last])), best["validation_seen"])
+    since = float(np.mean([entry["validation_seen"] for entry in last]))
+    return metric.improves(since, float(best["validation_seen"]))
 
 
 def stopped_early(entries: Entries, about: Facts) -> bool:
