@@ -50,7 +50,7 @@ def stopped_early(entries: Entries, about: Facts) -> bool:
     best = best_validation(measured, about.metric)
     if not about.patience or best is None or entries[-1]["step"] >= about.meta_steps:
         return False
-    return sum(entry["step"] > best["step"] for entry in measured) >= about.patience
+    return bool(sum(entry["step"] > best["step"] for entry in measured) >= about.patience)
 
 
 def gap(entries: Entries, about: Facts) -> str:
