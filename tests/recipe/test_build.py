@@ -131,7 +131,7 @@ def test_options_reach_the_preset_and_the_learner() -> None:
         ({"strategy": "momentm"}, "did you mean 'momentum'"),
         ({"strategy": "adagrad", "lr": 0.1}, r"lr=0.1 is that of sgd, which is not in strategy='adagrad'"),
         ({"strategy": "l2"}, "has no rule that takes steps"),
-        ({"algorithm": "protonet", "lr": 0.1}, "protonet has no lr to set"),
+        ({"algorithm": "protonet", "lr": 0.1}, r"protonet has no learning rate \(lr\) to set.*leave --lr out"),
         ({"steps": 0}, "steps must be at least 1, not 0: without an inner step maml adapts nothing"),
     ],
 )

@@ -21,8 +21,8 @@ Origin = Callable[..., dict[str, Any]]
 
 
 def page(paths: list[Path]) -> str:
-    assert paths[-1].name == "report.md"
-    return paths[-1].read_text()
+    assert [path.name for path in paths[-2:]] == ["report.md", "report.html"]
+    return paths[-2].read_text()
 
 
 def names(paths: list[Path]) -> list[str]:
@@ -35,8 +35,16 @@ def test_a_finished_run_has_every_picture_and_table(copy: RunFolder, blobs: Blob
     files.write_json(copy.evaluation("digits-5w1s"), evaluation("digits", episodes=1000))
     before = dict(matplotlib.rcParams)
     paths = write_report(copy, FewShot(blobs(24), ways=3, shots=1, queries=2), seed=0)
-    assert names(paths) == ["adaptation.png", "gallery.png", "learning_curve.png", "phi.png", "theta.png", "report.md"]
-    assert all(path.read_bytes()[:4] == b"\x89PNG" for path in paths[:-1])
+    assert names(paths) == [
+        "adaptation.png",
+        "gallery.png",
+        "learning_curve.png",
+        "phi.png",
+        "theta.png",
+        "report.md",
+        "report.html",
+    ]
+    assert all(path.read_bytes()[:4] == b"\x89PNG" for path in paths[:-2])
     assert dict(matplotlib.rcParams) == before
     assert sorted(path.name for path in copy.plots.iterdir()) == sorted(names(paths))
 
@@ -46,12 +54,12 @@ def test_a_finished_run_has_every_picture_and_table(copy: RunFolder, blobs: Blob
     assert "| digits | test | 5-way 1-shot | 1\u2009000 | 2 | 30.0 ± 1.0 | 50.0 ± 1.2 | 45.0 ± 1.2 |" in text
     row = phi_table(copy)[0]
     assert f"| `{row.name}` | {row.layer} | tensor | 1 | 0.001 | {row.learned.mean:.3g} |" in text
-    assert all(f"]({name})" in text for name in names(paths)[:-1])
+    assert all(f"]({name})" in text for name in names(paths)[:-2])
 
 
 def test_two_runs_are_shown_side_by_side(copy: RunFolder, trained: RunFolder, with_tensors: RunFolder) -> None:
     paths = write_report(copy, None, 0, with_tensors)
-    assert names(paths)[-3:] == ["compare_curves.png", "compare_phi.png", "report.md"]
+    assert names(paths)[-4:] == ["compare_curves.png", "compare_phi.png", "report.md", "report.html"]
     text = page(paths)
     assert "## run beside tensors" in text and "![run beside tensors](compare_curves.png)" in text
     assert "- **Strategy:** l2(strength 0.001 learned per tensor), momentum(decay 0.5 learned each step), sgd" in text
@@ -62,7 +70,7 @@ def test_two_runs_are_shown_side_by_side(copy: RunFolder, trained: RunFolder, wi
 
 def test_a_run_that_was_stopped_and_not_measured_says_so(plain: RunFolder, tmp_path: Path) -> None:
     paths = write_report(plain, None, seed=0)
-    assert names(paths) == ["learning_curve.png", "theta.png", "report.md"]
+    assert names(paths) == ["learning_curve.png", "theta.png", "report.md", "report.html"]
     text = page(paths)
     assert f"Not measured yet: `rbml evaluate {plain.path}`." in text
     assert f"Not finished: go on with `rbml train --resume {plain.path}`" in text
@@ -74,7 +82,7 @@ def test_a_run_that_has_not_begun_says_so(copy: RunFolder, blobs: Blobs) -> None
     for path in (copy.best, copy.last, copy.journal):
         path.unlink()
     paths = write_report(copy, FewShot(blobs(24), ways=3, shots=1, queries=2), seed=0)
-    assert names(paths) == ["report.md"]
+    assert names(paths) == ["report.md", "report.html"]
     assert page(paths).count("no checkpoint yet: rbml train --resume") == 3
     assert "no journal yet" in page(paths)
 
@@ -86,7 +94,7 @@ def test_damaged_files_are_named_and_the_rest_is_written(copy: RunFolder, evalua
     files.write_json(copy.evaluation("whole"), evaluation())
     copy.best.write_bytes(copy.best.read_bytes()[:100])
     paths = write_report(copy, None, seed=0)
-    assert names(paths) == ["adaptation.png", "learning_curve.png", "report.md"]
+    assert names(paths) == ["adaptation.png", "learning_curve.png", "report.md", "report.html"]
     text = page(paths)
     assert "broken.json is damaged" in text and "strange.json is not an evaluation of rbml" in text
     assert "best.pt is damaged" in text

@@ -17,6 +17,7 @@ from rbml.recipe import Recipe, build
 from rbml.recipe.streams import TRAIN, VALIDATE
 from rbml.tasks import FewShot, generator, task_seeds
 from rbml.training import RunFolder, files, train, trainer
+from rbml.training.validation import Validation
 
 Trained = Callable[..., RunFolder]
 Same = Callable[[RunFolder, RunFolder], bool]
@@ -103,7 +104,8 @@ def test_the_chunk_changes_neither_tasks_nor_results(
         )
         run = trained(f"chunk {chunk}", recipe(tasks=4, chunk=chunk, meta_steps=4))
         losses[chunk] = [entry["loss"] for entry in run.lines()]
-    assert drawn[1] == drawn[4]
+    each, four = ([seed for seeds in drawn[chunk] for seed in seeds] for chunk in drawn)
+    assert each == four
     assert losses[1] == pytest.approx(losses[4], rel=1e-3)
     assert losses[1][0] == pytest.approx(losses[4][0], rel=1e-6)
 
@@ -114,11 +116,11 @@ def test_the_best_validation_is_kept(
     seen: list[dict[str, Tensor]] = []
     accuracies = iter([0.4, 0.6, 0.6, 0.5])
 
-    def validate(learner: Any, held_out: Any, metric: Any) -> float:
+    def validate(validation: Any, learner: Any) -> Tensor:
         seen.append({name: leaf.detach().clone() for name, leaf in learner.state_dict().items()})
-        return next(accuracies)
+        return torch.tensor([next(accuracies)], dtype=torch.float64)
 
-    monkeypatch.setattr(trainer, "_validate", validate)
+    monkeypatch.setattr(Validation, "measure", validate)
     run = trained("run", recipe(validate_every=2, meta_steps=8))
     best = files.load(run.best, "best")
     assert (best["step"], best["validation"]) == (4, 0.6)
@@ -142,7 +144,7 @@ def test_a_checkpoint_is_never_ahead_of_what_it_counts_on(
 
     monkeypatch.setattr(files, "save", checked)
     accuracies = iter([0.1, 0.2, 0.3, 0.25, 0.4, 0.5])
-    monkeypatch.setattr(trainer, "_validate", lambda *arguments: next(accuracies))
+    monkeypatch.setattr(Validation, "measure", lambda *_: torch.tensor([next(accuracies)], dtype=torch.float64))
     run.create(recipe(validate_every=2, save_every=2), {}, None)
     list(train(run, recipe(validate_every=2, save_every=2), tasks, tasks))
     assert steps == [2, 4, 6, 8, 10, 12]

@@ -18,7 +18,9 @@ from rbml.cli.options import RecipeCommand, recipe_options, setting_options
 def command(place: str, data_root: str | None, settings: tuple[str, ...], config: Path | None, **given: Any) -> None:
     """Check the hypergradient of RUN, or of a recipe on SOURCE, against exact engines and finite differences.
 
-    In float64, on two tasks, parameter by parameter. The exit code is 1 if a derivative is not exact.
+    The hypergradient says how every learned number must change so that tasks are learned better: the derivative of the
+    loss after learning. If it is wrong, training goes wrong silently. Checked are two tasks, in double precision,
+    parameter by parameter. The exit code is 1 if a derivative is not exact.
 
     \b
     rbml check runs/omniglot-5w1s-maml

@@ -10,10 +10,18 @@ from typing import Any
 import click
 
 from rbml.cli.options import absolute
+from rbml.cli.topics import FIRST, OTHERS, TopicCommand
 from rbml.errors import UsageError
 
+TOPICS = {
+    FIRST: ["source", "ways", "shots", "episodes", "honest"],
+    "Which tasks": ["part", "split", "queries", "seed"],
+    "Which learner": ["which", "steps"],
+    OTHERS: ["data_root", "as_json"],
+}
 
-@click.command("evaluate")
+
+@click.command("evaluate", cls=TopicCommand, topics=TOPICS)
 @click.argument("run", type=click.Path(path_type=Path))
 @click.option(
     "--tasks",
@@ -21,7 +29,9 @@ from rbml.errors import UsageError
     metavar="SOURCE",
     help="Another source: quickdraw, digits, folder:PATH.  [default: the run's own]",
 )
-@click.option("--split", metavar="NAME", help="Its split of the classes.")
+@click.option(
+    "--split", metavar="NAME", help="How its classes are divided into train, val and test; see rbml list data NAME."
+)
 @click.option(
     "--part",
     type=click.Choice(["train", "val", "test", "all"]),
@@ -39,15 +49,28 @@ from rbml.errors import UsageError
     help="Query examples per class, or per task of a table.  [default: the run's]",
 )
 @click.option("--steps", type=click.IntRange(0), help="Inner steps.  [default: the run's]")
-@click.option("--episodes", type=click.IntRange(2), default=1000, show_default=True, help="How many tasks.")
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Which tasks.")
-@click.option("--which", type=click.Choice(["best", "last"]), default="best", help="Checkpoint.  [default: best]")
+@click.option(
+    "--episodes",
+    type=click.IntRange(2),
+    default=1000,
+    show_default=True,
+    help="How many tasks: with more, the intervals are narrower.",
+)
+@click.option(
+    "--seed", type=click.IntRange(0), default=0, show_default=True, help="Another number gives other random tasks."
+)
+@click.option(
+    "--which",
+    type=click.Choice(["best", "last"]),
+    default="best",
+    help="The learner of the best validation, or of the last step.  [default: best]",
+)
 @click.option("--data-root", metavar="PATH", help="Where data is looked for.  [default: the run's]")
 @click.option(
     "--baselines",
     "honest",
     is_flag=True,
-    help="Also without learning across tasks: from scratch, nearest neighbour ...",
+    help="Also what needs no learning across tasks: the same model from scratch, nearest neighbour ...",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(
@@ -61,12 +84,16 @@ def command(
     as_json: bool,
     **changes: Any,
 ) -> None:
-    """Measure RUN on test tasks: its metrics after every inner step.
+    """Measure how well RUN learns new tasks: classes, or groups of rows, that training never used.
 
-    Of a model with batch norm twice. Transductive: batch norm uses the statistics of the query batch, as the papers do.
-    Inductive: those of the support batch, so that a prediction does not depend on other queries.
+    Each task is learned from its own few labelled examples, and judged on others (its queries). The table has a row
+    before and after each step of this learning (inner step), with the mean over all tasks and a 95 % interval. Of a
+    table also by the number of rows that are known, beside simple predictions.
 
-    Of a table also its first metric by the number of support examples, beside what needs no learning across tasks.
+    Models with batch norm are measured twice. Inductive: each query is predicted by itself, as rbml predict does it.
+    Transductive: all queries of a task help to normalise one another, as papers often do it.
+
+    The result is kept in the run for rbml report. It never replaces one that was measured on more tasks.
 
     \b
     rbml evaluate runs/omniglot-5w1s-maml
@@ -79,6 +106,7 @@ def command(
     from rbml.cli.sources import usual_part
     from rbml.training import RunFolder
     from rbml.training.evaluator import sizes_of
+    from rbml.training.kept import valid_json
 
     keep_memory()
     folder = RunFolder(run)
@@ -97,7 +125,13 @@ def command(
     name = (source or own).replace("/", "_").replace(":", "-").strip("-")
     result |= {"tasks": source or own, "part": part}
     sizes = "".join(f"{size}{what[0]}" for what, size in sizes_of(tasks).items())
-    result["name"] = f"{name}-{sizes}" + (f"-{part}" if part in ("train", "val") else "")
+    told = {"split": changes.get("split"), "steps": steps, "which": which if which != "best" else None}
+    result |= {what: value for what, value in told.items() if value is not None}
+    result["trained"] = folder.trained(which)
+    other = [part] * (part in ("train", "val")) + [
+        f"{what}-{value}" for what, value in told.items() if value is not None
+    ]
+    result["name"] = "-".join([name, sizes, *other])
     if honest:
         found = baselines(folder.recipe(), tasks, episodes, seed)
         result["baselines"] = {other: asdict(score) for other, score in found.items()}
@@ -105,6 +139,6 @@ def command(
         result["by_shots"] = by_shots(folder, learner, part, root, changes, (episodes, seed, steps))
     keep(folder, result)
     if as_json:
-        click.echo(json.dumps(result, indent=2))
+        click.echo(json.dumps(valid_json(result), indent=2))
         return
     show(result)

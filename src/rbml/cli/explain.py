@@ -31,7 +31,9 @@ def command(
 ) -> None:
     """Show what every hypergradient engine would cost for RUN, or for a recipe on SOURCE, and which one to use.
 
-    One inner step is measured; the costs of all steps follow by arithmetic. `rbml train --engine auto` uses the choice.
+    An engine computes how every learned number must change so that tasks are learned better (the hypergradient). They
+    differ in time, memory and exactness; the default fits most problems. One inner step is measured; the costs of all
+    steps follow by arithmetic. `rbml train --engine auto` uses the choice.
 
     \b
     rbml explain runs/omniglot-5w1s-maml

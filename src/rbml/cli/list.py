@@ -34,7 +34,8 @@ def command(kind: str | None, name: str | None, verbose: bool) -> None:
             if name in (None, entry):
                 click.echo(f"  {entry:{width if name is None else 0}}  {member.line}")
                 if verbose or name is not None:
-                    _show_options(member.options)
+                    own = _OWN.get(one, ())
+                    _show_options(tuple(option for option in member.options if option.name not in own))
     if kind == "strategies" and (verbose or name is not None):
         click.echo(_FORM.format(part=name or "PART"))
 
@@ -42,6 +43,10 @@ def command(kind: str | None, name: str | None, verbose: bool) -> None:
 _FORM = """
 Set one with: rbml train SOURCE --set strategy.{part}.OPTION=VALUE. A learned number has OPTION.value, .per (all, layer,
 tensor, element), .per_step, .bounds and .learn. Choose the parts in order with: --set strategy='NAME, NAME, ...'"""
+
+
+_OWN = {"data": ("part", "root", "seed", "labelled"), "tasks": ("ways", "shots", "queries")}
+"""Arguments that commands set by options of their own (or by themselves): --set cannot set them."""
 
 
 def _show_options(options: tuple[catalogue.Option, ...]) -> None:

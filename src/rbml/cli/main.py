@@ -15,13 +15,13 @@ from rbml.errors import RbmlError, UsageError, unknown
 
 COMMANDS = {
     "demo": "Meta-train on drawn glyphs, then learn real handwritten digits from 1 and 5 examples.",
-    "train": "Meta-train on a source of data, into a run folder.",
-    "evaluate": "Evaluate a run on test tasks, from its own or another source.",
+    "train": "Learn from many small tasks how to learn the next one: meta-train, into a run folder.",
+    "evaluate": "Measure how well a run learns new tasks, from its own or another source.",
     "curve": "Measure how many labelled examples are needed, beside what needs no learning across tasks.",
     "transfer": "Train on some sources and test on others: a matrix of how well learning carries over.",
     "adapt": "Learn a task of your own from a few examples.",
     "predict": "Predict new examples with a model made by adapt.",
-    "report": "Draw what a run has learned, alone or compared with another run.",
+    "report": "Show how good a run is and what it has learned, on one page with figures.",
     "check": "Check the hypergradient of a run or a recipe against exact engines and finite differences.",
     "explain": "Show what every hypergradient engine would cost, and which one to use.",
     "strategy": "Export a learned strategy to a small file, or show one.",

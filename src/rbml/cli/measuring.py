@@ -15,7 +15,7 @@ from rbml.errors import DataError, RbmlError
 from rbml.learner import Learner
 from rbml.recipe.streams import TEST
 from rbml.tasks import TaskSource
-from rbml.training import RunFolder, Score, evaluate, files
+from rbml.training import RunFolder, Score, evaluate, kept
 from rbml.training.evaluator import describe_sizes, sizes_of
 
 SHOTS = (1, 3, 5, 10, 20)
@@ -96,9 +96,11 @@ def keep(folder: RunFolder, result: dict[str, Any]) -> None:
     path = folder.evaluation(result["name"])
     try:
         path.parent.mkdir(exist_ok=True)
-        files.write_json(path, result)
+        said = kept.keep(path, result)
     except (OSError, RbmlError) as error:
-        click.echo(f"rbml: not kept for the report: {error}", err=True)
+        said = str(error)
+    if said:
+        click.echo(f"rbml: not kept for the report: {said}", err=True)
 
 
 def show(result: dict[str, Any]) -> None:

@@ -15,6 +15,8 @@ from typing import Any
 import click
 
 from rbml import catalogue
+from rbml.cli.topics import FIRST as TO_BEGIN
+from rbml.cli.topics import write_topics
 from rbml.errors import UsageError, unknown
 from rbml.recipe import Data, Recipe
 from rbml.recipe.entries import ENTRIES, TABLES, Entry
@@ -92,19 +94,11 @@ class RecipeCommand(click.Command):
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the sections."""
-        first, own = "Options to begin with", "Options"
-        sections: dict[str, list[tuple[str, str]]] = {first: [], own: []}
-        sections |= {entry.group: [] for entry in ENTRIES.values()}
-        for parameter in self.get_params(ctx):
-            record = parameter.get_help_record(ctx) if isinstance(parameter, click.Option) else None
-            name = parameter.name or ""
-            if record is not None:
-                title = first if name in FIRST else ENTRIES[name].group if name in ENTRIES else own
-                sections[title].append(record)
-        for title, records in sections.items():
-            if records:
-                with formatter.section(title):
-                    formatter.write_dl(records)
+        own = "Options"
+        topics: dict[str, list[str]] = {TO_BEGIN: list(FIRST), own: []}
+        for name, entry in ENTRIES.items():
+            topics.setdefault(entry.group, []).extend([name] * (name not in FIRST))
+        write_topics(self, ctx, formatter, topics, own)
 
 
 def gathered(

@@ -11,11 +11,16 @@ from rbml.errors import DataError
 
 @click.command("report")
 @click.argument("run", type=click.Path(path_type=Path))
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Which task the gallery shows.")
-@click.option("--compare", "other", type=click.Path(path_type=Path), metavar="RUN", help="Compare it with another run.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Which random task is shown.")
+@click.option(
+    "--compare", "other", type=click.Path(path_type=Path), metavar="RUN", help="Also compare with another run."
+)
 @click.option("--data-root", metavar="PATH", help="Where data is looked for.  [default: the run's]")
 def command(run: Path, seed: int, other: Path | None, data_root: str | None) -> None:
-    """Draw what RUN has learned: learning curves, metrics by inner step, the learned strategy, and one task.
+    """Show what RUN has learned: how good it is, beside what; curves, one task, and what of the strategy was learned.
+
+    Writes figures and a page into RUN/plots. report.html is one file that holds all of it, for a screen or a telephone;
+    report.md is the same page with the figures beside it. Measure first: rbml evaluate RUN --baselines.
 
     \b
     rbml report runs/glyphs-5w1s-meta_sgd

@@ -46,6 +46,11 @@ def command(
 ) -> None:
     """Meta-train on SOURCE (glyphs, omniglot, quickdraw, folder:PATH, table:FILE ...), into a run folder.
 
+    A learner is trained on many small tasks, so that it learns the next one from a few examples. A task has a few
+    classes (ways) with a few labelled examples each (shots) to learn from, and others (queries) to be judged on. It is
+    learned in a few steps (inner steps). After every batch of tasks, the point where all tasks start, and what is
+    learned of the way of learning, is improved (an outer step). The default is MAML on 5 classes.
+
     Several sources, with a plus between them, are mixed: glyphs+omniglot. `rbml list data` says what there is.
 
     \b

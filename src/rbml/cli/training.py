@@ -81,7 +81,10 @@ def meta_train(folder: RunFolder, recipe: Recipe, data_root: str | None, threads
         where = f"step {last.step}" if last.step > 0 else f"step {last.step + recipe.outer.pretrain} of pretraining"
         _stopped(f"Stopped after {where}; everything is saved", again, interrupt)
     best = f"; best validation {metric.name} {metric.shown(folder.best_validation())}" if folder.best.is_file() else ""
-    console.print(f"{total} outer steps done{best}; the run is in {folder.path}")
+    taken = folder.saved_step()
+    waited = f"{recipe.outer.patience} validations in a row were not better"
+    ended = f"Ended early after {taken} of {total} outer steps, because {waited}"
+    console.print(f"{ended if taken < total else f'{total} outer steps done'}{best}; the run is in {folder.path}")
 
 
 def _begin(

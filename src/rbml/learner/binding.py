@@ -12,11 +12,13 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
+from rbml import random
 from rbml.autodiff import module
 from rbml.data.batch import Batch, hide_classes
 from rbml.data.targets import Loss
 from rbml.errors import UsageError, unknown
 from rbml.inner import Carry, Inner, Undo
+from rbml.models.dropout import Change, changes
 from rbml.operators import Differentiable
 from rbml.strategy import Features, Gate, Part, Rule, Start, StepInfo, Strategy, Term, TermInputs
 from rbml.strategy.undo import split
@@ -64,6 +66,7 @@ class BoundTask:
         ways: C; ``None`` means one class per output of the model.
         step_weights: ``(T,)``, the weight of the query loss after each step; ``None`` counts the last step only.
         key: an integer seed for parts of the strategy that draw random numbers.
+        dropping: whether the model's ``Dropout`` layers drop, with this key: while training across tasks.
     """
 
     plan: Plan
@@ -73,6 +76,7 @@ class BoundTask:
     ways: int | None
     step_weights: Tensor | None = None
     key: Tensor | None = None
+    dropping: bool = False
 
     def inner(self) -> Inner:
         """Return the inner loop in the form that an engine differentiates."""
@@ -106,6 +110,7 @@ class BoundTask:
         """Return the support loss of step ``t`` plus the strategy's terms."""
         batch, at = self.task.at(t), self._info(t)
         gated = self.plan.strategy.gated(self._phi(m), theta, at)
+        gated = [*gated, *self._dropped("support", t)]
         prediction = self.predict(self.whole(theta, m, t), batch, self._stored(), gated)
         with Differentiable():
             if not self.plan.strategy.terms:
@@ -131,7 +136,8 @@ class BoundTask:
     def measure(self, theta: Tree, m: Tree, t: Step) -> tuple[Tensor, Tensor]:
         """Return the query loss and the query predictions of ``theta`` after ``t`` steps."""
         whole = self.whole(theta, m, t)
-        prediction = self.predict(whole, self.task.query, self.fitted_statistics(whole))
+        dropped = self._dropped("query", t)
+        prediction = self.predict(whole, self.task.query, self.fitted_statistics(whole), dropped)
         with Differentiable():
             return self.loss(prediction, self.task.query), prediction
 
@@ -191,6 +197,13 @@ class BoundTask:
 
     def _stored(self) -> Tree | None:
         return module.running_statistics(self.plan.model) if self.statistics == "running" else None
+
+    def _dropped(self, part: str, t: Step) -> list[tuple[str, Change]]:
+        """Return what the model's ``Dropout`` layers do to their inputs in one pass."""
+        if not self.dropping:
+            return []
+        assert self.key is not None, "what drops has a key"
+        return changes(self.plan.model, random.fold(random.fold(self.key, t), 1 if part == "query" else 0))
 
     def _phi(self, m: Tree) -> Tree:
         return under(self.own | m, "phi.")

@@ -228,14 +228,15 @@ class Learner(nn.Module):
         ways: int | None = None,
         step_weights: Tensor | None = None,
         key: Tensor | None = None,
+        dropping: bool = False,
     ) -> BoundTask:
-        """Return one task bound to the learner; arguments as in :meth:`inner`."""
+        """Return one task bound to the learner; arguments as in :meth:`inner` and :class:`BoundTask`."""
         statistics = self.statistics if statistics is None else statistics
         check_statistics(statistics, self.model)
         if ways is not None and ways != self.ways and not self.head:
             raise UsageError(f"the model has no head that could start for {ways} classes: name it with head=")
         own = detach(dict(self.named_parameters())) | prefixed(dict(self.phi.named_buffers()), "phi.")
-        return BoundTask(self.plan, own, task, statistics, ways or self.ways, step_weights, key)
+        return BoundTask(self.plan, own, task, statistics, ways or self.ways, step_weights, key, dropping)
 
     @property
     def dtype(self) -> torch.dtype:

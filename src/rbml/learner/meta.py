@@ -17,6 +17,7 @@ from rbml.learner.frozen import FrozenBody, frozen_body
 from rbml.learner.options import Phase
 from rbml.learner.steps import stacked
 from rbml.learner.verification import verify
+from rbml.models.dropout import dropouts
 from rbml.tasks import Task
 from rbml.tasks.base import count, one
 from rbml.tree import Tree, prefixed, under
@@ -45,14 +46,17 @@ def _over_tasks(learner: Learner, tasks: Task, phase: Phase, ways: int | None, w
     device = tasks.query.y.device
     weights = step_weights(learner, phase, device)
     # One key per task: an engine that takes a step twice must draw the same numbers both times.
-    keys = torch.randint(2**62, (count(tasks),), device=device) if learner.strategy.random else None
+    dropping = bool(dropouts(learner.model))
+    drawn = learner.strategy.random or dropping
+    keys = torch.randint(2**62, (count(tasks),), device=device) if drawn else None
     _verify_once(learner, tasks, engine, keys, ways)
     m = {name: leaf.detach() for name, leaf in learner.named_parameters() if leaf.requires_grad}
 
-    layer = frozen_body(learner.bind(one(tasks, 0), None, ways), engine, learner.tried)
+    # A body that drops gives other features at every step.
+    layer = None if dropping else frozen_body(learner.bind(one(tasks, 0), None, ways), engine, learner.tried)
 
     def bind(given: dict[str, Any]) -> BoundTask:
-        return learner.bind(given["task"], None, ways, given.get("weights"), given.get("key"))
+        return learner.bind(given["task"], None, ways, given.get("weights"), given.get("key"), dropping)
 
     def single(m: Tree, given: dict[str, Any]) -> tuple[Tensor, Tree, Tree]:
         bound = bind(given)

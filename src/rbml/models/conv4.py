@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from rbml.errors import UsageError, unknown
+from rbml.models.dropout import Dropout
 
 Norm = Literal["batch", "group", "layer", "none"]
 Pool = Literal["stride", "max"]
@@ -26,7 +27,15 @@ NORMS: dict[str, Callable[[int], nn.Module]] = {
 class Block(nn.Module):
     """Convolution 3x3, norm, ReLU; halves the height and width."""
 
-    def __init__(self, inputs: int, filters: int, norm: Norm, pool: Pool, activation: Callable[[], nn.Module]) -> None:
+    def __init__(
+        self,
+        inputs: int,
+        filters: int,
+        norm: Norm,
+        pool: Pool,
+        activation: Callable[[], nn.Module],
+        dropout: float = 0.0,
+    ) -> None:
         """Build one block; batch norm removes the mean, so that a bias before it would have no effect."""
         super().__init__()
         stride = 2 if pool == "stride" else 1
@@ -34,10 +43,11 @@ class Block(nn.Module):
         self.norm = NORMS[norm](filters)
         self.activation = activation()
         self.pool = nn.MaxPool2d(2) if pool == "max" else nn.Identity()
+        self.dropout = Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(n, inputs, h, w)`` to ``(n, filters, about h/2, about w/2)``."""
-        output: Tensor = self.pool(self.activation(self.norm(self.conv(x))))
+        output: Tensor = self.dropout(self.pool(self.activation(self.norm(self.conv(x)))))
         return output
 
 
@@ -58,9 +68,11 @@ class Conv4(nn.Module):
         activation: the activation module; a smooth one makes central differences meaningful.
         context: how many context parameters (CAVIA, Zintgraf et al. 2019, arXiv:1810.03642) scale and shift the maps of
             the third block (FiLM): a parameter ``context`` that starts at zero; 0 means none.
+        dropout: the share of each block's maps that is dropped while training across tasks
+            (:class:`rbml.models.dropout.Dropout`).
 
     Raises:
-        UsageError: for an unknown norm or pool, or pictures too small for it.
+        UsageError: for an unknown norm or pool, pictures too small for it, or a dropout that is no share.
     """
 
     def __init__(
@@ -73,6 +85,7 @@ class Conv4(nn.Module):
         size: int = 28,
         activation: Callable[[], nn.Module] = nn.ReLU,
         context: int = 0,
+        dropout: float = 0.0,
     ) -> None:
         """Build the blocks with PyTorch's own initialisation."""
         super().__init__()
@@ -86,7 +99,7 @@ class Conv4(nn.Module):
         self.context = nn.Parameter(torch.zeros(context)) if context else None
         self.film = nn.Linear(context, 2 * filters) if context else None
         widths = [channels, filters, filters, filters, filters]
-        self.blocks = nn.Sequential(*(Block(a, b, norm, pool, activation) for a, b in pairwise(widths)))
+        self.blocks = nn.Sequential(*(Block(a, b, norm, pool, activation, dropout) for a, b in pairwise(widths)))
         self.head = nn.Linear(filters if pool == "stride" else filters * (size // 16) ** 2, outputs)
 
     def forward(self, x: Tensor) -> Tensor:

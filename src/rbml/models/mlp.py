@@ -8,6 +8,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+from rbml.models.dropout import Dropout
+
 
 class MLP(nn.Module):
     """Fully connected layers with one activation between them; the last layer is named ``head``.
@@ -21,6 +23,11 @@ class MLP(nn.Module):
         activation: the activation module between layers.
         context: how many context parameters (CAVIA, Zintgraf et al. 2019, arXiv:1810.03642) are appended to every
             input: a parameter ``context`` that starts at zero; 0 means none.
+        dropout: the share of each hidden layer's features that is dropped while training across tasks
+            (:class:`rbml.models.dropout.Dropout`).
+
+    Raises:
+        UsageError: for a dropout that is no share.
     """
 
     def __init__(
@@ -30,6 +37,7 @@ class MLP(nn.Module):
         hidden: Sequence[int] = (40, 40),
         activation: Callable[[], nn.Module] = nn.ReLU,
         context: int = 0,
+        dropout: float = 0.0,
     ) -> None:
         """Build the layers with PyTorch's own initialisation."""
         super().__init__()
@@ -37,7 +45,7 @@ class MLP(nn.Module):
         widths = [inputs + context, *hidden]
         layers: list[nn.Module] = []
         for before, after in pairwise(widths):
-            layers += [nn.Linear(before, after), activation()]
+            layers += [nn.Linear(before, after), activation(), *([Dropout(dropout)] if dropout else [])]
         self.body = nn.Sequential(nn.Flatten(), *layers)
         self.head = nn.Linear(widths[-1], outputs)
 

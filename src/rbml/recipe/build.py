@@ -305,7 +305,10 @@ def _options(recipe: Recipe, setting: Setting, learned: LearnedStrategy | None) 
     own, chosen = _hints(preset), _execution(recipe)
     hints = {one: hint for one, hint in (_hints(assemble) | own).items() if one not in (*_ELSEWHERE, *chosen)}
     if "lr" in given and "lr" not in own:
-        raise UsageError(f"{name} has no lr to set: leave it out")
+        raise UsageError(
+            f"{name} has no learning rate (lr) to set, because it takes no gradient steps of that kind: leave --lr out "
+            f"(rbml list algorithms {name} shows what can be set), or choose another --algorithm"
+        )
     chosen |= fitting(recipe.algorithm, preset, "", hints)
     if "steps" not in given and learned is not None:
         chosen["steps"] = learned.steps

@@ -55,9 +55,9 @@ ENTRIES: dict[str, Entry] = {
     "encoder": Entry("inputs.encoder", str, "Model", "a pretrained backbone, which stays as it is; the model learns on "
                      "its features", "none", family="backbones"),
     "algorithm": Entry("algorithm.name", str, "Learner", "the algorithm", family="algorithms"),
-    "lr": Entry("algorithm.options.lr", float, "Learner", "the inner learning rate, or where it starts",
+    "lr": Entry("algorithm.options.lr", float, "Learner", "the size of an inner step, or where it starts",
                 "the algorithm's"),
-    "steps": Entry("algorithm.options.steps", int, "Learner", "inner steps",
+    "steps": Entry("algorithm.options.steps", int, "Learner", "steps in which a task is learned (inner steps)",
                    "the algorithm's, or those of the strategy file", least=0),
     "shared_head": Entry("algorithm.options.shared_head", bool, "Learner",
                          "learn one row of the head from which every class starts", "no"),
@@ -72,6 +72,8 @@ ENTRIES: dict[str, Entry] = {
     "engine": Entry("engine.name", str, "Learner", "how the hypergradient is computed; auto: what rbml explain chooses",
                     "the algorithm's", family="engines"),
     "model": Entry("model.name", str, "Model", "the model", family="models"),
+    "dropout": Entry("model.options.dropout", float, "Model", "the share of features that is dropped at random while "
+                     "training across tasks, against overfitting; for conv4 and mlp", "0", least=0),
     "filters": Entry("model.options.filters", int, "Model", "filters of each block of conv4", "64", least=1),
     "norm": Entry("model.options.norm", str, "Model", "the norm of conv4: batch, group, layer or none", "batch"),
     "pool": Entry("model.options.pool", str, "Model", "how conv4 halves the size of its maps: stride or max", "stride"),
@@ -90,6 +92,8 @@ ENTRIES: dict[str, Entry] = {
     "seed": Entry("outer.seed", int, "Training across tasks", "the seed of all random numbers"),
     "validate_every": Entry("outer.validate_every", int, "Training across tasks", "outer steps between validations"),
     "validate_tasks": Entry("outer.validate_tasks", int, "Training across tasks", "tasks per validation"),
+    "patience": Entry("outer.patience", int, "Training across tasks", "end the run early after so many validations "
+                      "without a better one; 0: never"),
     "save_every": Entry("outer.save_every", int, "Training across tasks", "outer steps between checkpoints"),
     "chunk": Entry("execution.chunk", int, "Execution", "tasks that run side by side; fewer need less memory"),
     "compile": Entry("execution.compile", str, "Execution", "compile before training: whole (the meta-gradient: "

@@ -121,6 +121,7 @@ class Outer(Section):
     seed: Annotated[int, Field(ge=0)] = 0
     validate_every: Count = 200
     validate_tasks: Count = 200
+    patience: Annotated[int, Field(ge=0)] = 0
     save_every: Count = 100
 
 

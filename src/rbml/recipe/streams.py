@@ -2,5 +2,6 @@
 
 from __future__ import annotations
 
-TRAIN, VALIDATE, TEST, START, PRETRAIN = range(5)
-"""Training tasks, validation tasks, test tasks, initial weights, batches of pretraining."""
+TRAIN, VALIDATE, TEST, START, PRETRAIN, SEEN = range(6)
+"""Training tasks, validation tasks, test tasks, initial weights, batches of pretraining, and tasks of the
+training part for validations."""

@@ -9,9 +9,8 @@ import numpy as np
 
 from rbml.errors import UsageError
 from rbml.reports import style
-from rbml.reports.evaluations import shown_metric, source_name
+from rbml.reports.evaluations import labels, shown_metric
 from rbml.training import Score
-from rbml.training.evaluator import describe_sizes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -22,40 +21,41 @@ LOOKS = {"transductive": (style.BLUE, "o"), "inductive": (style.RED, "s"), "runn
 """Colour and marker for each choice of batch-norm statistics."""
 
 
-def metric_by_step(evaluations: Mapping[str, Any]) -> Figure:
+def metric_by_step(evaluations: Mapping[str, Any], narrow: bool = False) -> Figure:
     """Draw the metric before and after each inner step, with 95 % intervals over tasks; one panel per evaluation.
 
     Args:
         evaluations: by name, the content of ``RUN/evaluations/NAME.json``; the first metric of each is drawn.
+        narrow: whether to draw for a telephone: all panels below one another.
 
     Raises:
         UsageError: if there are none.
     """
     if not evaluations:
         raise UsageError("there is no evaluation to draw: make one with rbml evaluate RUN")
-    columns = min(COLUMNS, len(evaluations))
+    columns = 1 if narrow else min(COLUMNS, len(evaluations))
     rows = -(-len(evaluations) // columns)
     subtitle = "with 95 % intervals over tasks; the numbers are those after the last step"
     names = [shown_metric(one)["name"] for one in evaluations.values()]
     what = names[0] if len(set(names)) == 1 else "metrics"
     title = f"{what[:1].upper()}{what[1:]} after each inner step"
-    figure = style.new_figure(max(4.4, 0.7 + 2.55 * columns), 1.4 + 2.5 * rows, title, subtitle)
+    width = style.NARROW if narrow else max(4.4, 0.7 + 2.55 * columns)
+    figure = style.new_figure(width, 1.4 + 2.5 * rows, title, subtitle)
     panels = figure.subplots(rows, columns, sharey=len(set(names)) == 1, squeeze=False)
     handles: dict[str, Any] = {}
-    for index, (axes, evaluation) in enumerate(zip(panels.flat, evaluations.values(), strict=False)):
+    told = labels(evaluations)
+    for index, (axes, name, evaluation) in enumerate(zip(panels.flat, evaluations, evaluations.values(), strict=False)):
         metric = shown_metric(evaluation)
         handles |= _panel(axes, evaluation, metric)
         labelled = index % columns == 0 or len(set(names)) > 1
         style.dress(axes, x="inner steps", y=style.axis_label(metric["name"], metric["unit"]) if labelled else "")
-        sizes = describe_sizes({key: evaluation[key] for key in ("ways", "shots") if key in evaluation})
-        title = ", ".join(part for part in (_source(evaluation["tasks"]), sizes) if part)
+        title, under = told[name]
         axes.set_title(title, loc="left", fontsize=style.LABEL, color=style.INK, fontweight="bold", pad=29)
-        under = f"{style.count(evaluation['episodes'])} {evaluation['part']} tasks"
         axes.annotate(under, (0, 1), (0, 18), "axes fraction", "offset points", fontsize=style.SMALL, color=style.MUTED)
         style.in_unit(axes, metric["unit"])
     for axes in panels.flat[len(evaluations) :]:
         axes.set_visible(False)
-    style.legend(figure, handles.values())
+    style.legend(figure, handles.values(), columns=2 if narrow else 4)
     return figure
 
 
@@ -87,9 +87,3 @@ def _panel(axes: Axes, evaluation: Mapping[str, Any], metric: Mapping[str, str])
         axes.set_ylim(0, 1.04)
     style.whole_numbers(axes.xaxis)
     return handles
-
-
-def _source(name: str) -> str:
-    """Return a source's name, short enough for the head of a panel."""
-    short = source_name(name)
-    return short if len(short) <= 18 else f"{short[:17]}…"

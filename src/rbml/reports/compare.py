@@ -104,7 +104,7 @@ def _cell(quantity: LearnedNumber | None, layer: str) -> str:
     return spread(Summary.of(learned)) if quantity.hyper else f"{learned.norm().item():.3g}"
 
 
-def phi_compared(run: RunFolder, other: RunFolder) -> Figure | None:
+def phi_compared(run: RunFolder, other: RunFolder, narrow: bool = False) -> Figure | None:
     """Draw the learned numbers of two strategies, one panel per number: by step, or one row per layer.
 
     Returns:
@@ -120,7 +120,8 @@ def phi_compared(run: RunFolder, other: RunFolder) -> Figure | None:
     heights = [
         2.3 if _steps(pair) else 0.95 + 0.3 * len(rows) for pair, rows in zip(found.values(), layers, strict=True)
     ]
-    figure = style.new_figure(6.6, sum(heights) + 0.8, "What two runs have learned of their strategies")
+    width = style.NARROW if narrow else 6.6
+    figure = style.new_figure(width, sum(heights) + 0.8, "What two runs have learned of their strategies")
     panels = figure.subplots(len(found), 1, squeeze=False, height_ratios=heights)[:, 0]
     for axes, (name, pair), rows in zip(panels, found.items(), layers, strict=True):
         unit = next(one.unit for one in pair if one)
@@ -169,7 +170,7 @@ def _range(quantity: LearnedNumber | None, pair: Pair) -> tuple[float, float, fl
     return values.min().item(), values.mean().item(), values.max().item()
 
 
-def curves_compared(run: RunFolder, other: RunFolder) -> Figure:
+def curves_compared(run: RunFolder, other: RunFolder, narrow: bool = False) -> Figure:
     """Draw the learning curves of two runs in one plot: the metric in training (smoothed) and validation, and the loss.
 
     Raises:
@@ -177,7 +178,10 @@ def curves_compared(run: RunFolder, other: RunFolder) -> Figure:
         UsageError: if the runs have different metrics.
     """
     figure = style.new_figure(
-        7.2, 5.4, "Learning curves of two runs", "lines: training tasks, smoothed; dots: validation"
+        style.NARROW if narrow else 7.2,
+        5.4,
+        "Learning curves of two runs",
+        "lines: training tasks, smoothed; dots: validation",
     )
     top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=[3, 2])
     metric, theirs = (facts(one).metric for one in (run, other))
@@ -204,4 +208,5 @@ def _legend(figure: Figure, labels: tuple[str, str]) -> None:
     lines = require("matplotlib.lines", "report", "drawing a report")
     shown = [label if len(label) <= 40 else f"…{Path(label).parent.name}/{Path(label).name}" for label in labels]
     pairs = zip(shown, _COLOURS, strict=True)
-    style.legend(figure, [lines.Line2D([], [], color=colour, linewidth=5, label=label) for label, colour in pairs])
+    handles = [lines.Line2D([], [], color=colour, linewidth=5, label=label) for label, colour in pairs]
+    style.legend(figure, handles, columns=1 if figure.get_figwidth() <= style.NARROW else 2)

@@ -56,8 +56,12 @@ def smooth(values: Floats, window: int) -> Floats:
     return total
 
 
-def learning_curve(run: RunFolder) -> Figure:
+def learning_curve(run: RunFolder, narrow: bool = False) -> Figure:
     """Draw how training went, by outer step and by tasks seen; the run need not be finished.
+
+    Args:
+        run: the run.
+        narrow: whether to draw for a telephone: all panels below one another.
 
     Raises:
         CheckpointError: if the run has no journal yet.
@@ -67,10 +71,14 @@ def learning_curve(run: RunFolder) -> Figure:
     setting = f"{about.algorithm} on {about.source}, {about.tasks.partition(',')[0]}"
     if last < about.meta_steps:
         setting += f"; up to step {style.count(last)} of {style.count(about.meta_steps)}"
-    figure = style.new_figure(7.2, 6.4, "Learning curve", setting)
-    grid = figure.add_gridspec(3, 2, height_ratios=[3.0, 1.8, 1.3])
-    top, middle = figure.add_subplot(grid[0, :]), figure.add_subplot(grid[1, :])
-    left, right = figure.add_subplot(grid[2, 0]), figure.add_subplot(grid[2, 1])
+    if narrow:
+        figure = style.new_figure(style.NARROW, 8.6, "Learning curve", setting)
+        top, middle, left, right = figure.subplots(4, 1, height_ratios=[3.0, 1.8, 1.3, 1.3])
+    else:
+        figure = style.new_figure(7.2, 6.4, "Learning curve", setting)
+        grid = figure.add_gridspec(3, 2, height_ratios=[3.0, 1.8, 1.3])
+        top, middle = figure.add_subplot(grid[0, :]), figure.add_subplot(grid[1, :])
+        left, right = figure.add_subplot(grid[2, 0]), figure.add_subplot(grid[2, 1])
 
     steps = column(entries, "step")
     window = max(3, len(entries) // 20)
@@ -100,7 +108,7 @@ def learning_curve(run: RunFolder) -> Figure:
     seen.tick_params(labelsize=style.SMALL, labelcolor=style.INK, color=style.FAINT, length=3)
     seen.spines["top"].set_color(style.FAINT)
     style.whole_numbers(seen.xaxis)
-    style.legend(figure, [*top.get_legend_handles_labels()[0], *left.lines[1:]], columns=3)
+    style.legend(figure, [*top.get_legend_handles_labels()[0], *left.lines[1:]], columns=1 if narrow else 3)
     return figure
 
 
@@ -119,6 +127,11 @@ def _metric(axes: Axes, entries: list[dict[str, Any]], window: int, metric: Metr
     measured = [entry for entry in entries if "validation" in entry]
     if best := best_validation(entries, metric):
         x, y = column(measured, "step"), column(measured, "validation")
+        if all("validation_seen" in entry for entry in measured):
+            gap = column(measured, "validation_seen")
+            label = "new tasks of the training part"
+            axes.plot(x, gap, "s-", color=style.GREEN, linewidth=1, markersize=3.5, label=label, clip_on=False)
+            axes.fill_between(x, y, gap, color=style.GREEN, alpha=0.12, linewidth=0)
         axes.plot(x, y, "o-", color=style.RED, linewidth=1, markersize=4, label="validation tasks", clip_on=False)
         shown = metric.shown(best["validation"]).replace("%", " %")
         label = f"best: {shown} at step {style.count(best['step'])}"

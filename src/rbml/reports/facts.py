@@ -24,6 +24,7 @@ class Facts:
         meta_steps: outer steps.
         tasks_per_step: tasks per outer step.
         outer_lr: the learning rate of Adam at the start.
+        patience: validations without a better one after which the run ends early; 0 means never.
         clip: the largest norm of a meta-gradient; 0 means no clipping.
         seed: the seed.
         begins_with_learned: whether the strategy begins with the learned values of another run.
@@ -38,6 +39,7 @@ class Facts:
     meta_steps: int
     tasks_per_step: int
     outer_lr: float
+    patience: int
     clip: float
     seed: int
     begins_with_learned: bool
@@ -74,6 +76,7 @@ def facts(run: RunFolder) -> Facts:
         meta_steps=recipe.outer.meta_steps,
         tasks_per_step=recipe.outer.tasks,
         outer_lr=recipe.outer.lr,
+        patience=recipe.outer.patience,
         clip=recipe.outer.clip,
         seed=recipe.outer.seed,
         begins_with_learned=recipe.strategy.file is not None,

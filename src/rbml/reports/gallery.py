@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
@@ -22,11 +23,33 @@ if TYPE_CHECKING:
 CLASSES, SHOTS, QUERIES = 10, 5, 6
 """The largest numbers that are shown."""
 
-_ROW, _GAP, _NAMES, _INCH = 1.38, 0.45, 1.5, 0.92
-"""Pitch of the rows, gap before the queries and room for class names, in cells; a cell's width in inches."""
+_ROW, _GAP = 1.38, 0.45
+"""Pitch of the rows and gap before the queries, in cells."""
 
 
-def gallery(source: RunFolder | Learner, tasks: TaskSource, seed: int) -> Figure:
+@dataclass(frozen=True)
+class Room:
+    """How much of a task fits into the figure.
+
+    Attributes:
+        shots: the largest number of support examples per class.
+        queries: the largest number of queries per class.
+        names: room for the names of classes, in cells.
+        inch: the width of a cell in inches.
+        letters: how many letters of a name fit into a line.
+    """
+
+    shots: int
+    queries: int
+    names: float
+    inch: float
+    letters: int
+
+
+WIDE, TELEPHONE = Room(SHOTS, QUERIES, 1.5, 0.92, 18), Room(1, 3, 1.1, 0.655, 11)
+
+
+def gallery(source: RunFolder | Learner, tasks: TaskSource, seed: int, narrow: bool = False) -> Figure:
     """Draw one task: its support examples, and its queries with their predictions.
 
     For classes: one row per class, with its support examples, its queries, and the predicted class of each with its
@@ -37,6 +60,7 @@ def gallery(source: RunFolder | Learner, tasks: TaskSource, seed: int) -> Figure
         source: a run (its best learner) or a learner.
         tasks: where the task comes from; it may have other ways than the learner was trained on.
         seed: which task: ``tasks.draw([seed])``.
+        narrow: whether to draw for a telephone: fewer examples.
 
     Raises:
         UsageError: if the task does not fit the model, or has targets of another kind.
@@ -55,7 +79,8 @@ def gallery(source: RunFolder | Learner, tasks: TaskSource, seed: int) -> Figure
     tasks.target.check(prediction, task.query)
     support, query = (tasks.modality.show(part.x) for part in (stored.support, stored.query))
     if isinstance(tasks, FewShot):
-        return _of_classes(tasks, seed, support, query, tasks.target.decode(prediction, _names(tasks, seed)))
+        records = tasks.target.decode(prediction, _names(tasks, seed))
+        return _of_classes(tasks, seed, support, query, records, TELEPHONE if narrow else WIDE)
     if task.query.y.is_floating_point() and task.query.y.dim() == 2:
         metric = tasks.target.metrics[0]
         columns = getattr(tasks, "columns", ())
@@ -64,7 +89,7 @@ def gallery(source: RunFolder | Learner, tasks: TaskSource, seed: int) -> Figure
         records = tasks.target.decode(prediction, columns)
         value = metric.of(prediction, task.query).item()
         in_units = [part._replace(y=tasks.target.unscaled(part.y)) for part in (task.support, task.query)]
-        return truth_figure(in_units[0], in_units[1], query, records, (metric, value))
+        return truth_figure(in_units[0], in_units[1], query, records, (metric, value), narrow)
     raise UsageError(f"a gallery shows few-shot classes and real values, not targets of the kind {tasks.target.kind}")
 
 
@@ -72,28 +97,31 @@ def _names(tasks: FewShot, seed: int) -> list[str]:
     return [tasks.names[index] for index in tasks.chosen(seed)]
 
 
-def _of_classes(tasks: FewShot, seed: int, support: Shown, query: Shown, records: list[dict[str, Any]]) -> Figure:
+def _of_classes(
+    tasks: FewShot, seed: int, support: Shown, query: Shown, records: list[dict[str, Any]], room: Room
+) -> Figure:
     """Draw one row per class: its support examples, and its queries with their predictions."""
     names = _names(tasks, seed)
     right = [record["class"] == names[index // tasks.queries] for index, record in enumerate(records)]
     short = _short(names)
 
-    ways, shots, queries = min(tasks.ways, CLASSES), min(tasks.shots, SHOTS), min(tasks.queries, QUERIES)
+    ways, shots, queries = min(tasks.ways, CLASSES), min(tasks.shots, room.shots), min(tasks.queries, room.queries)
     title = f"One task: {tasks.ways} ways, {tasks.shots} {'shot' if tasks.shots == 1 else 'shots'}"
-    width, height = _NAMES + shots + _GAP + queries + 0.15, ways * _ROW + 0.38
+    width, height = room.names + shots + _GAP + queries + 0.15, ways * _ROW + 0.38
     score = f"{sum(right)} of {len(right)} queries right{_left_out(tasks, ways, shots, queries)}"
-    tall = height * _INCH + 0.5
-    figure = style.new_figure(width * _INCH, tall, title, score, arrange=False)
-    axes = figure.add_axes((0, 0, 1, height * _INCH / tall))
-    axes.set(xlim=(-_NAMES, width - _NAMES), ylim=(height - 0.32, -0.38), aspect="equal")
+    tall = height * room.inch + (0.72 if room is TELEPHONE else 0.5)
+    figure = style.new_figure(width * room.inch, tall, title, score, arrange=False)
+    axes = figure.add_axes((0, 0, 1, height * room.inch / tall))
+    axes.set(xlim=(-room.names, width - room.names), ylim=(height - 0.32, -0.38), aspect="equal")
     axes.axis("off")
     text: dict[str, Any] = {"fontsize": style.LABEL, "color": style.MUTED, "va": "bottom"}
     axes.text(0.05, -0.1, "support", **text)
-    axes.text(shots + _GAP + 0.05, -0.1, "queries: predicted class, its probability", **text)
+    head = "queries" if room is TELEPHONE else "queries: predicted class, its probability"
+    axes.text(shots + _GAP + 0.05, -0.1, head, **text)
 
     look = cells.Look.of([support, query])
     for row in range(ways):
-        label = names[row] if short is names else "\n".join([short[row], *_wrapped(names[row])])
+        label = names[row] if short is names else "\n".join([short[row], *_wrapped(names[row], room.letters)])
         axes.text(-0.1, row * _ROW + 0.5, label, ha="right", va="center", fontsize=style.SMALL, color=style.INK)
         for place in range(shots):
             example = support.values[row * tasks.shots + place]
@@ -104,8 +132,11 @@ def _of_classes(tasks: FewShot, seed: int, support: Shown, query: Shown, records
             x = shots + _GAP + place
             cells.draw(axes, query.kind, query.values[index], x, row * _ROW, colour, 2.0, look)
             predicted = short[names.index(records[index]["class"])]
-            caption = f"{predicted}, {100 * records[index]['probability']:.0f} %"
-            caption += "" if right[index] else f"\nis {short[row]}"
+            chance = f"{100 * records[index]['probability']:.0f} %"
+            if room is TELEPHONE:  # the colour of the frame and the name of the row say what is wrong
+                caption = f"{predicted}\n{chance}"
+            else:
+                caption = f"{predicted}, {chance}" + ("" if right[index] else f"\nis {short[row]}")
             axes.text(x + 0.5, row * _ROW + 1.0, caption, ha="center", va="top", fontsize=6.8, color=colour,
                       linespacing=1.15)  # fmt: skip
     return figure
@@ -116,10 +147,10 @@ def _short(names: list[str]) -> list[str]:
     return names if max(map(len, names)) <= 10 else [f"class {index}" for index in range(len(names))]
 
 
-def _wrapped(name: str) -> list[str]:
+def _wrapped(name: str, letters: int) -> list[str]:
     """Return a long name in at most three lines, broken after a slash if it has one."""
-    lines = [line.replace("/ ", "/") for line in wrap(name.replace("/", "/ "), 18)]
-    return lines if len(lines) <= 3 else [*lines[:2], f"{lines[2][:17]}…"]
+    lines = [line.replace("/ ", "/") for line in wrap(name.replace("/", "/ "), letters)]
+    return lines if len(lines) <= 3 else [*lines[:2], f"{lines[2][: letters - 1]}…"]
 
 
 def _left_out(tasks: FewShot, ways: int, shots: int, queries: int) -> str:

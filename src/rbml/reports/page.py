@@ -1,19 +1,23 @@
-"""The report of a run: figures, and a page in Markdown with text, tables and these figures."""
+"""The report of a run: figures, a page in Markdown that shows them, and the same page as one HTML file."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rbml.errors import RbmlError
 from rbml.reports import compare, style, wording
 from rbml.reports.adaptation import metric_by_step
-from rbml.reports.curves import learning_curve
+from rbml.reports.curves import journal, learning_curve
+from rbml.reports.document import Part, Picture, Report, as_html, as_markdown
 from rbml.reports.evaluations import evaluations, inner_steps
 from rbml.reports.facts import facts
 from rbml.reports.gallery import gallery
+from rbml.reports.overfitting import gap
 from rbml.reports.phi import phi_figure, phi_table, tensor_table
+from rbml.reports.rivals import compared, in_short, rivals_figure, rivals_table
 from rbml.reports.shots import by_shots, metric_by_shots, shots_table
 from rbml.reports.text import sentence
 from rbml.reports.theta import theta_figure
@@ -26,7 +30,9 @@ if TYPE_CHECKING:
 
 
 def write_report(run: RunFolder, tasks: TaskSource | None, seed: int, other: RunFolder | None = None) -> list[Path]:
-    """Write the report of a run under ``run.plots``: figures, and ``report.md`` that shows them.
+    """Write the report of a run under ``run.plots``: figures, ``report.md`` that shows them, and ``report.html``.
+
+    ``report.html`` is a single file that holds everything, for a screen or a telephone.
 
     For what is still missing (a checkpoint, an evaluation) the page names the command that makes it.
 
@@ -37,42 +43,50 @@ def write_report(run: RunFolder, tasks: TaskSource | None, seed: int, other: Run
         other: another run to compare it with.
 
     Returns:
-        The files that were written, the page last.
+        The files that were written, the HTML page last.
 
     Raises:
         CheckpointError: if the folder is not a run folder.
-        UsageError: if matplotlib is not installed.
+        UsageError: if matplotlib, Jinja2 or markdown-it-py is not installed.
         RbmlError: if a file cannot be written.
     """
     style.new_figure(1, 1, "")  # raises before anything is written if matplotlib is missing
     if other is not None:
         other.read_config()
-    page = [f"# {run.path.resolve().name}\n", *wording.recipe_summary(run)]
+    summary = "\n".join(wording.recipe_summary(run))
+    head = in_short(evaluations(run)[0])
     try:
         run.plots.mkdir(exist_ok=True)
     except OSError as error:
         raise RbmlError(f"cannot make {run.plots}: {error.strerror}") from error
-    written: list[Path] = []
     beside = [] if other is None else _beside(run, other)
-    for title, name, draw, table in [*_sections(run, tasks, seed), *beside]:
-        page.append(f"\n## {title}\n")
-        try:
-            page.append(table())
-            picture = draw()
-        except RbmlError as error:
-            page.append(f"{sentence(str(error))}\n")
-            continue
-        if picture is not None:
-            path = run.plots / f"{name}.png"
-            write_atomically(path, style.png(picture))
-            written.append(path)
-            page.append(f"![{title}]({path.name})\n")
-    path = run.plots / "report.md"
-    write_atomically(path, "\n".join(part for part in page if part).encode())
-    return [*written, path]
+    parts = [_part(*section) for section in [*_sections(run, tasks, seed), *beside]]
+    parts.append(Part("What this run is", summary))
+    report = Report(run.path.resolve().name, head, parts)
+    files = {f"{part.picture.name}.png": part.picture.png for part in parts if part.picture}
+    files |= {"report.md": as_markdown(report).encode(), "report.html": as_html(report).encode()}
+    for name, content in files.items():
+        write_atomically(run.plots / name, content)
+    return [run.plots / name for name in files]
 
 
-Section = tuple[str, str, Callable[[], "Figure | None"], Callable[[], str]]
+Draw = Callable[[bool], "Figure | None"]
+"""Draws a figure, for a telephone if the argument is true; ``None`` if there is nothing to draw."""
+
+Section = tuple[str, str, Draw, Callable[[], str]]
+
+
+def _part(title: str, name: str, draw: Draw, table: Callable[[], str]) -> Part:
+    """Return one section; what cannot be drawn or told is said in it."""
+    text = ""
+    try:
+        text = table()
+        wide, narrow = draw(False), draw(True)
+    except RbmlError as error:
+        return Part(title, "\n".join(part for part in (text, f"{sentence(str(error))}\n") if part))
+    if wide is None or narrow is None:
+        return Part(title, text)
+    return Part(title, text, Picture(name, style.png(wide), style.svg(wide), style.svg(narrow)))
 
 
 def _sections(run: RunFolder, tasks: TaskSource | None, seed: int) -> list[Section]:
@@ -89,27 +103,32 @@ def _sections(run: RunFolder, tasks: TaskSource | None, seed: int) -> list[Secti
             return f"Not drawn, because the data was not found: `rbml report {run.path} --data-root FOLDER`.\n"
         return f"Task {seed}. The learner has adapted to the support examples, and predicts each query by itself.\n"
 
-    def nothing() -> str:
-        return ""
-
     stepwise = {key: one for key, one in found.items() if inner_steps(one)}
     measures: list[Section] = [
-        (name[:1].upper() + name[1:], "adaptation", lambda: metric_by_step(stepwise) if stepwise else None, measured)
+        (
+            name[:1].upper() + name[1:],
+            "adaptation",
+            lambda narrow: metric_by_step(stepwise, narrow) if stepwise else None,
+            measured,
+        )
     ]
+    if rivals := compared(found):
+        title = "Beside simple baselines"
+        measures.append((title, "baselines", partial(rivals_figure, rivals), lambda: rivals_table(rivals)))
     if sized := by_shots(found):
         title = "How many examples are needed"
-        measures.append((title, "shots", lambda: metric_by_shots(sized), lambda: shots_table(sized)))
+        measures.append((title, "shots", partial(metric_by_shots, sized), lambda: shots_table(sized)))
     return [
         *measures,
-        ("One task", "gallery", lambda: None if tasks is None else gallery(run, tasks, seed), task),
-        ("Learning curve", "learning_curve", lambda: learning_curve(run), nothing),
+        ("One task", "gallery", lambda narrow: None if tasks is None else gallery(run, tasks, seed, narrow), task),
+        ("Learning curve", "learning_curve", partial(learning_curve, run), lambda: gap(journal(run), facts(run))),
         (
             "The learning strategy, phi",
             "phi",
-            lambda: phi_figure(run),
+            partial(phi_figure, run),
             lambda: wording.phi_summary(phi_table(run), tensor_table(run)),
         ),
-        ("The initialisation, theta0", "theta", lambda: theta_figure(run), nothing),
+        ("The initialisation, theta0", "theta", partial(theta_figure, run), lambda: ""),
     ]
 
 
@@ -120,13 +139,13 @@ def _beside(run: RunFolder, other: RunFolder) -> list[Section]:
         (
             f"{ours} beside {theirs}",
             "compare_curves",
-            lambda: compare.curves_compared(run, other),
+            partial(compare.curves_compared, run, other),
             lambda: compare.differences(run, other),
         ),
         (
             f"The strategies of {ours} and {theirs}",
             "compare_phi",
-            lambda: compare.phi_compared(run, other),
+            partial(compare.phi_compared, run, other),
             lambda: compare.phi_beside(run, other),
         ),
     ]

@@ -126,11 +126,15 @@ def tensor_rows(found: Sequence[LearnedNumber]) -> list[TensorRow]:
     return rows
 
 
-def phi_figure(run: RunFolder) -> Figure | None:
+def phi_figure(run: RunFolder, narrow: bool = False) -> Figure | None:
     """Draw phi at its start and now, one panel per learned number of the strategy.
 
     Values per element are drawn as their distribution in every layer, values per step by step, and others as one dot
     per layer; tensors as their norms, and how far they moved.
+
+    Args:
+        run: the run.
+        narrow: whether to draw for a telephone.
 
     Returns:
         The figure, or ``None`` if nothing of phi is learned (MAML).
@@ -143,7 +147,10 @@ def phi_figure(run: RunFolder) -> Figure | None:
         return None
     plans = [panel(quantity) for quantity in found]
     heights = [height for _, height in plans]
-    figure = style.new_figure(6.6, sum(heights) + 0.8, "The learning strategy: where it started and what was learned")
+    width = style.NARROW if narrow else 6.6
+    figure = style.new_figure(
+        width, sum(heights) + 0.8 + 0.2 * narrow, "The learning strategy: where it started and what was learned"
+    )
     panels = figure.subplots(len(found), 1, squeeze=False, height_ratios=heights)[:, 0]
     for axes, quantity, (draw, _) in zip(panels, found, plans, strict=True):
         unit = f" ({quantity.unit})" if quantity.unit else ""

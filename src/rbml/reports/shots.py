@@ -33,15 +33,17 @@ def shots_table(evaluation: Mapping[str, Any]) -> str:
     return f"{head}over {over}; the baselines need no training.\n\n" + table(["support", *names], rows)
 
 
-def metric_by_shots(evaluation: Mapping[str, Any]) -> Figure:
+def metric_by_shots(evaluation: Mapping[str, Any], narrow: bool = False) -> Figure:
     """Draw the metric of the run and of each baseline by the size of the support set, with 95 % intervals.
 
     Args:
         evaluation: what ``RUN/evaluations/NAME.json`` holds, with its ``by_shots``.
+        narrow: whether to draw for a telephone.
     """
     metric, found = shown_metric(evaluation), evaluation["by_shots"]
     subtitle = f"{evaluation['part']} tasks; with 95 % intervals"
-    figure = style.new_figure(5.6, 3.9, f"{_metric(evaluation)} by the number of support examples", subtitle)
+    size = (style.NARROW, 4.2) if narrow else (5.6, 3.9)
+    figure = style.new_figure(*size, f"{_metric(evaluation)} by the number of support examples", subtitle)
     axes = figure.subplots()
     handles = []
     for place, name in enumerate(found[0]["scores"]):
@@ -58,7 +60,7 @@ def metric_by_shots(evaluation: Mapping[str, Any]) -> Figure:
     axes.set_xticks(range(len(found)), [str(one["shots"]) for one in found])
     style.dress(axes, x="support examples", y=style.axis_label(metric["name"], metric["unit"]))
     style.in_unit(axes, metric["unit"])
-    style.legend(figure, handles)
+    style.legend(figure, handles, columns=2 if narrow else 4)
     return figure
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from io import BytesIO
+from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
 from rbml.data.extras import require
@@ -23,6 +24,12 @@ TITLE, LABEL, SMALL = 10.0, 8.5, 7.5
 
 DPI = 150
 
+NARROW = 3.75
+"""The width of a figure for a telephone, in inches: 360 pixels of a page, on which its text keeps its size."""
+
+_LETTERS = {TITLE: 12.5, LABEL: 15.5}
+"""How many letters of a size fit into an inch."""
+
 
 def new_figure(width: float, height: float, title: str, subtitle: str = "", arrange: bool = True) -> Figure:
     """Return an empty figure, ``width`` by ``height`` inches, with its title on the left.
@@ -34,13 +41,17 @@ def new_figure(width: float, height: float, title: str, subtitle: str = "", arra
     if arrange:
         figure.set_layout_engine("constrained", w_pad=0.08, h_pad=0.08, hspace=0.04, wspace=0.04)
     require("matplotlib.backends.backend_agg", "report", "drawing a report").FigureCanvasAgg(figure)
-    room = "\n" if subtitle else ""
+    title, subtitle = (
+        "\n".join(wrap(text, int((width - 0.2) * _LETTERS[size]))) for text, size in ((title, TITLE), (subtitle, LABEL))
+    )
+    room = "\n" * len(subtitle.splitlines())
     look: dict[str, Any] = {"ha": "left", "fontsize": TITLE, "color": INK, "fontweight": "bold", "linespacing": 1.3}
     place = {} if arrange else {"y": 1 - 0.1 / height}
     head = figure.suptitle(title + room, x=0.1 / width, **look, **place)
     if subtitle:
         text = require("matplotlib.text", "report", "drawing a report")
-        figure.add_artist(text.Annotation(subtitle, (0, 0), xycoords=head, va="bottom", fontsize=LABEL, color=MUTED))
+        figure.add_artist(text.Annotation(subtitle, (0, 0), xycoords=head, va="bottom", fontsize=LABEL, color=MUTED,
+                                           linespacing=1.45))  # fmt: skip
     return figure
 
 
@@ -110,4 +121,12 @@ def png(figure: Figure) -> bytes:
     """Return the figure as a PNG file."""
     buffer = BytesIO()
     figure.savefig(buffer, format="png", dpi=DPI, facecolor="white")
+    return buffer.getvalue()
+
+
+def svg(figure: Figure) -> bytes:
+    """Return the figure as an SVG file whose text is drawn as paths: it needs no fonts."""
+    buffer = BytesIO()
+    with require("matplotlib", "report", "drawing a report").rc_context({"svg.hashsalt": "rbml"}):
+        figure.savefig(buffer, format="svg", facecolor="white", metadata={"Date": None})
     return buffer.getvalue()

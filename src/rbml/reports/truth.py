@@ -22,7 +22,12 @@ QUERIES = 8
 
 
 def truth_figure(
-    support: Batch, query: Batch, shown: Shown, records: Sequence[dict[str, Any]], scored: tuple[Metric, float]
+    support: Batch,
+    query: Batch,
+    shown: Shown,
+    records: Sequence[dict[str, Any]],
+    scored: tuple[Metric, float],
+    narrow: bool = False,
 ) -> Figure:
     """Draw the predicted value of every query against its true one, one panel per target (at most three).
 
@@ -35,22 +40,24 @@ def truth_figure(
         shown: the queries, as their modality shows them.
         records: the predictions, as the target decodes them.
         scored: the metric that is shown, and its value on these queries.
+        narrow: whether to draw for a telephone: panels below one another.
     """
     d = query.y.shape[1]
     panels = min(d, 3)
     listed = min(len(records), QUERIES)
     metric, value = scored
-    wide, tall = max(4.4, 3.4 * panels), 3.8 + 0.2 * (listed + 2)
+    across, down = (1, panels) if narrow else (panels, 1)
+    wide, tall = style.NARROW if narrow else max(4.4, 3.4 * panels), 0.6 + 3.2 * down + 0.2 * (listed + 2)
     score = f"{metric.name} {metric.shown(value)} over {len(records)} queries, each predicted by itself"
     figure = style.new_figure(wide, tall, f"One task: {len(support.y)} support examples", score)
-    grid = figure.add_gridspec(2, panels, height_ratios=[3.2, 0.2 * (listed + 2)])
+    grid = figure.add_gridspec(down + 1, across, height_ratios=[*[3.2] * down, 0.2 * (listed + 2)])
     for place in range(panels):
-        axes = figure.add_subplot(grid[0, place])
+        axes = figure.add_subplot(grid[place // across, place % across])
         _panel(axes, support.y[:, place], query.y[:, place], _columns(records, place, d))
         title = _names(records, d)[place].removesuffix(" value") if d > 1 else ""
-        style.dress(axes, title, "true value", "predicted value" if place == 0 else "")
-    style.legend(figure, axes.get_legend_handles_labels()[0])
-    _list(figure.add_subplot(grid[1, :]), query.y, shown, records, listed, wide)
+        style.dress(axes, title, "true value", "predicted value" if place % across == 0 else "")
+    style.legend(figure, axes.get_legend_handles_labels()[0], columns=1 if narrow else 4)
+    _list(figure.add_subplot(grid[down, :]), query.y, shown, records, listed, wide)
     return figure
 
 

@@ -11,6 +11,7 @@ from rbml.reports import style
 from rbml.reports.curves import best_validation, journal
 from rbml.reports.evaluations import inner_steps, shown_metric, source_name
 from rbml.reports.facts import Facts, facts
+from rbml.reports.overfitting import stopped_early
 from rbml.reports.phi import PhiRow, Summary, TensorRow
 from rbml.reports.text import duration, sentence, table
 from rbml.strategy.serialize import described
@@ -67,7 +68,9 @@ def _progress(run: RunFolder) -> str:
     if best := best_validation(entries, told.metric):
         shown = told.metric.shown(best["validation"]).replace("%", " %")
         text += f"; best validation {shown} at step {style.count(best['step'])}"
-    if last < told.meta_steps:
+    if stopped_early(entries, told):
+        text += f". Ended early: {told.patience} validations in a row were not better"
+    elif last < told.meta_steps:
         text += f". Not finished: go on with `rbml train --resume {run.path}`"
     shown = "best validation" if run.best.is_file() else "last checkpoint"
     return f"{text}. The rest of this page is about the {shown}"

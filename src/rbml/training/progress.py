@@ -13,6 +13,7 @@ from rbml.data.targets import Metric
 from rbml.learner import Learner
 from rbml.training import files
 from rbml.training.run_folder import RunFolder
+from rbml.training.validation import Best
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ class Outer:
         optimizer = torch.optim.Adam(learner.parameters(), lr=lr)
         return Outer(optimizer, torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps))
 
-    def save(self, run: RunFolder, learner: Learner, step: int, best: float | None, **more: str) -> None:
+    def save(self, run: RunFolder, learner: Learner, step: int, best: Best | None, **more: str) -> None:
         """Write the checkpoint from which training can resume."""
         content = {
             "learner": learner.state_dict(),
@@ -60,9 +61,9 @@ class Outer:
             "schedule": self.schedule.state_dict(),
             "random": torch.get_rng_state(),
             "step": step,
-            "best": best,
+            "best": None if best is None else best.value,
         }
-        files.save(run.last, "checkpoint", content | more)
+        files.save(run.last, "checkpoint", content | ({} if best is None else best.saved()) | more)
 
     def restore(self, saved: Mapping[str, Any]) -> None:
         """Restore optimizer, schedule and PyTorch's global random state from a checkpoint.

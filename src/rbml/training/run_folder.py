@@ -221,6 +221,15 @@ class RunFolder:
         """
         return int(files.load(self.last, "checkpoint")["step"]) if self.last.is_file() else 0
 
+    def trained(self, which: str = "best") -> int:
+        """Return after how many outer steps :meth:`learner` of the same argument was kept; 0 if there is none.
+
+        Raises:
+            CheckpointError: if the checkpoint is damaged.
+        """
+        best = which == "best" and self.best.is_file()
+        return int(files.load(self.best, "best")["step"]) if best else self.saved_step()
+
     def best_validation(self) -> float:
         """Return the validation of the best learner so far.
 

@@ -14,7 +14,7 @@ from rbml.data.targets import Metric
 from rbml.errors import DivergedError, UsageError
 from rbml.learner import Learner
 from rbml.recipe import Recipe, build
-from rbml.recipe.streams import TRAIN, VALIDATE
+from rbml.recipe.streams import TRAIN
 from rbml.tasks import Supervised, TaskSource, generator, task_seeds
 from rbml.training import files
 from rbml.training.evaluator import per_task
@@ -22,6 +22,7 @@ from rbml.training.log import Log
 from rbml.training.pretraining import body_of, pretrain
 from rbml.training.progress import Outer, Progress
 from rbml.training.run_folder import PRETRAINING, RunFolder, restore
+from rbml.training.validation import Best, Validation
 from rbml.tree import Tree, norm
 
 
@@ -57,7 +58,7 @@ def train(
     """
     if recipe.outer.pretrain and classes is None:
         raise UsageError("the recipe pretrains: give all training classes as classes=tasks.Supervised(...)")
-    setting, metric = run.setting(), training.target.metrics[0]
+    setting = run.setting()
     with run.locked(), Log(run) as log:
         saved = files.load(run.last, "checkpoint") if run.last.is_file() else {}
         body: Tree = {}
@@ -70,13 +71,8 @@ def train(
         learner = build.learner(recipe, setting, body)
         if not saved:
             run.begin(learner)
-        held_out = draw_validation(validation, recipe)
-        yield from _across_tasks(run, recipe, learner, training, held_out, metric, log, saved, stop)
-
-
-def draw_validation(validation: TaskSource, recipe: Recipe) -> Any:
-    """Return the validation tasks, which are the same every time."""
-    return validation.draw(task_seeds(recipe.outer.validate_tasks, generator(recipe.outer.seed, VALIDATE)))
+        validated = Validation.of(training, validation, recipe)
+        yield from _across_tasks(run, recipe, learner, training, validated, log, saved, stop)
 
 
 def _across_tasks(
@@ -84,26 +80,24 @@ def _across_tasks(
     recipe: Recipe,
     learner: Learner,
     training: TaskSource,
-    held_out: Any,
-    metric: Metric,
+    validation: Validation,
     log: Log,
     saved: Mapping[str, Any],
     stop: Callable[[], bool],
 ) -> Generator[Progress]:
-    total = recipe.outer.meta_steps
+    total, metric = recipe.outer.meta_steps, validation.metric
     outer = Outer.of(learner, recipe.outer.lr, total)
     torch.manual_seed(recipe.outer.seed)  # rbml itself does not use the global state, but a model or an engine may
     step, best = 0, None
     if saved:
         restore(learner, saved["learner"], run.last)
         outer.restore(saved)
-        step, best = saved["step"], saved["best"]
-        best = None if best is None or math.isinf(best) else best  # 0.1.0 began with minus infinity
+        step, best = saved["step"], Best.restored(saved)
     log.begin(step)
     if total == 0:  # only pretraining: its result is the result of the run
-        _keep_best(run, learner, 0, _validate(learner, held_out, metric))
+        _keep_best(run, learner, 0, validation.measure(learner).double().mean().item())
         outer.save(run, learner, 0, None)
-    while step < total:
+    while step < total and not _given_up(recipe, best):
         began = time.perf_counter()
         seeds = task_seeds(recipe.outer.tasks, generator(recipe.outer.seed, TRAIN, step))
         tasks = training.draw(seeds)
@@ -120,15 +114,14 @@ def _across_tasks(
         outer.schedule.step()
         step += 1
 
-        done = step == total
-        if step % recipe.outer.validate_every == 0 or done:
-            entry["validation"] = _validate(learner, held_out, metric)
-            if metric.improves(entry["validation"], best):
-                best = entry["validation"]
-                _keep_best(run, learner, step, best)
+        if step % recipe.outer.validate_every == 0 or step == total:
+            found, best = validation.entry(learner, step, best)
+            entry |= found
+            if best is not None and best.step == step:
+                _keep_best(run, learner, step, best.value)
         entry["seconds"] = time.perf_counter() - began
         log(entry)
-        asked = stop()
+        asked, done = stop(), step == total or _given_up(recipe, best)
         if step % recipe.outer.save_every == 0 or done or asked:
             # The journal first: on resumption later entries are removed, but missing ones could not be recovered.
             log.sync()
@@ -138,13 +131,14 @@ def _across_tasks(
             return
 
 
+def _given_up(recipe: Recipe, best: Best | None) -> bool:
+    """Return whether so many validations have brought no improvement that the run ends early."""
+    return bool(recipe.outer.patience) and best is not None and best.waited >= recipe.outer.patience
+
+
 def _measured(metric: Metric, prediction: Tensor, tasks: Any) -> float:
     """Return the mean of a metric over the tasks."""
     return per_task(metric, prediction, tasks.query).mean().item()
-
-
-def _validate(learner: Learner, tasks: Any, metric: Metric) -> float:
-    return _measured(metric, learner.evaluate(tasks, each_step=False, metrics=()).prediction, tasks)
 
 
 def _keep_best(run: RunFolder, learner: Learner, step: int, validation: float) -> None:
