@@ -6,7 +6,8 @@ from rbml.data.inputs.arrays import Arrays
 from rbml.data.inputs.base import Modality, RawExamples, Shown
 from rbml.data.inputs.pictures import Pictures
 from rbml.data.inputs.table import Table
+from rbml.data.inputs.text import Text
 
-__all__ = ["ALL", "Arrays", "Modality", "Pictures", "RawExamples", "Shown", "Table"]
+__all__ = ["ALL", "Arrays", "Modality", "Pictures", "RawExamples", "Shown", "Table", "Text"]
 
-ALL: dict[str, Callable[..., Modality]] = {"pictures": Pictures, "arrays": Arrays, "table": Table}
+ALL: dict[str, Callable[..., Modality]] = {"pictures": Pictures, "arrays": Arrays, "table": Table, "text": Text}
