@@ -38,6 +38,9 @@ def tasks_of(folder: RunFolder, part: str, root: str | None, **changes: Any) -> 
     recipe, known = folder.recipe(), folder.setting()
     if known.modality.kind == "table" and str(changes.get("data", "")).startswith("table:"):
         changes.setdefault("data_options", recipe.data[0].options)  # another table has the same columns
+    if known.modality.kind == "text":  # other sentences are split into the same words
+        spec = known.modality.spec()
+        changes.setdefault("data_options", {name: spec[name] for name in ("tokenizer", "buckets", "longest")})
     tasks = build.tasks(recipe, part, root, **changes)
     check_fits(folder, tasks)
     # A table is standardised by its own training rows, and another table's would be other units than the run's.

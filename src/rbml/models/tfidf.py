@@ -14,8 +14,9 @@ class TfIdf(nn.Module):
     .. math:: f_j \propto n_j \exp(w_j), \qquad \exp(w_j) = \ln \frac{1 + N}{1 + N_j} + 1 \text{ at the start}
 
     where :math:`n_j` is how often a sentence has the id j, and :math:`N_j` of N training sentences have it. Untrained
-    it is the TF-IDF of scikit-learn's ``TfidfVectorizer`` (Salton, Buckley 1988). Inputs are ids ``(n, length)``, 0 for
-    padding; outputs are ``(n, outputs)``.
+    it is the TF-IDF of scikit-learn's ``TfidfVectorizer`` (Salton, Buckley 1988), of words that may be hashed
+    (Weinberger et al. 2009, arXiv:0902.2206). Inputs are ids ``(n, length)``, 0 for padding; outputs are
+    ``(n, outputs)``.
 
     Memory: a batch has ``n * vocabulary`` numbers.
 

@@ -190,6 +190,11 @@ def model(recipe: Recipe, setting: Setting) -> nn.Module:
     by_data = ("inputs", "outputs", "size", "channels")
     hints = {name: hint for name, hint in _hints(maker).items() if name not in by_data}
     made: nn.Module = maker(**(_known(facts, maker) | fitting(recipe.model, maker, "model", hints)))
+    if setting.modality.kind == "text" and "ids" not in signature(made.forward).parameters:
+        raise UsageError(
+            f"the model {recipe.model.name} does not read sentences: choose --model tfidf or text_embedding, or the "
+            "features of an encoder, --encoder minilm"
+        )
     return made
 
 

@@ -51,7 +51,7 @@ class Text:
         UsageError: for a number that is too small.
 
     >>> text = Text("words")
-    >>> ids = text.ready(text.read(["where is my card?", "thanks"]))
+    >>> ids = text.ready(text.read(["where is my card?", "thanks"]))["ids"]
     >>> ids.shape, (ids > 0).sum(1)
     (torch.Size([2, 8]), tensor([5, 1]))
     """
@@ -98,13 +98,13 @@ class Text:
             seen[index, : len(start)] = np.frombuffer(start, np.uint8)
         return {"ids": torch.from_numpy(ids), "bytes": torch.from_numpy(seen)}
 
-    def ready(self, stored: Inputs) -> Tensor:
-        """Return ids ``(..., length)`` int64, as long as the longest sentence needs, in steps of 8."""
+    def ready(self, stored: Inputs) -> Tree:
+        """Return ``ids`` ``(..., length)`` int64, as long as the longest sentence needs, in steps of 8."""
         assert isinstance(stored, dict)
         ids = stored["ids"]
         used = (ids != 0).flatten(0, -2).any(0).nonzero()
         needed = int(used.max()) + 1 if len(used) else 1
-        return ids[..., : min(-(-needed // _STEP) * _STEP, ids.shape[-1])].long()
+        return {"ids": ids[..., : min(-(-needed // _STEP) * _STEP, ids.shape[-1])].long()}
 
     def show(self, stored: Inputs) -> Shown:
         """Return the beginning of each sentence."""
@@ -118,7 +118,7 @@ class Text:
 
         with :math:`n_{ij}` the occurrences of id j in sentence i, :math:`N_j` of N training sentences having it.
         """
-        ids = self.ready(stored)
+        ids = self.ready(stored)["ids"]
         counts = torch.zeros(len(ids), self._size()).scatter_add_(1, ids, torch.ones(ids.shape))
         counts[:, 0] = 0
         return torch.nn.functional.normalize(counts * tokens.idf(self.frequencies, self._size()), dim=1)
