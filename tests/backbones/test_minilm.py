@@ -31,7 +31,7 @@ def test_sentences_of_one_meaning_are_close() -> None:
 @needs_weights
 def test_other_weights_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(minilm._SUMS, "tokenizer.json", "0" * 64)
-    with pytest.raises(DataError, match="is not the file that was published .*--force-reinstall"):
+    with pytest.raises(DataError, match=r"is not the file that was published .*--force-reinstall"):
         minilm.tokenizer()
 
 

@@ -23,7 +23,8 @@ class TextEmbedding(nn.Module):
     over the words :math:`x_i` of a sentence, padding left out. The weights :math:`w_j` begin as the logarithm of the
     inverse document frequency. ``mean`` has no query q; with ``attention`` it is learned, from zero. The vectors begin
     as a random projection, so that untrained distances are close to those of TF-IDF (Johnson, Lindenstrauss 1984). The
-    mean is that of fastText (Joulin et al. 2016, arXiv:1607.01759), the attention that of Yang et al. 2016 (Hierarchical Attention Networks, NAACL) without a hidden layer.
+    mean is that of fastText (Joulin et al. 2016, arXiv:1607.01759), the
+    attention that of Yang et al. 2016 (Hierarchical Attention Networks, NAACL) without a hidden layer.
 
     Inputs are ids ``(n, length)``, 0 for padding; outputs are ``(n, outputs)``.
 
