@@ -13,8 +13,8 @@ from rbml.errors import unknown
 __all__ = ["ALL", "TOKENIZERS", "Backbone", "Tokenizer", "load", "tokenizer"]
 
 ALL: dict[str, Callable[[str], Backbone]] = {
-    "minilm": minilm.minilm,
-    "hf": hf.hf,
+    "minilm": minilm.load,
+    "hf": hf.load,
 }
 """By name, from what follows the colon (``"resnet18"`` in ``"timm:resnet18"``; often nothing) to the backbone."""
 

@@ -10,7 +10,7 @@ from rbml.backbones.sentence import Sentence, Tokenizer, exchanged_list, loaded_
 from rbml.errors import UsageError
 
 
-def hf(more: str) -> Backbone:
+def load(more: str) -> Backbone:
     """Any encoder of transformers: ``hf:NAME``, from a folder or the hub; features are the mean of its last states.
 
     Args:
@@ -31,7 +31,7 @@ def tokenizer(more: str) -> Tokenizer:
     """Return the tokenizer that belongs to an encoder.
 
     Args:
-        more: as in :func:`hf`.
+        more: as in :func:`load`.
 
     Raises:
         UsageError: if transformers is not installed, or no model is named.

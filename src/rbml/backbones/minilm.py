@@ -22,7 +22,7 @@ _SUMS = {
 WIDTH = 384
 
 
-def minilm(more: str = "") -> Backbone:
+def load(more: str = "") -> Backbone:
     """MiniLM (all-MiniLM-L6-v2): 384 features of an English sentence, 22 million weights.
 
     Wang et al. 2020 (arXiv:2002.10957); trained on a billion pairs of sentences by sentence-transformers (Reimers,
