@@ -32,7 +32,9 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("text")
     kinds = {f"{name}{number}": f"{verb} {number}" for name, verb in VERBS.items() for number in ("one", "two")}
     data = written(folder / "many.csv", kinds)
-    assert run_command("train", f"text:{data}", *TINY.split(), "--run", folder / "run", "--set", "data.buckets=256") == 0
+    assert (
+        run_command("train", f"text:{data}", *TINY.split(), "--run", folder / "run", "--set", "data.buckets=256") == 0
+    )
     return folder / "run"
 
 
@@ -54,11 +56,8 @@ def test_what_cannot_be_used(run: Path, fails: Callable[..., str], tmp_path: Pat
     bad.write_text("text,label\nwhere is it,arrival\n,lost\n")
     assert "bad.csv:3 has nothing in the column 'text'" in fails(1, "adapt", run, "--support", bad, "--out", "x")
     assert "'no.csv' does not exist" in fails(1, "adapt", run, "--support", "no.csv", "--out", "x")
-    assert "does not read sentences: choose --model tfidf" in fails(2, "train", f"text:{_own(run)}", "--model", "mlp")
-
-
-def _own(run: Path) -> Path:
-    return run.parent / "many.csv"
+    given = ["train", f"text:{run.parent / 'many.csv'}", *TINY.split()]
+    assert "does not read sentences: choose --model tfidf" in fails(2, *given, "--model", "mlp")
 
 
 def test_other_sentences_are_split_as_those_of_the_run(run: Path, rbml: Callable, tmp_path: Path) -> None:
