@@ -5,7 +5,8 @@
     python benchmarks/text.py --data-root DATA --encoders none       # without MiniLM
 
 5-way tasks with 5 queries per class on the test classes of ProtAugment's folds (Dopierre et al. 2021,
-arXiv:2105.12995). All methods see the same tasks, so that differences are paired. The interval is over all tasks of all folds.
+arXiv:2105.12995). All methods see the same tasks, so that differences are paired. The interval is over all tasks of all
+folds.
 """
 
 from __future__ import annotations
