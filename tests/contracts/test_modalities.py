@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from rbml.data import inputs
-from rbml.data.inputs import Arrays, Modality, Pictures, Table
+from rbml.data.inputs import Arrays, Modality, Pictures, Table, Text
 from rbml.data.setting import Setting
 from rbml.data.targets import CLASSES
 from rbml.tree import Tree
@@ -34,10 +34,15 @@ def arrays(folder: Path) -> list[Any]:
     return [np.full((2, 3), index, np.float32) for index in range(4)]
 
 
+def sentences(folder: Path) -> list[Any]:
+    return ["where is my card?", "Zürich", "a b", "my card is gone, and I do not know where it can be"]
+
+
 CASES: dict[str, tuple[Modality, Callable[[Path], list[Any]]]] = {
     "pictures": (Pictures(6, 3), pictures),
     "arrays": (Arrays(), arrays),
     "table": (Table(["age", "dose"], [50, 1], [2, 1]), rows),
+    "text": (Text("ngrams", 64).fitted(["where is it?", "my card"]), sentences),
 }
 
 

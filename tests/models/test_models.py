@@ -15,9 +15,18 @@ MEMBERS: dict[str, Callable[[], nn.Module]] = {
     "conv4": lambda: models.Conv4(5, filters=4),
     "resnet12": lambda: models.ResNet12(5, 1, (4, 6), size=12),
     "adaptor": lambda: models.Adaptor(144, 5),
+    "tfidf": lambda: models.TfIdf(5, 30),
+    "text_embedding": lambda: models.TextEmbedding(5, 30, width=8, pooling="attention"),
 }
 ELSEWHERE = {"efficientnet_lite0", "timm"}
 """Tested in test_pretrained.py."""
+
+
+def inputs_of(name: str, count: int = 6) -> Tensor:
+    """Return pictures, or the ids of every word of a vocabulary of 30 for a model of text."""
+    if "text" in name or name == "tfidf":
+        return torch.randperm(5 * count)[: 5 * count].reshape(count, 5) % 30
+    return torch.randn(count, 1, 12, 12)
 
 
 def test_every_member_is_tested_here() -> None:
@@ -27,7 +36,7 @@ def test_every_member_is_tested_here() -> None:
 @pytest.mark.parametrize("name", sorted(MEMBERS))
 def test_the_last_layer_is_a_head_with_a_row_a_class(name: str) -> None:
     model = MEMBERS[name]()
-    assert model(torch.randn(6, 1, 12, 12)).shape == (6, 5)
+    assert model(inputs_of(name)).shape == (6, 5)
     heads = {key: leaf.shape[0] for key, leaf in model.named_parameters() if key.startswith("head.")}
     assert heads and set(heads.values()) == {5}
     assert list(dict(model.named_parameters()))[-len(heads) :] == list(heads), "it comes last"
@@ -36,7 +45,8 @@ def test_the_last_layer_is_a_head_with_a_row_a_class(name: str) -> None:
 @pytest.mark.parametrize("name", sorted(MEMBERS))
 def test_every_parameter_matters(name: str) -> None:
     model = MEMBERS[name]().double()
-    (model(torch.randn(6, 1, 12, 12, dtype=torch.float64)) ** 3).sum().backward()
+    x = inputs_of(name)
+    (model(x.double() if x.is_floating_point() else x) ** 3).sum().backward()
     for key, leaf in model.named_parameters():
         assert leaf.grad is not None and float(leaf.grad.norm()) > 1e-8, f"{key} is dead"
 
@@ -113,7 +123,8 @@ def test_one_gradient_a_task_under_vmap_equals_the_loop(name: str) -> None:
     for layer in model.modules():
         if isinstance(layer, nn.BatchNorm2d):
             layer.track_running_stats, layer.running_mean, layer.running_var = False, None, None
-    x = torch.randn(3, 4, 1, 12, 12, dtype=torch.float64)
+    x = torch.stack([inputs_of(name, 4) for _ in range(3)])
+    x = x.double() if x.is_floating_point() else x
 
     def one(rows: Tensor) -> dict[str, Tensor]:
         grads: dict[str, Tensor] = func.grad(lambda p: (func.functional_call(model, p, (rows,)) ** 3).sum())(own)

@@ -18,8 +18,11 @@ if TYPE_CHECKING:
     from rbml.data.setting import Setting
     from rbml.learner import Learner
 
-NOUNS = {"pictures": "picture", "table": "row"}
+NOUNS = {"pictures": "picture", "table": "row", "text": "sentence"}
 """The word for one example, by modality."""
+
+_NEXT = {"picture": "IMAGE", "sentence": '"a new sentence"'}
+"""What `rbml predict` takes."""
 
 _LISTED = 12  # the largest number of classes that are named one by one
 _ONE_BY_ONE = 40  # the largest number of examples that are left out one by one
@@ -73,7 +76,7 @@ def command(run: Path, support: Path, out: Path) -> None:
             f"The run was meta-trained with {setting.outputs} ways; for {len(names)} classes a run with "
             f"--ways {len(names)}, or one that makes its head from the support set (--algorithm protomaml), is better."
         )
-    console.print(f"Next: rbml predict {shlex.quote(str(out))} {'IMAGE' if noun == 'picture' else 'FILE'}...")
+    console.print(f"Next: rbml predict {shlex.quote(str(out))} {_NEXT.get(noun, 'FILE')}...")
 
 
 def _counts(labels: Sequence[int], names: Sequence[str]) -> str:

@@ -13,7 +13,7 @@ import click
 
 from rbml.errors import UsageError
 
-COLUMNS = {"pictures": "image", "table": "row"}
+COLUMNS = {"pictures": "image", "table": "row", "text": "text"}
 """The head of the column that identifies the example, by modality."""
 
 Record = Mapping[str, Any]

@@ -30,6 +30,9 @@ def tasks_for(recipe: Recipe, setting: Setting, whose: str, part: str, root: str
     """
     if setting.modality.kind == "table" and str(changes.get("data", "")).startswith("table:"):
         changes.setdefault("data_options", recipe.data[0].options)  # another table has the same columns
+    if setting.modality.kind == "text":  # other sentences are split into the same words
+        spec = setting.modality.spec()
+        changes.setdefault("data_options", {name: spec[name] for name in ("tokenizer", "buckets", "longest")})
     tasks = build.tasks(recipe, part, root, **changes)
     check_fits(setting, whose, tasks)
     # A table is standardised by its own training rows, and another table's would be other units than the run's.

@@ -12,7 +12,21 @@ from typing import Any
 
 from rbml import errors
 from rbml.data.examples import PARTS, Examples, Grouped, Labelled, Source
-from rbml.data.sources import digits, folder, glyphs, grocery, mnist, omniglot, parkinsons, quickdraw, table
+from rbml.data.sources import (
+    banking77,
+    clinc150,
+    digits,
+    folder,
+    glyphs,
+    grocery,
+    mnist,
+    omniglot,
+    parkinsons,
+    quickdraw,
+    snips,
+    table,
+    text,
+)
 
 __all__ = ["ALL", "PARTS", "Examples", "Grouped", "Labelled", "Source", "load"]
 
@@ -26,6 +40,10 @@ ALL: dict[str, Source] = {
     "folder": folder.load,
     "parkinsons": parkinsons.load,
     "table": table.load,
+    "clinc150": clinc150.load,
+    "banking77": banking77.load,
+    "snips": snips.load,
+    "text": text.load,
 }
 
 
@@ -43,11 +61,11 @@ def load(
     """Load one part of a source by name.
 
     Args:
-        name: a name of ``ALL``, ``folder:PATH`` for pictures of your own, one folder per class, or ``table:FILE`` for
-            rows of your own.
+        name: a name of ``ALL``, ``folder:PATH`` for pictures of your own, one folder per class, ``table:FILE`` for
+            rows of your own, or ``text:FILE`` for sentences of your own.
         part: ``"train"``, ``"val"`` or ``"test"``.
         root: the folder to look for data in, instead of ``$RBML_DATA``; for ``"folder"``, the pictures' folder itself,
-            for ``"table"`` the file.
+            for ``"table"`` and ``"text"`` the file.
         split: which division of the classes into parts; ``None`` for the source's usual one.
         seed: for what is drawn or divided at random.
         size: for a folder only: height and width of the pictures in pixels (28).
@@ -67,8 +85,10 @@ def load(
         return folder.load(part, place, split=split, seed=seed, size=size or 28, channels=channels or 1)
     if kind == "table":
         return table.load(part, Path(path).expanduser() if colon else root, split=split, seed=seed, **own)
+    if kind == "text":
+        return text.load(part, Path(path).expanduser() if colon else root, split=split, seed=seed, **own)
     if name not in ALL:
-        raise errors.unknown("data source", name, [*ALL, "folder:PATH", "table:FILE"])
+        raise errors.unknown("data source", name, [*ALL, "folder:PATH", "table:FILE", "text:FILE"])
     if size is not None or channels is not None:
         raise errors.UsageError(
             f"size and channels can be set for a folder of pictures only: those of {name} are fixed."

@@ -7,6 +7,8 @@ from rbml.models.lora import lora
 from rbml.models.mlp import MLP
 from rbml.models.pretrained import Pretrained, efficientnet_lite0, timm
 from rbml.models.resnet12 import ResNet12
+from rbml.models.text_embedding import TextEmbedding
+from rbml.models.tfidf import TfIdf
 from rbml.models.warp import warped
 
 ALL = {
@@ -16,6 +18,20 @@ ALL = {
     "adaptor": Adaptor,
     "efficientnet_lite0": efficientnet_lite0,
     "timm": timm,
+    "tfidf": TfIdf,
+    "text_embedding": TextEmbedding,
 }
 
-__all__ = ["ALL", "MLP", "Adaptor", "BayesianLinear", "Conv4", "Pretrained", "ResNet12", "lora", "warped"]
+__all__ = [
+    "ALL",
+    "MLP",
+    "Adaptor",
+    "BayesianLinear",
+    "Conv4",
+    "Pretrained",
+    "ResNet12",
+    "TextEmbedding",
+    "TfIdf",
+    "lora",
+    "warped",
+]

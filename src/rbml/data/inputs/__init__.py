@@ -8,8 +8,9 @@ from rbml.data.inputs.base import Modality, RawExamples, Shown
 from rbml.data.inputs.embedded import Embedded
 from rbml.data.inputs.pictures import Pictures
 from rbml.data.inputs.table import Table
+from rbml.data.inputs.text import Text
 
-__all__ = ["ALL", "Arrays", "Embedded", "Modality", "Pictures", "RawExamples", "Shown", "Table", "made"]
+__all__ = ["ALL", "Arrays", "Embedded", "Modality", "Pictures", "RawExamples", "Shown", "Table", "Text"]
 
 
 def made(kind: str, spec: Mapping[str, Any]) -> Modality:
@@ -25,5 +26,6 @@ ALL: dict[str, Callable[..., Modality]] = {
     "pictures": Pictures,
     "arrays": Arrays,
     "table": Table,
+    "text": Text,
     "embedded": _embedded,
 }

@@ -93,17 +93,26 @@ def _named(row: Row, group: str) -> str:
     return name
 
 
-def divide(names: Sequence[str], seed: int, origin: str) -> dict[str, list[str]]:
-    """Divide groups 64 : 16 : 20 into train, val and test.
+def divide(
+    names: Sequence[str], seed: int, origin: str, what: tuple[str, str] = ("group", "groups"), column: str = "group"
+) -> dict[str, list[str]]:
+    """Divide groups, or classes, 64 : 16 : 20 into train, val and test.
+
+    Args:
+        names: of the groups.
+        seed: by which they are shuffled.
+        origin: where they come from, in words.
+        what: the word for one of them, and for several.
+        column: the column that has them.
 
     Raises:
-        DataError: for fewer than five groups.
+        DataError: for fewer than five of them.
     """
     if len(names) < _FEWEST:
-        few = f"{len(names)} group{'s' * (len(names) != 1)}"
+        few = f"{len(names)} {what[len(names) != 1]}"
         raise DataError(
             f"{origin} has {few}, but at least {_FEWEST} are needed to divide them into {', '.join(PARTS)}: is the "
-            "group column the right one?"
+            f"{column} column the right one?"
         )
     val, test = max(1, round(0.16 * len(names))), max(1, round(0.2 * len(names)))
     order = np.random.default_rng(seed).permutation(len(names))

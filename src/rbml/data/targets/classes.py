@@ -27,17 +27,17 @@ def accuracy(prediction: Tensor, batch: Batch) -> Tensor:
 
 def nearest_centroid(support: Batch, query: Batch) -> Tensor:
     """Return the negative squared distance of every query to the mean of every class (Euclidean, on the inputs)."""
-    members = _members(support)
+    members, (known, asked) = _members(support), _vectors(support.x, query.x)
     # Padding becomes zero first: it may hold anything, and NaN times zero stays NaN.
-    x = torch.where(members.any(1)[:, None], _flat(support.x), 0)
+    x = torch.where(members.any(1)[:, None], known, 0)
     centroids = members.to(x.dtype).T @ x / members.sum(0)[:, None].clamp(min=1)
-    return _or_never(-_apart(_flat(query.x), centroids), members.any(0))
+    return _or_never(-_apart(asked, centroids), members.any(0))
 
 
 def nearest_neighbour(support: Batch, query: Batch) -> Tensor:
     """Return the negative squared distance of every query to the nearest support example of every class."""
-    members = _members(support)
-    apart = _apart(_flat(query.x), _flat(support.x))
+    members, (known, asked) = _members(support), _vectors(support.x, query.x)
+    apart = _apart(asked, known)
     nearest = torch.where(members.T, apart[:, None, :], torch.inf).amin(-1)
     return _or_never(-nearest, members.any(0))
 
@@ -67,6 +67,22 @@ def _apart(x: Tensor, others: Tensor) -> Tensor:
 
 def _or_never(logits: Tensor, present: Tensor) -> Tensor:
     return torch.where(present, logits, torch.finfo(logits.dtype).min / 4)
+
+
+def _vectors(support: Inputs, query: Inputs) -> tuple[Tensor, Tensor]:
+    """Return inputs as one row of numbers per example.
+
+    Padded ids ``(n, length)`` of words become the counts of each id, of unit norm: their order says nothing.
+    """
+    if isinstance(support, Tensor) or isinstance(query, Tensor) or set(support) != {"ids"}:
+        return _flat(support), _flat(query)
+    size = 1 + max(int(support["ids"].max()), int(query["ids"].max()))
+    return _counts(support["ids"], size), _counts(query["ids"], size)
+
+
+def _counts(ids: Tensor, size: int) -> Tensor:
+    ones = (ids != 0).float()  # 0 is padding
+    return F.normalize(ones.new_zeros(len(ids), size).scatter_add(1, ids, ones), dim=1)
 
 
 def _flat(x: Inputs) -> Tensor:

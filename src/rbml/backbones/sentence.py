@@ -1,0 +1,119 @@
+"""Encoders of sentences from the library transformers: their tokenizers, and a vector per sentence."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from rbml.errors import DataError, UsageError
+
+_NEVER = -1e9  # added to the attention logits of padding
+
+
+class Tokenizer(NamedTuple):
+    """How an encoder's sentences become ids.
+
+    Attributes:
+        encode: from sentences and the largest length to the ids of each; 0 is never among them, it means padding.
+        size: how many ids there are.
+    """
+
+    encode: Callable[[Sequence[str], int], list[list[int]]]
+    size: int
+
+
+class Sentence(nn.Module):
+    r"""An encoder with the mean of its last hidden states over the words of a sentence, of unit norm.
+
+    .. math:: f = \frac{m}{\|m\|}, \qquad m = \frac{\sum_i [x_i \ne 0]\, h_i}{\sum_i [x_i \ne 0]}
+
+    Reimers, Gurevych 2019 (arXiv:1908.10084). Inputs are ids ``(n, length)``, 0 for padding; outputs are
+    ``(n, width)``. Padding changes nothing: it gets no attention, and is not in the mean. The mask of the attention is
+    additive and has four dimensions, because transformers looks at the values of one with two, which
+    ``torch.func.vmap`` does not allow.
+
+    Args:
+        encoder: a model of transformers; its dropout is switched off, so that its output is a function of its inputs.
+        padding: the encoder's own id of padding. It is exchanged with 0, here and in the tokenizer.
+    """
+
+    def __init__(self, encoder: nn.Module, padding: int = 0) -> None:
+        """Switch off the dropout, and choose the attention that has all derivatives."""
+        super().__init__()
+        made: Any = encoder
+        made.set_attn_implementation("eager")
+        for layer in encoder.modules():
+            if isinstance(layer, nn.Dropout):
+                layer.p = 0.0
+        self.encoder, self.padding = encoder, padding
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """Map ids ``(n, length)`` to ``(n, width)``."""
+        kept = (ids != 0).to(next(self.encoder.parameters()).dtype)
+        # Expanded over the rows: transformers does not expand a mask that it is given.
+        hide = ((1 - kept) * _NEVER)[:, None, None, :].expand(-1, 1, ids.shape[1], -1)
+        found = self.encoder(input_ids=exchanged(ids, self.padding), attention_mask=hide).last_hidden_state
+        mean = (found * kept[..., None]).sum(1) / kept.sum(1, keepdim=True).clamp(min=1)
+        return F.normalize(mean, dim=1)
+
+
+def exchanged(ids: Tensor, padding: int) -> Tensor:
+    """Return ids in which 0 and the encoder's id of padding have changed places; twice is the ids again."""
+    if padding == 0:
+        return ids
+    return torch.where(ids == 0, padding, torch.where(ids == padding, 0, ids))
+
+
+def exchanged_list(ids: Sequence[int], padding: int) -> list[int]:
+    """Return the ids of a sentence as :func:`exchanged` does."""
+    return [padding if one == 0 else 0 if one == padding else one for one in ids]
+
+
+def loaded_encoder(place: str, **options: Any) -> nn.Module:
+    """Return an encoder of transformers with its weights.
+
+    Args:
+        place: a folder, or the name of a model on the Hugging Face hub.
+        **options: of ``from_pretrained``.
+
+    Raises:
+        UsageError: if transformers is not installed.
+        DataError: if there is no such model, or it cannot be read.
+    """
+    found: nn.Module = _from_pretrained("AutoModel", place, **options)
+    return found
+
+
+def loaded_tokenizer(place: str, **options: Any) -> Any:
+    """Return a tokenizer of transformers, as :func:`loaded_encoder` does."""
+    return _from_pretrained("AutoTokenizer", place, **options)
+
+
+def _from_pretrained(kind: str, place: str, **options: Any) -> Any:
+    if find_spec("transformers") is None:
+        raise UsageError(f"{place} is read with transformers: pip install 'rbml[text]'")
+    # It shows a progress bar and a table of the weights that it has left out; the pooling layer always is one.
+    logger = logging.getLogger("transformers")
+    level, tqdm = logger.level, import_module("transformers.utils.logging")
+    shown = tqdm.is_progress_bar_enabled()
+    logger.setLevel(logging.ERROR)
+    tqdm.disable_progress_bar()
+    try:
+        return getattr(import_module("transformers"), kind).from_pretrained(place, **options)
+    except (OSError, ValueError) as error:
+        first = str(error).strip().partition("\n")[0]
+        raise DataError(
+            f"{place!r} cannot be loaded by transformers ({first}): name a folder with config.json, model.safetensors "
+            "and a tokenizer, or a model of the Hugging Face hub."
+        ) from None
+    finally:
+        logger.setLevel(level)
+        if shown:
+            tqdm.enable_progress_bar()
