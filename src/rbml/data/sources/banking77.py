@@ -21,9 +21,13 @@ _ORIGIN = (
 )
 
 PROTOCOL: list[tuple[dict[str, Any], dict[str, Any]]] = [
-    ({}, {"model": "tfidf", "algorithm": "protonet", "meta_steps": 300, "tasks": 8, "outer_lr": 1e-2}),
+    ({}, {"meta_steps": 300, "tasks": 8, "outer_lr": 1e-4}),
+    (
+        {"encoder": [None], "model": ["conv4", "tfidf", "text_embedding"]},
+        {"model": "tfidf", "algorithm": "r2d2", "outer_lr": 1e-2},
+    ),
 ]
-"""What differs from a recipe's defaults, which are for pictures."""
+"""What differs from a recipe's defaults, which are for pictures. Pretrained features are destroyed by a high rate."""
 
 
 def load(
