@@ -18,8 +18,8 @@ MEMBERS: dict[str, Callable[[], nn.Module]] = {
     "tfidf": lambda: models.TfIdf(5, 30),
     "text_embedding": lambda: models.TextEmbedding(5, 30, width=8, pooling="attention"),
 }
-ELSEWHERE = {"efficientnet_lite0", "timm"}
-"""Tested in test_pretrained.py."""
+ELSEWHERE = {"efficientnet_lite0", "timm", "minilm", "hf"}
+"""Tested in test_pretrained.py and test_pretrained_text.py."""
 
 
 def inputs_of(name: str, count: int = 6) -> Tensor:

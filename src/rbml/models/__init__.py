@@ -6,6 +6,7 @@ from rbml.models.conv4 import Conv4
 from rbml.models.lora import lora
 from rbml.models.mlp import MLP
 from rbml.models.pretrained import Pretrained, efficientnet_lite0, timm
+from rbml.models.pretrained_text import hf, minilm
 from rbml.models.resnet12 import ResNet12
 from rbml.models.text_embedding import TextEmbedding
 from rbml.models.tfidf import TfIdf
@@ -18,6 +19,8 @@ ALL = {
     "adaptor": Adaptor,
     "efficientnet_lite0": efficientnet_lite0,
     "timm": timm,
+    "minilm": minilm,
+    "hf": hf,
     "tfidf": TfIdf,
     "text_embedding": TextEmbedding,
 }

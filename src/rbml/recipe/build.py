@@ -236,7 +236,7 @@ def model(recipe: Recipe, setting: Setting) -> nn.Module:
     if more and "name" not in _hints(maker):
         raise UsageError(f"{kind} has no variants: write {kind}, not {recipe.model.name}")
     made: nn.Module = maker(**(_known(facts, maker) | fitting(recipe.model, maker, "model", hints)))
-    if setting.modality.kind == "text" and "ids" not in signature(made.forward).parameters:
+    if setting.modality.kind == "text" and not {"ids", "named"} & set(signature(made.forward).parameters):
         raise UsageError(
             f"the model {recipe.model.name} does not read sentences: choose --model tfidf or text_embedding, or the "
             "features of an encoder, --encoder minilm"

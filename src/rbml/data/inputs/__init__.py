@@ -10,7 +10,7 @@ from rbml.data.inputs.pictures import Pictures
 from rbml.data.inputs.table import Table
 from rbml.data.inputs.text import Text
 
-__all__ = ["ALL", "Arrays", "Embedded", "Modality", "Pictures", "RawExamples", "Shown", "Table", "Text"]
+__all__ = ["ALL", "Arrays", "Embedded", "Modality", "Pictures", "RawExamples", "Shown", "Table", "Text", "made"]
 
 
 def made(kind: str, spec: Mapping[str, Any]) -> Modality:
