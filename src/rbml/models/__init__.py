@@ -18,4 +18,16 @@ ALL = {
     "timm": timm,
 }
 
-__all__ = ["ALL", "MLP", "Adaptor", "BayesianLinear", "Conv4", "Pretrained", "ResNet12", "lora", "warped"]
+__all__ = [
+    "ALL",
+    "MLP",
+    "Adaptor",
+    "BayesianLinear",
+    "Conv4",
+    "Pretrained",
+    "ResNet12",
+    "efficientnet_lite0",
+    "lora",
+    "timm",
+    "warped",
+]
