@@ -14,13 +14,14 @@ from types import ModuleType
 import pytest
 
 import rbml as package
-from rbml import algorithms, data, hypergrad, models, strategy, tasks
+from rbml import algorithms, backbones, data, hypergrad, models, strategy, tasks
 from rbml.cli import demo as demo_module
 from rbml.cli.main import COMMANDS
 from rbml.data.sources import glyphs
 from rbml.training import RunFolder
 
-TABLES = {"algorithms": algorithms, "strategies": strategy, "engines": hypergrad, "models": models, "data": data,
+TABLES = {"algorithms": algorithms, "strategies": strategy, "engines": hypergrad, "models": models,
+          "backbones": backbones, "data": data,
           "tasks": tasks}  # fmt: skip
 
 

@@ -35,6 +35,10 @@ __all__ = [
     "ResNet12",
     "TextEmbedding",
     "TfIdf",
+    "efficientnet_lite0",
+    "hf",
     "lora",
+    "minilm",
+    "timm",
     "warped",
 ]

@@ -29,7 +29,6 @@ _ZIP, _LIST, _SPLIT = "grocery_store_84x84.zip", "images.csv", "splits/suggested
 _ORIGIN = (
     "rbml does not download it: put the pictures (zipped), their list and the split into the folder grocery_store/."
 )
-_SIZE = 84
 
 PROTOCOL: list[tuple[dict[str, Any], dict[str, Any]]] = [
     ({}, {"size": 84, "channels": 3, "queries": 10}),
@@ -43,7 +42,7 @@ def load(
     *,
     split: str | None = None,
     seed: int = 0,
-    size: int = _SIZE,
+    size: int = 84,
     channels: int = 3,
 ) -> Labelled:
     """Photographs of 81 kinds of fruit, vegetables and cartons (Klasson et al., 2019).
