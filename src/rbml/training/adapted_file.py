@@ -51,7 +51,7 @@ class AdaptedFile(NamedTuple):
     setting: Setting
     names: list[str]
     kept: Kept | None = None
-    trust: Mapping[str, Any] = {}  # noqa: RUF012  never written to
+    trust: Mapping[str, Any] = {}
 
     def learner(self) -> Learner:
         """Return the learner from which the model was adapted.
