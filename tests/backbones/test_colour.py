@@ -18,7 +18,7 @@ def pictures(count: int, size: int = 8) -> torch.Tensor:
 def test_hsv_is_that_of_the_standard_library() -> None:
     x = torch.cat([pictures(2), pictures(1).mean(1, keepdim=True).expand(-1, 3, -1, -1), torch.zeros(1, 3, 8, 8)])
     rows = x.permute(0, 2, 3, 1).reshape(-1, 3).tolist()
-    truth = torch.tensor([colorsys.rgb_to_hsv(*row) for row in rows]).double()
+    truth = torch.tensor([colorsys.rgb_to_hsv(*row) for row in rows], dtype=torch.float64)
     assert torch.allclose(hsv(x).permute(0, 2, 3, 1).reshape(-1, 3), truth, rtol=1e-9, atol=1e-12)
 
 

@@ -108,7 +108,7 @@ def test_single_precision_is_enough() -> None:
 def test_what_is_learned_of_it_has_the_right_hypergradient() -> None:
     y = torch.arange(8)[None] % 2
     task = Episode(Batch(noise(1, 8, 5), y), Batch(noise(1, 8, 5, seed=1), y))
-    model = models.MLP(5, [6], 2).double()
+    model = models.MLP(5, 2, [6], torch.nn.Tanh).double()
     strengths = {"strength": Scalar(0.1, bounds=(0, None)), "spread": Scalar(1.0, bounds=(0, None))}
     learners = [algorithm(model, **strengths, hypergradient=engine, steps=1) for engine in (Unrolled(), Adjoint())]
     first, second = (learner.meta_gradient(task).grads for learner in learners)

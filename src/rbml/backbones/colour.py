@@ -19,8 +19,8 @@ class Coloured(nn.Module):
     .. math:: \left[\; \frac{\sqrt{f}}{\|\sqrt{f}\|},\; s \sqrt{p_\mathrm{all}},\; s \sqrt{p_\mathrm{middle}} \;\right]
 
     with p the shares of 256 colours (hue, saturation and value in 16 x 4 x 4 bins), and the middle half of both sides.
-    The square root makes distances between shares Hellinger distances, in which rare colours count too; each of the three
-    blocks has a fixed length, so that a linear head sees all of them. No gradient passes through the shares.
+    The square root makes distances between shares Hellinger distances, in which rare colours count too. Each of the
+    three blocks has a fixed length, so that a linear head sees all of them. No gradient passes through the shares.
 
     Hellinger kernel: Arandjelovic and Zisserman 2012 ("Three things everyone should know to improve object retrieval").
 

@@ -122,7 +122,8 @@ def load(more: str = "") -> Backbone:
     """
     if more not in ("", "none", "colour"):
         raise UsageError(
-            f"after efficientnet_lite0: expected colour (colours beside the features) or none (random weights), not {more!r}"
+            "efficientnet_lite0 may be followed by :colour (colours beside the features) or :none (random weights), "
+            f"not by {more!r}"
         )
     body = EfficientNetLite0()
     if more != "none":
