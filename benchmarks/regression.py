@@ -2,15 +2,20 @@
 
     python benchmarks/regression.py                     # patients 35 to 42, as the split has them
     python benchmarks/regression.py --rotate            # six folds of seven patients: every patient is tested once
+    python benchmarks/regression.py --choose --stretch 0.5 --decay 10    # three folds of patients 1 to 34, to choose by
 
 One task per patient; total UPDRS in points. Settings say whether the time of a recording is an input (``time/``) or not
 (``voice/``), and whether support and queries are drawn at random from the same months (``random``) or the support is
 the earliest recordings and the queries come after them (``ordered``). For each test patient 20 tasks of 60 queries are
-averaged first; intervals (95 %, Student's t) are over patients, and so are differences from the patient's mean.
+averaged first; intervals (95 %, Student's t) are over patients, and so are differences from the patient's mean. The
+share of targets inside 95 % intervals has an interval of its own, by resampling patients.
 
 The learned methods train one learner for all numbers of shots. A random amount is added to all targets of a training
 task (Rajendran, Irpan, Jang 2020, arXiv:2007.05549): the level of a new patient must be read from the support set, and
-cannot be remembered from age and voice. Strengths of the ridge regressions are chosen on the training patients.
+cannot be remembered from age and voice. For alpaca the changes of a task are also multiplied by a random factor around
+one (``stretch``): a prior that is fitted to 35 patients is too sure about the next one, and its intervals too narrow.
+This and the decay of the weights that mix the voice were chosen by the likelihood of patients who were not trained on
+(``--choose``). Strengths of the ridge regressions are chosen on the training patients.
 """
 
 from __future__ import annotations
@@ -18,36 +23,40 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable, Mapping
-from functools import partial
 from math import sqrt
 from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
+from regression_baselines import DRAWS, SIMPLE, Part
 from torch import Tensor, func, nn
 
 from rbml import Batch, Episodes, Learner, algorithms
-from rbml.data.examples import Grouped
 from rbml.data.inputs.rows import Rows
 from rbml.data.sources import parkinsons
 from rbml.data.targets import REAL
 from rbml.data.targets.real import coverage
 from rbml.strategy import Hyper
 from rbml.tasks import PerGroup, generator
-from rbml.tasks.grouped import Order
 
 SHOTS = (1, 3, 5, 10, 20)
-DRAWS, QUERIES, TASKS, SHIFT, VOICE_DECAY = 20, 60, 30, 10.0, 1.0
+TASKS, SHIFT = 30, 10.0
 SETTINGS = ("time/random", "time/ordered", "voice/random", "voice/ordered")
-STRENGTHS = tuple(10.0 ** (power / 2) for power in range(-10, 11))
-POOLED_STRENGTHS = tuple(10.0 ** (power / 2) for power in range(-2, 21))
-"""Of all recordings at once, whose sums are thousands of times as large."""
 
 STUDENT = {8: 2.365, 42: 2.020}
 """The 97.5 % quantile of Student's t for 8 and 42 patients."""
 
-Predict = Callable[[Episodes], Tensor]
-"""From a stack of tasks to predictions ``(B, Q, 1)``, or ``(B, Q, 2)`` with variances."""
+
+class Training(NamedTuple):
+    """How a method is trained: its share of the outer steps, the stretch of its tasks, the decay of the voice."""
+
+    share: float = 1.0
+    stretch: float = 0.0
+    decay: float = 1.0
+
+
+LEARNED = {"ridge head": Training(), "alpaca": Training(stretch=0.5, decay=10.0), "maml": Training(share=1 / 3)}
+"""The learned methods. A step of MAML's is the dearest."""
 
 
 class Fold(NamedTuple):
@@ -55,101 +64,6 @@ class Fold(NamedTuple):
 
     train: list[int]
     test: list[int]
-
-
-class Part(NamedTuple):
-    """The data of one fold in one setting: what is trained on, what is tested on, and how tasks are drawn."""
-
-    train: Grouped
-    test: Grouped
-    order: Order
-
-    def all_of(self, grouped: Grouped, shots: int) -> Episodes:
-        """Return ``DRAWS`` tasks of every patient, one patient after another."""
-        source = PerGroup(grouped, shots, QUERIES, self.order)
-        stacks = [source.draw_of(group, range(DRAWS)) for group in range(len(grouped.names))]
-        return joined(stacks)
-
-
-def joined(stacks: list[Episodes]) -> Episodes:
-    support, query = zip(*stacks, strict=True)
-    return Episodes(
-        *(Batch(torch.cat([b.x for b in each]), torch.cat([b.y for b in each])) for each in (support, query))
-    )
-
-
-# ------------------------------------------------------------------------------------------------- without learning
-
-
-def ridge(episodes: Episodes, strength: float) -> Tensor:
-    """Predict by ridge regression on the inputs of the support set, the intercept not shrunk."""
-    support_x, support_y, query_x = (leaf.double() for leaf in (*episodes.support[:2], episodes.query.x))
-    centre_x, centre_y = support_x.mean(1, keepdim=True), support_y.mean(1, keepdim=True)
-    x, y = support_x - centre_x, support_y - centre_y
-    weight = x.mT @ torch.linalg.solve(x @ x.mT + strength * torch.eye(x.shape[1]).double(), y)
-    prediction: Tensor = (query_x - centre_x) @ weight + centre_y
-    return prediction.float()
-
-
-def columns(episodes: Episodes, which: list[int]) -> Episodes:
-    return Episodes(*(Batch(batch.x[..., which], batch.y) for batch in episodes))
-
-
-def chosen_ridge(part: Part, shots: int) -> tuple[Predict, str]:
-    """Return ridge from scratch with the strength that is best on the training patients."""
-    known = part.all_of(part.train, shots)
-    errors = [float((ridge(known, strength) - known.query.y).abs().mean()) for strength in STRENGTHS]
-    return chosen(lambda strength: partial(ridge, strength=strength), errors)
-
-
-def chosen(
-    make: Callable[[float], Predict], errors: list[float], strengths: tuple[float, ...] = STRENGTHS
-) -> tuple[Predict, str]:
-    best = min(range(len(errors)), key=errors.__getitem__)
-    edge = " at the edge of the grid" if best in (0, len(errors) - 1) and max(errors) > min(errors) else ""
-    return make(strengths[best]), f"{strengths[best]:.2g}{edge}"
-
-
-def pooled(part: Part, shots: int, offset: bool) -> tuple[Predict, str]:
-    """Return one ridge regression on all recordings of the training patients; its strength by leaving patients out."""
-    x, y, groups = part.train.modality.ready(part.train.x), part.train.y, part.train.groups
-    assert isinstance(x, Tensor)
-    errors = []
-    for strength in POOLED_STRENGTHS:
-        apart = []
-        for fold in range(5):
-            out = groups % 5 == fold
-            predict = global_ridge(x[~out], y[~out], strength)
-            apart.append((predict(x[out]) - y[out]).abs().mean())
-        errors.append(float(torch.stack(apart).mean()))
-
-    def make(strength: float) -> Predict:
-        fitted = global_ridge(x, y, strength)
-
-        def predict(episodes: Episodes) -> Tensor:
-            left = (episodes.support.y - fitted(episodes.support.x)).mean(1, keepdim=True)
-            return fitted(episodes.query.x) + (left if offset else 0)
-
-        return predict
-
-    return chosen(make, errors, POOLED_STRENGTHS)
-
-
-def global_ridge(x: Tensor, y: Tensor, strength: float) -> Callable[[Tensor], Tensor]:
-    centre_x, centre_y = x.mean(0), y.mean(0)
-    shrunk = (x - centre_x).T @ (x - centre_x) + strength * torch.eye(x.shape[1])
-    weight = torch.linalg.solve(shrunk, (x - centre_x).T @ (y - centre_y))
-    return lambda new: (new - centre_x) @ weight + centre_y
-
-
-def patient_mean(part: Part, shots: int) -> tuple[Predict, str]:
-    return lambda episodes: func.vmap(REAL.baselines["support mean"])(*episodes), ""
-
-
-def line(part: Part, shots: int) -> tuple[Predict, str]:
-    """Return a straight line in time through the support set: least squares, of one recording its score."""
-    at = [part.train.modality.spec()["columns"].index(parkinsons.TIME)]
-    return lambda episodes: ridge(columns(episodes, at), 1e-6), ""
 
 
 # --------------------------------------------------------------------------------------------------------- learned
@@ -210,36 +124,33 @@ def learner_of(name: str, part: Part) -> Learner:
     return algorithms.maml(Scaled(model, mean, std), lr=Hyper(0.05, per="layer", bounds=(0, 0.15)), steps=5, loss=loss)
 
 
-def trained(name: str, part: Part, steps: int, seed: int = 0) -> Learner:
+def stretched(episodes: Episodes, stretch: float, source: torch.Generator) -> Episodes:
+    """Return tasks of other such patients: levels are moved, and changes are faster, slower or reversed."""
+    level = episodes.support.y.mean(1, keepdim=True)
+    shift, factor = (torch.randn(level.shape, generator=source) for _ in range(2))
+    return Episodes(
+        *(Batch(batch.x, batch.y + SHIFT * shift + stretch * factor * (batch.y - level)) for batch in episodes)
+    )
+
+
+def trained(name: str, part: Part, steps: int, how: Training, seed: int = 0) -> Learner:
     """Return a learner after meta-training on tasks of all numbers of shots in turn."""
     torch.manual_seed(seed)
     learner = learner_of(name, part)
     voice = [parameter for key, parameter in learner.named_parameters() if ".voice." in key]
     others = [p for key, p in learner.named_parameters() if ".voice." not in key and p.requires_grad]
-    groups = [{"params": others, "weight_decay": 0.0}, {"params": voice, "weight_decay": VOICE_DECAY}]
+    groups = [{"params": others, "weight_decay": 0.0}, {"params": voice, "weight_decay": how.decay}]
     optimizer = torch.optim.AdamW(groups, lr=1e-2)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     sources = [PerGroup(part.train, shots, 30, part.order) for shots in SHOTS]
     for step in range(steps):
         episodes = sources[step % len(SHOTS)].sample(TASKS, generator(seed, step))
-        shift = SHIFT * torch.randn(TASKS, 1, 1, generator=generator(seed, step, 1))
         optimizer.zero_grad()
-        learner.backward(Episodes(*(Batch(batch.x, batch.y + shift) for batch in episodes)))
+        learner.backward(stretched(episodes, how.stretch, generator(seed, step, 1)))
         nn.utils.clip_grad_norm_([*voice, *others], 10.0, error_if_nonfinite=True)
         optimizer.step()
         schedule.step()
     return learner
-
-
-SIMPLE: dict[str, Callable[[Part, int], tuple[Predict, str]]] = {
-    "patient mean": patient_mean,
-    "line": line,
-    "ridge": chosen_ridge,
-    "pooled": partial(pooled, offset=False),
-    "pooled + offset": partial(pooled, offset=True),
-}
-LEARNED = {"ridge head": 1.0, "alpaca": 1.0, "maml": 1 / 3}
-"""The learned methods, and which share of the outer steps each takes: a step of MAML's is the dearest."""
 
 
 # -------------------------------------------------------------------------------------------------------- measured
@@ -249,13 +160,13 @@ def measured(prediction: Tensor, episodes: Episodes) -> dict[str, Tensor]:
     """Return every metric per patient, ``(P,)``, averaged over that patient's tasks."""
     metrics = {metric.name: metric.of for metric in REAL.metrics}
     if prediction.shape[-1] == 2 * episodes.query.y.shape[-1]:
-        metrics["coverage"] = coverage
+        metrics |= {"coverage": coverage, "NLL": lambda prediction, query: REAL.loss(prediction, query.y)}
     found = {name: func.vmap(of)(prediction, episodes.query) for name, of in metrics.items()}
     return {name: values.view(-1, DRAWS).mean(1) for name, values in found.items()}
 
 
 def fold_results(
-    part: Part, names: list[str], shots: list[int], steps: int
+    part: Part, names: list[str], shots: list[int], steps: int, training: Mapping[str, Training]
 ) -> dict[tuple[str, int], dict[str, Tensor]]:
     found: dict[tuple[str, int], dict[str, Tensor]] = {}
     notes: list[str] = []
@@ -263,7 +174,8 @@ def fold_results(
         if name == "line" and parkinsons.TIME not in part.train.modality.spec()["columns"]:
             continue
         began = time.perf_counter()
-        learner = trained(name, part, round(steps * LEARNED[name])) if name in LEARNED else None
+        how = training.get(name)
+        learner = trained(name, part, round(steps * how.share), how) if how else None
         strengths = []
         for k in shots:
             episodes = part.all_of(part.test, k)
@@ -282,11 +194,15 @@ def fold_results(
     return found
 
 
-def folds(rotate: bool) -> list[Fold]:
-    everyone = list(range(1, parkinsons.PATIENTS + 1))
-    if not rotate:
-        return [Fold(everyone[:30], everyone[34:])]
-    return [Fold([p for p in everyone if p % 6 != fold], [p for p in everyone if p % 6 == fold]) for fold in range(6)]
+def folds(which: str) -> list[Fold]:
+    if which == "split":
+        return [Fold(list(range(1, 31)), list(range(35, 43)))]
+    last, count = (34, 3) if which == "choose" else (parkinsons.PATIENTS, 6)
+    everyone = range(1, last + 1)
+    return [
+        Fold([p for p in everyone if p % count != fold], [p for p in everyone if p % count == fold])
+        for fold in range(count)
+    ]
 
 
 def setting(file: Rows, fold: Fold, name: str) -> Part:
@@ -299,6 +215,13 @@ def setting(file: Rows, fold: Fold, name: str) -> Part:
 def interval(values: Tensor) -> str:
     reach = STUDENT.get(len(values), 1.96) * float(values.std()) / sqrt(len(values))
     return f"{float(values.mean()):.2f} ± {reach:.2f}"
+
+
+def resampled(values: Tensor, times: int = 10000) -> str:
+    """Return the mean and its 95 % interval by resampling patients: a share near 100 % has no symmetric interval."""
+    rows = torch.randint(len(values), (times, len(values)), generator=generator(0))
+    low, high = values[rows].mean(1).quantile(torch.tensor([0.025, 0.975])).tolist()
+    return f"{float(values.mean()):.1f} [{low:.1f}, {high:.1f}]"
 
 
 def table(title: str, names: list[str], shots: list[int], cell: Callable[[str, int], str]) -> None:
@@ -321,14 +244,18 @@ def report(name: str, found: Mapping[tuple[str, int], dict[str, Tensor]], shots:
     table(f"{name}: root mean squared error, points", methods, shots, of("RMSE"))
     table(f"{name}: R2, median over patients", methods, shots, lambda m, k: f"{float(found[m, k]['R2'].median()):.2f}")
     sure = [method for method in methods if "coverage" in found[method, shots[0]]]
-    share = lambda method, k: interval(100 * found[method, k]["coverage"])  # noqa: E731
+    share = lambda method, k: resampled(100 * found[method, k]["coverage"])  # noqa: E731
     if sure:
-        table(f"{name}: targets inside the 95 % intervals, %", sure, shots, share)
+        table(f"{name}: negative log likelihood of a target", sure, shots, of("NLL"))
+        table(f"{name}: targets inside the 95 % intervals, % [resampling patients]", sure, shots, share)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rotate", action="store_true")
+    parser.add_argument("--rotate", action="store_const", dest="folds", const="rotate", default="split")
+    parser.add_argument("--choose", action="store_const", dest="folds", const="choose")
+    parser.add_argument("--stretch", type=float, help="of alpaca's training tasks")
+    parser.add_argument("--decay", type=float, help="of the weights that mix alpaca's voice inputs")
     parser.add_argument("--only", nargs="*", default=[*SIMPLE, *LEARNED])
     parser.add_argument("--settings", nargs="*", default=list(SETTINGS))
     parser.add_argument("--shots", nargs="*", type=int, default=list(SHOTS))
@@ -337,10 +264,12 @@ def main() -> None:
     given = parser.parse_args()
     torch.set_num_threads(1)
     file = parkinsons.read(given.data_root)
+    chosen = {key: getattr(given, key) for key in ("stretch", "decay") if getattr(given, key) is not None}
+    training = LEARNED | {"alpaca": LEARNED["alpaca"]._replace(**chosen)}
     for name in given.settings:
         each = [
-            fold_results(setting(file, fold, name), given.only, given.shots, given.steps)
-            for fold in folds(given.rotate)
+            fold_results(setting(file, fold, name), given.only, given.shots, given.steps, training)
+            for fold in folds(given.folds)
         ]
         whole = {key: {m: torch.cat([one[key][m] for one in each]) for m in each[0][key]} for key in each[0]}
         report(name, whole, given.shots)

@@ -37,6 +37,10 @@ def bayesian_linear(
     head raises a ``UsageError`` for class labels, and for a head of another size. Cost: a Cholesky decomposition of the
     size of the features, h + 1, per task.
 
+    Limits: a prior that is fitted to few tasks (some tens of patients) is too sure about the next one, most of all
+    where it must extrapolate: measure on tasks of other groups how many targets the intervals hold. The remedy of
+    ``benchmarks/regression.py`` is to train on a wider family of tasks, whose changes are multiplied by random factors.
+
     Args:
         noise: the standard deviation of the targets at the start, in their units.
         precision: of the prior of every weight at the start, in units of the noise: its standard deviation is
