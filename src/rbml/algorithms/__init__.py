@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from rbml.algorithms.baselines import finetune, nearest_centroid, nearest_neighbour, pretrain, scratch
 from rbml.algorithms.generated import alfa, l2f, meta_curvature, metal
-from rbml.algorithms.heads import protomaml, protonet, r2d2
+from rbml.algorithms.heads import protomaml, protonet, r2d2, ridge_cv
 from rbml.algorithms.maml import anil, boil, cavia, fomaml, imaml, maml, reptile
 from rbml.algorithms.rates import Annealing, maml_plus_plus, meta_sgd, warp_grad
 from rbml.algorithms.regression import alpaca, ridge_regression
@@ -31,6 +31,7 @@ ALL: dict[str, Callable[..., Learner]] = {
     "protonet": protonet,
     "protomaml": protomaml,
     "r2d2": r2d2,
+    "ridge_cv": ridge_cv,
     "ridge_regression": ridge_regression,
     "alpaca": alpaca,
     "finetune": finetune,
@@ -40,6 +41,7 @@ TARGETS: dict[str, tuple[str, ...]] = {
     "protonet": ("classes",),
     "protomaml": ("classes",),
     "r2d2": ("classes",),
+    "ridge_cv": ("classes",),
     "ridge_regression": ("real",),
     "alpaca": ("real",),
 }
@@ -92,6 +94,7 @@ __all__ = [
     "protonet",
     "r2d2",
     "reptile",
+    "ridge_cv",
     "ridge_regression",
     "scratch",
     "warp_grad",

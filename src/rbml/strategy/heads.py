@@ -39,7 +39,7 @@ def prototype(scale: float | Scalar = 1.0, name: str = "prototype") -> Start:
                 f"{name} makes a head of class means, but the targets are real values ({seen.y.dtype}): use ridge, or "
                 "bayesian_linear"
             )
-        members = _one_hot(seen)
+        members = one_hot(seen)
         centres = members.T @ counted(seen.features, seen) / members.sum(0).clamp(min=1)[:, None]
         scale = values["scale"][""]
         return 2 * scale * centres, -scale * (centres**2).sum(1)
@@ -77,7 +77,7 @@ def ridge(
         x = counted(seen.features, seen)
         scale, shift = values["scale"][""], values["shift"][""].expand(seen.ways)
         if not seen.y.is_floating_point():
-            return scale * _ridge(x, _one_hot(seen), values["strength"][""]).T, shift
+            return scale * _ridge(x, one_hot(seen), values["strength"][""]).T, shift
         y = real_targets(seen, name)
         weigh = counted(torch.ones_like(y[:, :1]), seen)
         centre_x, centre_y = x.sum(0) / weigh.sum(), y.sum(0) / weigh.sum()
@@ -135,7 +135,8 @@ def _ridge(x: Tensor, y: Tensor, strength: Tensor) -> Tensor:
     return of_features
 
 
-def _one_hot(seen: Features) -> Tensor:
+def one_hot(seen: Features) -> Tensor:
+    """Return the labels as ``(n, ways)``, zero in the rows that do not count."""
     # F.one_hot looks at the values, which vmap does not allow.
     members = seen.y[:, None] == torch.arange(seen.ways, device=seen.y.device)
     return counted(members.to(seen.features.dtype), seen)
