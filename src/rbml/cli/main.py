@@ -19,6 +19,7 @@ COMMANDS = {
     "evaluate": "Evaluate a run on test tasks, from its own or another source.",
     "adapt": "Learn a task of your own from a few examples.",
     "predict": "Predict new examples with a model made by adapt.",
+    "score": "Measure such a model on labelled examples that it has not learned from.",
     "report": "Draw what a run has learned, alone or compared with another run.",
     "check": "Check the hypergradient of a run or a recipe against exact engines and finite differences.",
     "explain": "Show what every hypergradient engine would cost, and which one to use.",
