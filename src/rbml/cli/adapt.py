@@ -83,9 +83,9 @@ def command(learner: str, support: Path, out: Path, estimating: bool) -> None:
     outcome.save(out)
     seconds = time.perf_counter() - began
     classes = not examples.y.is_floating_point()
-    what, each = f"{len(names)} classes", f": {_counts(examples.y.tolist(), names)}"
-    if not classes:
-        what, each = ", ".join(names), ""
+    what, each = ", ".join(names), ""
+    if classes:
+        what, each = f"{len(names)} classes", f": {_counts(examples.y.tolist(), names)}"
     console.print(f"Learned {what} from {examples.size} {noun}s in {seconds:.1f} s{each}")
     _say_estimate(outcome, prior, noun, estimating)
     if classes and len(names) > learned.setting.outputs and learned.learner.strategy.start is None:
