@@ -105,4 +105,4 @@ def test_real_values_are_left_out_one_by_one() -> None:
     assert leave_out(learner, Batch(x[:1], y[:1]), REAL) is None
     found = estimate(adapting(learner), Batch(x, y), REAL)
     assert found is not None and found.confusion is None and {one.name for one in found.rivals} >= {"support mean"}
-    assert found.low == pytest.approx(score.mean - score.interval, rel=1e-5)
+    assert found.low == pytest.approx(max(0.0, score.mean - score.interval), rel=1e-5)

@@ -7,11 +7,10 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from rbml.cli.threads import threads_option
 from rbml.errors import CheckpointError, UsageError
 
 if TYPE_CHECKING:
@@ -21,10 +20,11 @@ if TYPE_CHECKING:
     from rbml.training.learned import Learned
     from rbml.training.usual import Prior
 
-NOUNS = {"pictures": "picture", "table": "row", "text": "text"}
+NOUNS = {"pictures": "picture", "table": "row", "text": "sentence"}
 """The word for one example, by modality."""
 
-NEXT = {"pictures": "IMAGE", "text": "TEXT"}
+_NEXT = {"picture": "IMAGE", "sentence": '"a new sentence"'}
+"""What `rbml predict` takes."""
 
 _LISTED = 12  # the largest number of classes that are named one by one
 
@@ -44,7 +44,6 @@ _LISTED = 12  # the largest number of classes that are named one by one
     default=True,
     help="Whether to find out how well new examples will be predicted, by learning several times.  [default: yes]",
 )
-@threads_option
 def command(learner: str, support: Path, out: Path, estimating: bool) -> None:
     """Learn your own task from a few labelled examples: any number of classes, any number of examples.
 
@@ -78,7 +77,7 @@ def command(learner: str, support: Path, out: Path, estimating: bool) -> None:
         raise CheckpointError(f"{learner} does not hold its examples: make it again from its run with rbml adapt")
     else:
         examples, names = adapting.joined(learned, stored, found.labels or [])
-    _warn(learned, found, noun)
+    _warn(learned, found, stored, noun)
     prior, outcome = _adapted(learned, found, examples, names, estimating)
     outcome.save(out)
     seconds = time.perf_counter() - began
@@ -93,7 +92,7 @@ def command(learner: str, support: Path, out: Path, estimating: bool) -> None:
             f"The run was meta-trained with {learned.setting.outputs} ways; for {len(names)} classes a run with "
             f"--ways {len(names)}, or one that makes its head from the support set (--algorithm protomaml), is better."
         )
-    console.print(f"Next: rbml predict {shlex.quote(str(out))} {NEXT.get(plain(modality).kind, 'FILE')}...")
+    console.print(f"Next: rbml predict {shlex.quote(str(out))} {_NEXT.get(noun, 'FILE')}...")
 
 
 def _counts(labels: Sequence[int], names: Sequence[str]) -> str:
@@ -105,16 +104,22 @@ def _counts(labels: Sequence[int], names: Sequence[str]) -> str:
     return ", ".join(f"{name} {count}" for name, count in zip(names, counts, strict=True))
 
 
-def _warn(learned: Learned, found: RawExamples, noun: str) -> None:
+def _warn(learned: Learned, found: RawExamples, stored: Any, noun: str) -> None:
     """Say what was skipped, and what is odd about the examples."""
     from rbml.cli.show import console
     from rbml.training.concerns import concerns, listed
+    from rbml.training.usual import look_of
 
     if found.skipped:
         console.print(f"Skipped, as they are no {noun}s: {listed(found.skipped)}")
     labels = found.labels if learned.setting.target.kind == "classes" else None
-    for sentence in concerns(learned.setting.modality, found.raw, found.names, labels):
+    modality = learned.setting.modality
+    for sentence in concerns(modality, found.raw, found.names, labels):
         console.print(f"Warning: {sentence}.")
+    look = None if learned.run is None else look_of(learned.run)
+    ready = modality.ready(stored)
+    if look is not None and not isinstance(ready, dict) and look.is_foreign(ready):
+        console.print(f"Warning: the {noun}s look unlike those that the run was trained on: expect less of it.")
 
 
 def _adapted(

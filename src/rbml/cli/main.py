@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 import rbml
+from rbml.cli.threads import with_threads
 from rbml.errors import RbmlError, UsageError, unknown
 
 COMMANDS = {
@@ -40,7 +41,7 @@ class LazyGroup(click.Group):
         if cmd_name not in COMMANDS:
             return None
         command: click.Command = importlib.import_module(f"rbml.cli.{cmd_name}").command
-        return command
+        return command if cmd_name in ("strategy", "list") else with_threads(command)
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]

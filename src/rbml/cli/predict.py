@@ -11,7 +11,6 @@ from typing import Any
 
 import click
 
-from rbml.cli.threads import threads_option
 from rbml.errors import RbmlError, UsageError
 
 COLUMNS = {"pictures": "image", "table": "row", "text": "text"}
@@ -57,7 +56,6 @@ def unknown_options(function: Any) -> Any:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON: of classes the probability of every one.")
 @click.option("--csv", "as_csv", is_flag=True, help="Print CSV: of classes the probability of every one.")
 @unknown_options
-@threads_option
 def command(
     file: Path, places: tuple[Path, ...], as_json: bool, as_csv: bool, unknown_rate: float, no_unknown: bool
 ) -> None:

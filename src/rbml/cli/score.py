@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from rbml.cli.predict import unknown_options
-from rbml.cli.threads import threads_option
 from rbml.errors import DataError, RbmlError
 
 if TYPE_CHECKING:
@@ -30,7 +29,6 @@ if TYPE_CHECKING:
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @unknown_options
-@threads_option
 def command(file: Path, place: Path, as_json: bool, unknown_rate: float, no_unknown: bool) -> None:
     """Measure FILE, which `rbml adapt` wrote, on labelled examples that it has not learned from.
 

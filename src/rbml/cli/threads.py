@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 import click
 
 
-def threads_option(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Add ``--threads N``; the number is set before the command runs, and the command does not see it."""
+def with_threads(command: click.Command) -> click.Command:
+    """Return a command with ``--threads N``; a command that has such an option already is left as it is.
 
-    def use(context: click.Context, parameter: click.Parameter, value: int | None) -> None:
-        if value is not None and not context.resilient_parsing:
-            import torch
+    The number is set before the command runs, and the command does not see it.
+    """
+    if not any("--threads" in parameter.opts for parameter in command.params):
+        command.params.append(
+            click.Option(
+                ["--threads"],
+                type=click.IntRange(1),
+                metavar="N",
+                expose_value=False,
+                callback=_use,
+                help="Threads to compute with.  [default: PyTorch's choice]",
+            )
+        )
+    return command
 
-            torch.set_num_threads(value)
 
-    return click.option(
-        "--threads",
-        type=click.IntRange(1),
-        metavar="N",
-        expose_value=False,
-        callback=use,
-        help="Threads to compute with.  [default: PyTorch's choice]",
-    )(function)
+def _use(context: click.Context, parameter: click.Parameter, value: int | None) -> None:
+    if value is not None and not context.resilient_parsing:
+        import torch
+
+        torch.set_num_threads(value)

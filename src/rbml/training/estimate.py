@@ -326,4 +326,5 @@ def _interval(each: Tensor, metric: Metric) -> tuple[float, float]:
     if metric.unit == "%":
         return wilson(each.sum().item(), len(each))
     score = Score.of(each)
-    return score.mean - score.interval, score.mean + score.interval
+    low = score.mean - score.interval
+    return max(low, 0.0) if metric.better == "lower" else low, score.mean + score.interval

@@ -27,6 +27,8 @@ from rbml.training.unknown import Memory, Usual, layer_of
 TASKS = 40
 QUERIES = 5
 _FILE = "calibration.json"
+_LOOKED_AT = 500  # training examples
+_LONG = 64  # rows with more numbers, such as features of a backbone, are not looked at
 
 
 @dataclass(frozen=True)
@@ -139,8 +141,7 @@ def prior_of(
         if (one.ways, one.shots) == (tasks.ways, tasks.shots):
             return one
     found = measured(learner, tasks, run.recipe().outer.seed, advance=advance)
-    with contextlib.suppress(RbmlError):  # a run folder that cannot be written to: it is measured again next time
-        files.write_json(path_of(run), {"validation": [one.to_json() for one in [*known, found]]})
+    _keep(run, "validation", [one.to_json() for one in [*known, found]])
     return found
 
 
@@ -165,9 +166,93 @@ def path_of(run: RunFolder) -> Path:
     return run.path / _FILE
 
 
+@dataclass(frozen=True)
+class Look:
+    """What the examples that a run was trained on look like, in a few numbers each.
+
+    Attributes:
+        mean: of each number.
+        std: its standard deviation.
+        far: the 99 % quantile of the training examples' distance from the mean, in standard deviations.
+    """
+
+    mean: Tensor
+    std: Tensor
+    far: float
+
+    @staticmethod
+    def of(ready: Tensor) -> Look:
+        """Return the look of training examples ``(n, ...)``, made ready for a model."""
+        numbers = summary(ready)
+        mean, std = numbers.mean(0), numbers.std(0).clamp(min=1e-3)
+        far = ((numbers - mean) / std).abs().amax(1).quantile(0.99).item()
+        return Look(mean, std, far)
+
+    def is_foreign(self, ready: Tensor) -> bool:
+        """Return whether most of a user's examples lie farther out than 99 % of the training examples."""
+        numbers = summary(ready)
+        if numbers.shape[1] != len(self.mean):
+            return True
+        return ((numbers - self.mean) / self.std).abs().amax(1).median().item() > self.far
+
+
+def summary(ready: Tensor) -> Tensor:
+    """Return a few numbers per example ``(n, k)``.
+
+    Of pictures ``(n, c, h, w)`` brightness and contrast of each channel, the strength of edges, and the share of empty
+    background; of rows of numbers ``(n, d)`` the numbers themselves.
+    """
+    if ready.dim() != 4:
+        return ready.flatten(1).double()
+    flat = ready.flatten(2).double()
+    edges = torch.stack([ready.diff(dim=axis).abs().double().mean((1, 2, 3)) for axis in (2, 3)], 1)
+    empty = (flat < 1 / 255).double().mean((1, 2))
+    return torch.cat([flat.mean(2), flat.std(2), edges, empty[:, None]], 1)
+
+
+def look_of(run: RunFolder) -> Look | None:
+    """Return what the training examples of a run look like; found once and kept in the run folder.
+
+    Returns:
+        ``None`` where they are not at hand, or are no pictures or short rows of numbers.
+    """
+    known = _kept(run).get("look")
+    if isinstance(known, dict) and known.keys() == {"mean", "std", "far"}:
+        mean, std = (torch.tensor(known[name], dtype=torch.float64) for name in ("mean", "std"))
+        return Look(mean, std, known["far"])
+    recipe = run.recipe()
+    try:
+        loaded = build.examples(recipe, recipe.data[0], "train", run.read_config()["data_root"])
+    except RbmlError:
+        return None
+    if (
+        not isinstance(loaded.x, Tensor)
+        or len(recipe.data) > 1
+        or (loaded.x[0].numel() > _LONG and loaded.x.dim() != 4)
+    ):
+        return None
+    places = torch.linspace(0, len(loaded.x) - 1, min(_LOOKED_AT, len(loaded.x))).long()
+    found = Look.of(loaded.modality.ready(loaded.x[places]))
+    _keep(run, "look", {"mean": found.mean.tolist(), "std": found.std.tolist(), "far": found.far})
+    return found
+
+
 def read(run: RunFolder) -> list[Prior]:
     """Return what was measured before; nothing if there is no file, or it cannot be used: it is made again."""
     try:
-        return [Prior.from_json(one) for one in json.loads(path_of(run).read_text())["validation"]]
-    except (OSError, ValueError, KeyError, TypeError):
+        return [Prior.from_json(one) for one in _kept(run)["validation"]]
+    except (KeyError, TypeError):
         return []
+
+
+def _kept(run: RunFolder) -> dict[str, Any]:
+    try:
+        content = json.loads(path_of(run).read_text())
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _keep(run: RunFolder, name: str, value: Any) -> None:
+    with contextlib.suppress(RbmlError):  # a run folder that cannot be written to: it is measured again next time
+        files.write_json(path_of(run), _kept(run) | {name: value})
