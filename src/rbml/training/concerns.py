@@ -93,7 +93,7 @@ def features(modality: Modality, raw: Sequence[Any] | None, stored: Inputs) -> M
     """Return what baselines look at, by name, ``(n, d)`` each; nothing where the inputs themselves are all there is.
 
     Args:
-        modality: how the examples are read; its ``features`` says what is worth looking at, if it has one.
+        modality: how the examples are read; its ``plain_features`` says what is worth looking at, if it has one.
         raw: the raw examples; ``None`` where only the stored ones are at hand.
         stored: the examples as the modality stores them.
     """
@@ -102,7 +102,7 @@ def features(modality: Modality, raw: Sequence[Any] | None, stored: Inputs) -> M
         ready = modality.ready(stored)
         assert isinstance(ready, Tensor)
         found["the backbone's features"] = ready
-    if hasattr(own, "features") and (own is modality or raw is not None):
-        name, seen = own.features(stored if own is modality else own.read(raw or []))
+    if hasattr(own, "plain_features") and (own is modality or raw is not None):
+        name, seen = own.plain_features(stored if own is modality else own.read(raw or []))
         found[name] = seen
     return found

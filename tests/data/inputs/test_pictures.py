@@ -187,10 +187,10 @@ def test_pictures_to_predict_are_files_folders_and_lists(tmp_path: Path) -> None
 
 def test_baselines_look_at_pixels_or_at_colours(tmp_path: Path) -> None:
     grey = torch.arange(8, dtype=torch.uint8).reshape(2, 1, 2, 2)
-    name, seen = Pictures(2).features(grey)
+    name, seen = Pictures(2).plain_features(grey)
     assert name == "pixels" and torch.equal(seen * 255, grey.flatten(1).float())
     rgb = torch.randint(0, 256, (5, 3, 4, 4), dtype=torch.uint8)
-    name, seen = Pictures(4, 3).features(rgb)
+    name, seen = Pictures(4, 3).plain_features(rgb)
     assert name == "colour histogram" and seen.shape[0] == 5
     torch.testing.assert_close(seen.sum(1), torch.ones(5))
     for row, pixels in enumerate(rgb):

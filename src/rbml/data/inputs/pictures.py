@@ -106,7 +106,7 @@ class Pictures:
         paths = [path for path, _ in pairs]
         return RawExamples(paths, [name for _, name in pairs], list(map(str, paths)), None, skipped)
 
-    def features(self, stored: Inputs) -> tuple[str, Tensor]:
+    def plain_features(self, stored: Inputs) -> tuple[str, Tensor]:
         """Return what baselines that need no training look at, ``(n, d)``, and what it is called.
 
         Grey pictures are taken pixel by pixel; of colour pictures a histogram of hue, saturation and brightness says
