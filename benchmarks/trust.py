@@ -4,7 +4,8 @@
     python benchmarks/trust.py backbone:efficientnet_lite0 --tasks folder:groceries --foreign glyphs
 
 Of each task, ``--ways`` test classes are learned from ``--shots`` pictures each. Known are new pictures of these
-classes, unseen those of the other test classes, blank ones of one colour, foreign those of another source. AUROC: the probability that a known picture seems more familiar than another one; 50 % is chance.
+classes, unseen those of the other test classes, blank ones of one colour, foreign those of another source. AUROC: the
+probability that a known picture seems more familiar than another one; 50 % is chance.
 """
 
 from __future__ import annotations

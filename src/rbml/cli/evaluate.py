@@ -74,6 +74,7 @@ def command(
     rbml evaluate runs/omniglot-5w1s-maml --tasks folder:my_pictures --baselines
     """  # noqa: D301  \b is click's
     from rbml.cli.baselines import baselines
+    from rbml.cli.calibrated import calibrated, show_calibration
     from rbml.cli.measuring import by_shots, keep, measure, show, tasks_of
     from rbml.cli.show import keep_memory
     from rbml.training import RunFolder
@@ -97,6 +98,7 @@ def command(
     result |= {"tasks": source or own, "part": part}
     sizes = "".join(f"{size}{what[0]}" for what, size in sizes_of(tasks).items())
     result["name"] = f"{name}-{sizes}" + (f"-{part}" if part in ("train", "val") else "")
+    result |= calibrated(folder, learner, tasks, episodes, seed)
     if honest:
         found = baselines(folder.recipe(), tasks, episodes, seed)
         result["baselines"] = {other: asdict(score) for other, score in found.items()}
@@ -107,6 +109,7 @@ def command(
         click.echo(json.dumps(result, indent=2))
         return
     show(result)
+    show_calibration(result)
 
 
 def _part(source: str | None, own: str) -> str:

@@ -17,7 +17,7 @@ from rbml.data.examples import Labelled
 from rbml.errors import RbmlError, UsageError
 from rbml.learner import Learner
 from rbml.recipe import build
-from rbml.recipe.streams import VALIDATE
+from rbml.recipe.streams import TEST, VALIDATE
 from rbml.tasks import FewShot, generator, task_seeds
 from rbml.training import files
 from rbml.training.calibration import calibration_error, temperature
@@ -105,6 +105,27 @@ def measured(
     )  # fmt: skip
 
 
+def errors_of(learner: Learner, tasks: FewShot, by: float, seed: int, count: int = TASKS) -> tuple[float, float]:
+    """Return the expected calibration error on tasks, before and after dividing logits by a temperature.
+
+    Args:
+        learner: the learner.
+        tasks: other tasks than those that decided the temperature.
+        by: the temperature.
+        seed: by which the tasks are drawn.
+        count: how many.
+    """
+    logits, truth = [], []
+    for one in task_seeds(count, generator(seed, TEST)):
+        drawn = tasks.draw([one])
+        adapted = learner.adapt(_first(drawn.support.x), drawn.support.y[0], ways=tasks.ways)
+        with torch.no_grad():
+            logits.append(adapted(_first(drawn.query.x)))
+        truth.append(drawn.query.y[0])
+    found, y = torch.cat(logits), torch.cat(truth)
+    return calibration_error(found, y), calibration_error(found / by, y)
+
+
 def _first(x: Any) -> Any:
     return x[0] if isinstance(x, Tensor) else {name: leaf[0] for name, leaf in x.items()}
 
@@ -158,7 +179,8 @@ def fitting(run: RunFolder, ways: int, shots: int) -> FewShot:
     if others or not isinstance(loaded, Labelled):
         raise UsageError(f"{recipe.source} has no classes of one kind to be calibrated on")
     fewest = int(torch.bincount(loaded.y).min())
-    return FewShot(loaded, min(ways, loaded.classes), max(1, min(shots, fewest - QUERIES)), QUERIES)
+    several = max(1, min(shots, fewest - QUERIES))
+    return FewShot(loaded, min(ways, loaded.classes), several, max(1, min(QUERIES, fewest - several)))
 
 
 def path_of(run: RunFolder) -> Path:
