@@ -145,4 +145,4 @@ def test_calibration_is_measured_with_the_temperature_of_the_validation_tasks(ru
     kept = json.loads((run.path / "calibration.json").read_text())["validation"]
     assert [found["temperature"]] == [one["temperature"] for one in kept] and found["tasks"] == 3
     assert 0 <= found["before"] <= 1 and 0 <= found["after"] <= 1
-    assert "expected calibration error" in rbml("evaluate", run.path, "--episodes", "3").out
+    assert "calibration error (ECE, 15 bins, 3 tasks)" in rbml("evaluate", run.path, "--episodes", "3").out

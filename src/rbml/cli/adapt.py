@@ -130,7 +130,7 @@ def _adapted(
     from rbml.training import adapting, usual
     from rbml.training.concerns import features
 
-    prior = None
+    prior = None if learned.file is None else adapting.Trust.from_content(learned.file.trust).prior
     if learned.run is not None and not examples.y.is_floating_point():
         with bar(usual.TASKS, what="calibrating") as progress:
             prior = usual.prior_of(

@@ -45,7 +45,6 @@ def show_calibration(result: Mapping[str, Any]) -> None:
     found = result.get("calibration")
     if found:
         console.print(
-            f"Probabilities are off by {found['before']:.1%} on average (expected calibration error, 15 bins, "
-            f"{found['tasks']} tasks, inductive); {found['after']:.1%} with the temperature {found['temperature']:.2f} "
-            "that the validation tasks decide, and that rbml adapt begins with."
+            f"calibration error (ECE, 15 bins, {found['tasks']} tasks) {found['before']:.1%}, "
+            f"with temperature {found['temperature']:.2f} {found['after']:.1%}"
         )

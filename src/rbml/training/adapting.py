@@ -29,11 +29,13 @@ class Trust:
         temperature: logits are divided by it before they become probabilities.
         memory: what it remembers of its support set; ``None`` for targets that are not classes.
         usual: how far known examples are from that memory; ``None`` if it is not known.
+        prior: what is known from the validation tasks of its run, for the day when examples are added.
     """
 
     temperature: float = 1.0
     memory: Memory | None = None
     usual: Usual | None = None
+    prior: Prior | None = None
 
     def to_content(self) -> dict[str, Any]:
         """Return its values for a file."""
@@ -41,16 +43,18 @@ class Trust:
             "temperature": self.temperature,
             "memory": None if self.memory is None else self.memory.to_content(),
             "usual": None if self.usual is None else self.usual.to_content(),
+            "prior": None if self.prior is None else self.prior.to_json(),
         }
 
     @staticmethod
     def from_content(values: Mapping[str, Any]) -> Trust:
         """Return what :meth:`to_content` gave; of an empty table, as older files have it, the plain default."""
-        memory = values.get("memory")
+        memory, prior = values.get("memory"), values.get("prior")
         return Trust(
             values.get("temperature", 1.0),
             None if memory is None else Memory(**memory),
             Usual.from_content(values.get("usual")),
+            None if prior is None else Prior.from_json(prior),
         )
 
 
@@ -162,9 +166,8 @@ def adapt(
     if ways is None:
         return Outcome(adapted, learned, examples, names, Trust(), found)
     layer = layer_of(learner)
-    trust = Trust(
-        _temperature(found, prior), Memory.of(adapted, layer, support, ways), _usual(found, judge, examples.y, prior)
-    )
+    usual = _usual(found, judge, examples.y, prior)
+    trust = Trust(_temperature(found, prior), Memory.of(adapted, layer, support, ways), usual, prior)
     return Outcome(adapted, learned, examples, names, trust, found)
 
 
