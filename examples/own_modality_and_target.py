@@ -30,7 +30,8 @@ from rbml.models import MLP
 from rbml.predictor import Predictor
 from rbml.tasks import Episode, generator, task_seeds
 from rbml.training import evaluate
-from rbml.training.evaluator import judge, leave_out
+from rbml.training.estimate import leave_out
+from rbml.training.evaluator import judge
 
 # ------------------------------------------------------------------------------------------------------- the modality
 

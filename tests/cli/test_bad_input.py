@@ -184,8 +184,9 @@ def test_predictions_that_cannot_be(
     picture = support / "class 0" / "0.png"
     assert "there is no file mine: make it with rbml adapt" in fails(1, "predict", "mine", picture)
     rbml("adapt", trained, "--support", support, "--out", "mine")
-    for path in ("none.png", support):
-        assert f"'{path}' cannot be read as a picture" in fails(1, "predict", "mine", picture, path)
+    for said, path in (("cannot be read as a picture", "none.png"), ("has no pictures", tmp_path / "empty")):
+        (tmp_path / "empty").mkdir(exist_ok=True)
+        assert f"'{path}' {said}" in fails(1, "predict", "mine", picture, path)
     assert "holds 'best', expected 'adapted' as rbml adapt makes it" in fails(
         1, "predict", trained / "best.pt", picture
     )

@@ -66,8 +66,9 @@ def test_from_training_to_predictions(trained_on_rows: RunFolder, rbml: Callable
     result = rbml("adapt", "r", "--support", support, "--out", "mine")
     assert (result.code, result.err) == (0, "")
     assert result.out.startswith("Learned score from 10 rows in ")
-    assert "Leaving out one row at a time, MAE was " in result.out and "Next: rbml predict mine FILE..." in result.out
-    assert "On the same examples, what needs no training: support mean " in result.out
+    assert "Expected on new rows: MAE " in result.out and "Next: rbml predict mine FILE..." in result.out
+    assert "on the same rows, beside what needs no learning across tasks" in result.out
+    assert "support mean" in result.out and "guessing" not in result.out
 
     new = tmp_path / "new.csv"
     new.write_text("age,dose\n60,1\n70,0\n")

@@ -1,4 +1,4 @@
-"""Measuring: the interval, leaving one out, and what an evaluation must not depend on."""
+"""Measuring: the interval, and what an evaluation must not depend on."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from rbml.models import MLP
 from rbml.recipe import Recipe, build
 from rbml.tasks import FewShot, PerGroup, Sinusoid, generator, task_seeds
 from rbml.training import Score, evaluate
-from rbml.training.evaluator import BOTH, describe_sizes, draw, judge, leave_out, per_task, sizes_of
+from rbml.training.evaluator import BOTH, describe_sizes, draw, judge, per_task, sizes_of
 
 
 def test_a_score_has_the_interval_of_the_mean() -> None:
@@ -109,47 +109,6 @@ def test_tasks_of_groups_are_measured_over_the_groups() -> None:
     assert drawn.tolist() == [[group] * 3 for group in source.groups_of(range(9))]
 
 
-def test_leaving_one_out_is_a_plain_loop(learner: Callable[..., Learner], tasks: FewShot) -> None:
-    ours = learner(chunk=2)
-    rows = torch.tensor([0, 1, 2, 3, 6, 12, 13, 18, 19, 20, 21, 24, 25])  # classes of 4, 1, 2, 4 and 2 pictures
-    x, y = tasks.x[rows].float() / 255, torch.tensor([0, 0, 0, 0, 1, 2, 2, 3, 3, 3, 3, 4, 4])
-    right = []
-    for index in range(len(y)):
-        if (y == y[index]).sum() > 1:
-            others = [other for other in range(len(y)) if other != index]
-            adapted = ours.adapt(x[others], y[others], statistics="inductive", ways=5)
-            right.append(float(adapted(x[index : index + 1]).argmax() == y[index]))
-    assert 0 < sum(right) < len(right)  # else order would not matter
-    done: list[int] = []
-    assert leave_out(ours, Batch(x, y), CLASSES, 5, advance=done.append) == Score.of(torch.tensor(right))
-    assert done == [1] * len(right)
-    assert leave_out(ours, Batch(x[[0, 4, 5]], torch.tensor([0, 1, 2])), CLASSES, 3) is None
-
-
-def test_leaving_out_groups_keeps_one_of_each_class(
-    learner: Callable[..., Learner], tasks: FewShot, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    ours = learner()
-    x, y = tasks.x[:30].float() / 255, torch.tensor([2] * 9 + [0] * 2 + [1] + [3] * 18)[torch.randperm(30)]
-    adapt, learned, done = ours.adapt, [], []
-
-    def spy(some: torch.Tensor, labels: torch.Tensor, mask: dict, **options: int) -> torch.nn.Module:
-        learned.append([int(torch.nonzero((x == one).flatten(1).all(1))[0]) for one in some])
-        assert set(labels.tolist()) == {0, 1, 2, 3}
-        return adapt(some, labels, **options)
-
-    monkeypatch.setattr(ours, "adapt", spy)
-    score = leave_out(ours, Batch(x, y), CLASSES, 4, 5, done.append)
-    left_out = [index for rows in learned for index in range(30) if index not in rows]
-    assert sorted(left_out) == [index for index in range(30) if y[index] != 1]  # each once, but the only one of class 1
-    assert (len(learned), sum(done), max(done)) == (5, 29, 6)
-    right = []
-    for rows in learned:
-        others = [index for index in range(30) if index not in rows]
-        right.append((adapt(x[rows], y[rows], ways=4)(x[others]).argmax(1) == y[others]).float())
-    assert score == Score.of(torch.cat(right))
-
-
 def test_real_values_are_measured_by_every_metric_of_theirs() -> None:
     tasks = Sinusoid(shots=4, queries=6)
     learner = algorithms.maml(MLP(1, 1), steps=2, loss=REAL.loss)
@@ -164,19 +123,6 @@ def test_real_values_are_measured_by_every_metric_of_theirs() -> None:
     wrong = algorithms.maml(MLP(1, 3), loss=lambda prediction, y: ((prediction[:, :1] - y) ** 2).mean())
     with pytest.raises(UsageError, match="real targets"):
         evaluate(wrong, tasks, 2, 0)
-
-
-def test_leaving_out_real_values_is_the_mean_of_their_errors() -> None:
-    task = Sinusoid(shots=4, queries=1).draw([0]).support
-    learner = algorithms.maml(MLP(1, 1), loss=REAL.loss)
-    x, y = task.x[0], task.y[0]
-    errors = []
-    for index in range(4):
-        others = [other for other in range(4) if other != index]
-        errors.append((learner.adapt(x[others], y[others])(x[index : index + 1]) - y[index]).detach().abs().item())
-    score = leave_out(learner, Batch(x, y), REAL)
-    assert score is not None and score.mean == pytest.approx(sum(errors) / 4, rel=1e-5)
-    assert leave_out(learner, Batch(x[:1], y[:1]), REAL) is None
 
 
 def test_baselines_are_judged_task_by_task(tasks: FewShot) -> None:

@@ -7,16 +7,18 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from rbml.errors import UsageError
+from rbml.errors import CheckpointError, UsageError
 
 if TYPE_CHECKING:
     from rbml.data.batch import Batch
-    from rbml.data.setting import Setting
-    from rbml.learner import Learner
+    from rbml.data.inputs import RawExamples
+    from rbml.training.adapting import Outcome
+    from rbml.training.learned import Learned
+    from rbml.training.usual import Prior
 
 NOUNS = {"pictures": "picture", "table": "row", "text": "sentence"}
 """The word for one example, by modality."""
@@ -25,55 +27,69 @@ _NEXT = {"picture": "IMAGE", "sentence": '"a new sentence"'}
 """What `rbml predict` takes."""
 
 _LISTED = 12  # the largest number of classes that are named one by one
-_ONE_BY_ONE = 40  # the largest number of examples that are left out one by one
 
 
 @click.command("adapt")
-@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("learner", metavar="RUN|backbone:NAME|FILE")
 @click.option(
     "--support",
     type=click.Path(path_type=Path),
     required=True,
-    help="Labelled examples: a folder with one folder of pictures per class; for a run on a table, a CSV file.",
+    help="Labelled examples: a folder with one folder of pictures per class; for a table or texts, a CSV file.",
 )
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="The file to write.")
-def command(run: Path, support: Path, out: Path) -> None:
-    """Adapt the learner of RUN to your own task: any number of classes, any number of examples.
+@click.option(
+    "--estimate/--no-estimate",
+    "estimating",
+    default=True,
+    help="Whether to find out how well new examples will be predicted, by learning several times.  [default: yes]",
+)
+def command(learner: str, support: Path, out: Path, estimating: bool) -> None:
+    """Learn your own task from a few labelled examples: any number of classes, any number of examples.
+
+    The learner is that of a RUN, or a pretrained backbone, which needs no run of your own. A FILE that adapt wrote
+    learns the new examples, and new classes, in addition to those that it knows.
 
     \b
     rbml adapt runs/glyphs-5w1s-maml --support my_pictures --out mine.rbml
+    rbml adapt backbone:efficientnet_lite0 --support my_photos --out mine.rbml
+    rbml adapt mine.rbml --support more_pictures --out new.rbml
     rbml predict mine.rbml new1.png new2.jpg
     """  # noqa: D301  \b is click's
-    import torch
-
     from rbml.cli.show import console
     from rbml.data.batch import Batch
-    from rbml.training import RunFolder
-    from rbml.training.adapted_file import save_adapted
+    from rbml.training import adapting
+    from rbml.training.concerns import plain
+    from rbml.training.learned import load
 
-    folder = RunFolder(run)
-    learner, setting = folder.learner(), folder.setting()
-    found = setting.modality.find([support], labelled=True)
-    stored = setting.modality.read(found.raw)
-    y, names = setting.target.read(found.labels or [], found.targets)
-    classes = not y.is_floating_point()
-    if classes and len(names) < 2:
-        raise UsageError(f"{support} has only one class ({names[0]}): add another one")
+    learned = load(learner)
+    modality, target = learned.setting.modality, learned.setting.target
+    found = modality.find([support], labelled=True)
+    stored = modality.read(found.raw)
     began = time.perf_counter()
-    examples = Batch(setting.modality.ready(stored), y)
-    adapted = learner.adapt(*examples, ways=len(names) if classes else None)
-    with torch.no_grad():
-        setting.target.check(adapted(examples.x), examples)
-    save_adapted(out, adapted, folder.recipe(), setting, names)
+    noun = NOUNS.get(plain(modality).kind, "example")
+    if learned.file is None:
+        y, names = target.read(found.labels or [], found.targets)
+        if not y.is_floating_point() and len(names) < 2:
+            raise UsageError(f"{support} has only one class ({names[0]}): add another one")
+        examples = Batch(stored, y)
+    elif learned.file.kept is None:
+        raise CheckpointError(f"{learner} does not hold its examples: make it again from its run with rbml adapt")
+    else:
+        examples, names = adapting.joined(learned, stored, found.labels or [])
+    _warn(learned, found, stored, noun)
+    prior, outcome = _adapted(learned, found, examples, names, estimating)
+    outcome.save(out)
     seconds = time.perf_counter() - began
-    noun = NOUNS.get(setting.modality.kind, "example")
-    what, each = (f"{len(names)} classes", f": {_counts(y.tolist(), names)}") if classes else (", ".join(names), "")
-    console.print(f"Learned {what} from {len(y)} {noun}s in {seconds:.1f} s{each}")
-    if len(y) > 1:
-        _estimate(learner, examples, setting, len(names) if classes else None, noun)
-    if classes and len(names) > setting.outputs and learner.strategy.start is None:
+    classes = not examples.y.is_floating_point()
+    what, each = ", ".join(names), ""
+    if classes:
+        what, each = f"{len(names)} classes", f": {_counts(examples.y.tolist(), names)}"
+    console.print(f"Learned {what} from {examples.size} {noun}s in {seconds:.1f} s{each}")
+    _say_estimate(outcome, prior, noun, estimating)
+    if classes and len(names) > learned.setting.outputs and learned.learner.strategy.start is None:
         console.print(
-            f"The run was meta-trained with {setting.outputs} ways; for {len(names)} classes a run with "
+            f"The run was meta-trained with {learned.setting.outputs} ways; for {len(names)} classes a run with "
             f"--ways {len(names)}, or one that makes its head from the support set (--algorithm protomaml), is better."
         )
     console.print(f"Next: rbml predict {shlex.quote(str(out))} {_NEXT.get(noun, 'FILE')}...")
@@ -88,29 +104,64 @@ def _counts(labels: Sequence[int], names: Sequence[str]) -> str:
     return ", ".join(f"{name} {count}" for name, count in zip(names, counts, strict=True))
 
 
-def _estimate(learner: Learner, examples: Batch, setting: Setting, ways: int | None, noun: str) -> None:
-    """Say how well examples are predicted that were left out, beside the target's baselines on the same examples."""
-    from rbml.cli.show import bar, console
-    from rbml.training.evaluator import leave_out, left_out
+def _warn(learned: Learned, found: RawExamples, stored: Any, noun: str) -> None:
+    """Say what was skipped, and what is odd about the examples."""
+    from rbml.cli.show import console
+    from rbml.training.concerns import concerns, listed
+    from rbml.training.usual import look_of
 
-    groups, what = (None, f"one {noun}") if examples.size <= _ONE_BY_ONE else (10, f"a tenth of the {noun}s")
-    metric = setting.target.metrics[0]
+    if found.skipped:
+        console.print(f"Skipped, as they are no {noun}s: {listed(found.skipped)}")
+    labels = found.labels if learned.setting.target.kind == "classes" else None
+    modality = learned.setting.modality
+    for sentence in concerns(modality, found.raw, found.names, labels):
+        console.print(f"Warning: {sentence}.")
+    look = None if learned.run is None else look_of(learned.run)
+    ready = modality.ready(stored)
+    if look is not None and not isinstance(ready, dict) and look.is_foreign(ready):
+        console.print(f"Warning: the {noun}s look unlike those that the run was trained on: expect less of it.")
+
+
+def _adapted(
+    learned: Learned, found: RawExamples, examples: Batch, names: Sequence[str], estimating: bool
+) -> tuple[Prior | None, Outcome]:
+    """Adapt with progress bars; also return what is known from the validation tasks of the run, if there is one."""
+    from rbml.cli.show import bar
+    from rbml.training import adapting, usual
+    from rbml.training.concerns import features
+
+    prior = None if learned.file is None else adapting.Trust.from_content(learned.file.trust).prior
+    if learned.run is not None and not examples.y.is_floating_point():
+        with bar(usual.TASKS, what="calibrating") as progress:
+            prior = usual.prior_of(
+                learned.run, learned.learner, len(names), adapting.typical(examples.y),
+                lambda count: progress.advance(progress.task_ids[0], count),
+            )  # fmt: skip
+    seen = features(learned.setting.modality, found.raw if learned.file is None else None, examples.x)
     with bar(examples.size, what="checking") as progress:
-        score = leave_out(
-            learner, examples, setting.target, ways, groups,
+        outcome = adapting.adapt(
+            learned, examples, names, prior, seen, estimating,
             lambda count: progress.advance(progress.task_ids[0], count),
         )  # fmt: skip
-    if score is None:
-        return
-    console.print(
-        f"Leaving out {what} at a time, {metric.name} was {metric.shown(score.mean)} over {score.tasks} {noun}s."
-    )
-    others = {name: left_out(one, examples, metric, groups) for name, one in setting.target.baselines.items()}
-    named = {name: one.mean for name, one in others.items() if one is not None}
-    listed = ", ".join(f"{name} {metric.shown(value)}" for name, value in named.items())
-    console.print(f"On the same examples, what needs no training: {listed}.")
-    if ahead := [name for name, value in named.items() if metric.improves(value, score.mean)]:
+    return prior, outcome
+
+
+def _say_estimate(outcome: Outcome, prior: Prior | None, noun: str, estimating: bool) -> None:
+    """Print the estimate, or why there is none."""
+    from rbml.cli.show import console
+    from rbml.cli.trust import show_estimate
+
+    if outcome.learned.run is not None and prior is None and not outcome.examples.y.is_floating_point():
         console.print(
-            f"{' and '.join(ahead)} did better. With so few examples that can be chance; but there is no sign that the "
-            "learner helps with this task."
+            "The validation data of the run is not at hand: probabilities are adjusted by your examples alone."
         )
+    if outcome.estimate is not None:
+        show_estimate(outcome.estimate, outcome.names, noun)
+        return
+    if estimating and outcome.examples.size > 1:
+        console.print(f"With one {noun} per class, how well new {noun}s are predicted cannot be found from them.")
+        if prior is not None:
+            console.print(
+                f"On the validation tasks of the run ({prior.ways} classes, {prior.shots} {noun} each) the accuracy is "
+                f"{prior.accuracy:.1%}; yours may be easier or harder."
+            )

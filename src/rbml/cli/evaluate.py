@@ -101,6 +101,7 @@ def command(
     rbml evaluate runs/omniglot-5w1s-maml --tasks folder:my_pictures --baselines
     """  # noqa: D301  \b is click's
     from rbml.cli.baselines import baselines
+    from rbml.cli.calibrated import calibrated, show_calibration
     from rbml.cli.measuring import by_shots, keep, measure, show, tasks_of
     from rbml.cli.show import keep_memory
     from rbml.cli.sources import usual_part
@@ -132,6 +133,7 @@ def command(
         f"{what}-{value}" for what, value in told.items() if value is not None
     ]
     result["name"] = "-".join([name, sizes, *other])
+    result |= calibrated(folder, learner, tasks, episodes, seed)
     if honest:
         found = baselines(folder.recipe(), tasks, episodes, seed)
         result["baselines"] = {other: asdict(score) for other, score in found.items()}
@@ -142,3 +144,4 @@ def command(
         click.echo(json.dumps(valid_json(result), indent=2))
         return
     show(result)
+    show_calibration(result)

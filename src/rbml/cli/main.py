@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 import rbml
+from rbml.cli.threads import with_threads
 from rbml.errors import RbmlError, UsageError, unknown
 
 COMMANDS = {
@@ -21,6 +22,7 @@ COMMANDS = {
     "transfer": "Train on some sources and test on others: a matrix of how well learning carries over.",
     "adapt": "Learn a task of your own from a few examples.",
     "predict": "Predict new examples with a model made by adapt.",
+    "score": "Measure such a model on labelled examples that it has not learned from.",
     "report": "Show how good a run is and what it has learned, on one page with figures.",
     "check": "Check the hypergradient of a run or a recipe against exact engines and finite differences.",
     "explain": "Show what every hypergradient engine would cost, and which one to use.",
@@ -41,7 +43,7 @@ class LazyGroup(click.Group):
         if cmd_name not in COMMANDS:
             return None
         command: click.Command = importlib.import_module(f"rbml.cli.{cmd_name}").command
-        return command
+        return command if cmd_name in ("strategy", "list") else with_threads(command)
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]

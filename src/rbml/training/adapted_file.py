@@ -75,15 +75,19 @@ class AdaptedFile(NamedTuple):
         return learner
 
 
-def kept_of(learner: Learner, recipe: Recipe, examples: Batch) -> Kept:
-    """Return what a file keeps of a learner and the examples ``(n, ...)`` that it learned from, inputs as stored.
+def kept_of(learner: Learner, recipe: Recipe, examples: Batch, strategy: Tensor | None = None) -> Kept:
+    """Return what a file keeps of a learner.
 
-    Raises:
-        OSError: if the strategy file that the recipe names cannot be read.
+    Args:
+        learner: the learner.
+        recipe: the recipe of the run that it comes from.
+        examples: those that it learned from ``(n, ...)``, inputs as stored.
+        strategy: the strategy file that the recipe names, if it is known; ``None`` reads it.
     """
     file = recipe.strategy.file
-    raw = None if file is None else torch.frombuffer(bytearray(Path(file).read_bytes()), dtype=torch.uint8)
-    return Kept({name: leaf.detach() for name, leaf in learner.state_dict().items()}, examples, raw)
+    if strategy is None and file is not None:
+        strategy = torch.frombuffer(bytearray(Path(file).read_bytes()), dtype=torch.uint8)
+    return Kept({name: leaf.detach() for name, leaf in learner.state_dict().items()}, examples, strategy)
 
 
 def save_adapted(

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, func
 
 from rbml.autodiff.module import batch_norms
-from rbml.data.batch import Batch, rows
-from rbml.data.targets import Baseline, Metric, Target
+from rbml.data.batch import Batch
+from rbml.data.targets import Baseline, Metric
 from rbml.learner import Learner, Statistics
 from rbml.recipe.streams import TEST
 from rbml.tasks import TaskSource, generator, task_seeds
@@ -194,71 +194,3 @@ def judge(baseline: Baseline, metric: Metric, tasks: Any) -> Tensor:
         task = one(tasks, index)
         found.append(metric.of(baseline(task.support, task.query), task.query))
     return torch.stack(found)
-
-
-def leave_out(
-    learner: Learner,
-    support: Batch,
-    target: Target,
-    ways: int | None = None,
-    groups: int | None = None,
-    advance: Callable[[int], None] = lambda count: None,
-) -> Score | None:
-    """Predict examples of a support set after adapting to the others: an estimate of how well new ones are predicted.
-
-    Each example costs one adaptation, so many examples are better left out in groups. The only example of a class is
-    never left out.
-
-    Args:
-        learner: the learner.
-        support: the examples ``(n, ...)``.
-        target: its first metric is computed for every example by itself.
-        ways: the number of classes; ``None`` for other targets.
-        groups: the number of groups, at least 2, in which examples are left out; ``None`` leaves out one at a time.
-        advance: called with the number of examples predicted since the last call, for a progress bar.
-
-    Returns:
-        The metric over the examples that could be left out, or ``None`` if there are none.
-    """
-
-    def predict(rest: Batch, queries: Batch) -> Tensor:
-        adapted = learner.adapt(*rest, ways=ways)
-        with torch.no_grad():
-            prediction: Tensor = adapted(queries.x)
-        return prediction
-
-    return left_out(predict, support, target.metrics[0], groups, advance)
-
-
-def left_out(
-    predict: Baseline,
-    support: Batch,
-    metric: Metric,
-    groups: int | None = None,
-    advance: Callable[[int], None] = lambda count: None,
-) -> Score | None:
-    """Do as :func:`leave_out` does with anything that predicts queries from a support set, such as a baseline."""
-    candidates = _can_be_left_out(support.y)
-    if not candidates:
-        return None
-    total = len(support.y)
-    groups = min(groups or len(candidates), len(candidates))
-    found = []
-    for group in range(groups):
-        left = candidates[group::groups]  # in class order, so that a class is spread over the groups
-        rest = torch.tensor([index for index in range(total) if index not in set(left)])
-        queries = rows(support, torch.tensor(left))
-        prediction = predict(rows(support, rest), queries)
-        found += [
-            metric.of(prediction[at : at + 1], rows(queries, torch.tensor([at]))).double() for at in range(len(left))
-        ]
-        advance(len(left))
-    return Score.of(torch.stack(found))
-
-
-def _can_be_left_out(y: Tensor) -> list[int]:
-    """Return the examples that can be left out: another one must remain, for classes one of the same class."""
-    if y.is_floating_point() or y.dim() != 1:
-        return list(range(len(y))) if len(y) > 1 else []
-    counts = torch.bincount(y)
-    return [index for index in torch.argsort(y, stable=True).tolist() if counts[y[index]] > 1]

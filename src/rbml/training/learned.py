@@ -8,7 +8,7 @@ from typing import NamedTuple
 from rbml.data.setting import Setting
 from rbml.learner import Learner
 from rbml.recipe import Recipe, build, protocol
-from rbml.training.adapted_file import load_adapted
+from rbml.training.adapted_file import AdaptedFile, load_adapted
 from rbml.training.run_folder import RunFolder
 
 BACKBONE = "backbone:"
@@ -24,6 +24,7 @@ class Learned(NamedTuple):
         setting: its inputs and targets.
         name: what the user called it.
         run: the run folder; ``None`` where there is none.
+        file: the content of the file that it comes from; ``None`` where there is none.
     """
 
     learner: Learner
@@ -31,6 +32,7 @@ class Learned(NamedTuple):
     setting: Setting
     name: str
     run: RunFolder | None = None
+    file: AdaptedFile | None = None
 
 
 def load(place: str, which: str = "best") -> Learned:
@@ -51,7 +53,15 @@ def load(place: str, which: str = "best") -> Learned:
         setting = build.setting(recipe)
         return Learned(build.learner(recipe, setting), recipe, setting, place)
     if Path(place).is_file():
-        file = load_adapted(Path(place))
-        return Learned(file.learner(), file.recipe, file.setting, place)
+        return of_file(load_adapted(Path(place)), place)
     run = RunFolder(place)
     return Learned(run.learner(which), run.recipe(), run.setting(), place, run)
+
+
+def of_file(file: AdaptedFile, name: str) -> Learned:
+    """Return the learner that an adapted model comes from.
+
+    Raises:
+        CheckpointError: if the file was written by an rbml that did not keep it.
+    """
+    return Learned(file.learner(), file.recipe, file.setting, name, file=file)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import colorsys
 from pathlib import Path
 
 import numpy as np
@@ -164,8 +165,56 @@ def test_a_support_folder_has_a_folder_per_class(tmp_path: Path) -> None:
     assert Pictures(20).read(found.raw).shape == (3, 1, 20, 20)
     with pytest.raises(DataError, match="has no class folders"):
         Pictures(20).find([tmp_path / "a"], labelled=True)
-    files = Pictures(20).find(["x.png", tmp_path], labelled=False)
-    assert files.labels is None and files.names == ["x.png", str(tmp_path)]
+
+
+def test_pictures_to_predict_are_files_folders_and_lists(tmp_path: Path) -> None:
+    (tmp_path / "more" / "deep").mkdir(parents=True)
+    for name in ("2.png", "deep/1.png", "deep/.hidden.png", "deep/Thumbs.db", "notes.txt"):
+        (tmp_path / "more" / name).touch()
+    found = Pictures(20).find(["x.png", tmp_path / "more"], labelled=False)
+    expected = [str(tmp_path / "more" / name) for name in ("2.png", "deep/1.png")]
+    assert found.labels is None and found.names == ["x.png", *expected]
+    assert found.skipped == [str(tmp_path / "more" / "notes.txt")]
+    (tmp_path / "list.txt").write_text("more/2.png\n\n/abs.png\n")
+    for place in (tmp_path / "list.txt", f"@{tmp_path / 'list.txt'}"):
+        assert Pictures(20).find([place], labelled=False).names == [str(tmp_path / "more/2.png"), "/abs.png"]
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match="empty' has no pictures"):
+        Pictures(20).find([tmp_path / "empty"], labelled=False)
+    with pytest.raises(DataError, match=r"none\.txt' cannot be read .*a path on each line"):
+        Pictures(20).find([tmp_path / "none.txt"], labelled=False)
+
+
+def test_baselines_look_at_pixels_or_at_colours(tmp_path: Path) -> None:
+    grey = torch.arange(8, dtype=torch.uint8).reshape(2, 1, 2, 2)
+    name, seen = Pictures(2).plain_features(grey)
+    assert name == "pixels" and torch.equal(seen * 255, grey.flatten(1).float())
+    rgb = torch.randint(0, 256, (5, 3, 4, 4), dtype=torch.uint8)
+    name, seen = Pictures(4, 3).plain_features(rgb)
+    assert name == "colour histogram" and seen.shape[0] == 5
+    torch.testing.assert_close(seen.sum(1), torch.ones(5))
+    for row, pixels in enumerate(rgb):
+        expected = torch.zeros(12 * 4 * 4)
+        for red, green, blue in pixels.flatten(1).T.tolist():
+            hue, saturation, value = colorsys.rgb_to_hsv(red / 255, green / 255, blue / 255)
+            bins = [min(int(one * count), count - 1) for one, count in ((hue, 12), (saturation, 4), (value, 4))]
+            expected[(bins[0] * 4 + bins[1]) * 4 + bins[2]] += 1 / 16
+        assert (seen[row] - expected).abs().sum() < 0.26  # a pixel on the border of a bin may round the other way
+
+
+def test_colour_that_a_grey_model_does_not_see_is_said(tmp_path: Path) -> None:
+    for name, colour in (("grey", (90, 90, 90)), ("red", (200, 30, 30))):
+        Image.new("RGB", (20, 20), colour).save(tmp_path / f"{name}.png")
+    assert Pictures(8).warnings([tmp_path / "grey.png"]) == []
+    assert "--channels 3" in Pictures(8).warnings([tmp_path / "red.png"])[0]
+    assert Pictures(8, 3).warnings([tmp_path / "red.png"]) == []
+
+
+def test_heic_is_read_where_its_library_is_installed(tmp_path: Path) -> None:
+    heif = pytest.importorskip("pillow_heif")
+    heif.from_pillow(Image.new("RGB", (32, 32), (200, 30, 30))).save(tmp_path / "photo.heic")
+    red = Pictures(8, 3).read([tmp_path / "photo.heic"])[0].float().mean((1, 2))
+    assert red[0] > 150 and red[1] < 80
 
 
 def test_files_that_are_no_pictures_are_named_up_to_three(tmp_path: Path) -> None:

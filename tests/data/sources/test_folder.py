@@ -44,9 +44,19 @@ def test_hidden_files_and_files_beside_the_classes_are_skipped(tmp_path: Path) -
 
 def test_files_that_are_not_pictures_are_all_named(tmp_path: Path) -> None:
     fill(tmp_path, {"a": 2, "b": 1})
-    for bad in ("a/notes.txt", "b/broken.png"):
+    for bad in ("a/broken", "b/broken.png"):
         (tmp_path / bad).write_text("not a picture")
-    with pytest.raises(DataError, match=r"a/notes\.txt.*b/broken\.png.*Remove"):
+    with pytest.raises(DataError, match=r"a/broken'.*b/broken\.png.*Remove"):
+        folder.read_classes(tmp_path)
+
+
+def test_notes_beside_pictures_are_skipped_but_a_class_needs_pictures(tmp_path: Path) -> None:
+    fill(tmp_path, {"a": 2, "b": 1})
+    (tmp_path / "a" / "notes.txt").write_text("not a picture")
+    assert folder.read_classes(tmp_path).y.tolist() == [0, 0, 1]
+    (tmp_path / "c").mkdir()
+    (tmp_path / "c" / "notes.txt").write_text("not a picture")
+    with pytest.raises(DataError, match=r"c' has no pictures, only 'notes\.txt'"):
         folder.read_classes(tmp_path)
 
 

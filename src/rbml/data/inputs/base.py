@@ -30,12 +30,14 @@ class RawExamples(NamedTuple):
         labels: their raw labels; ``None`` if they have none.
         names: a name for each example.
         targets: names for the numbers of a label; for classes, the labels are the names.
+        skipped: files that were found beside them and are of no use, such as notes.
     """
 
     raw: Sequence[Any]
     labels: Sequence[Any] | None
     names: Sequence[str]
     targets: Sequence[str] | None = None
+    skipped: Sequence[str] = ()
 
 
 class Modality(Protocol):

@@ -17,8 +17,11 @@ from rbml.data.batch import Inputs, each_input
 from rbml.data.extras import require
 from rbml.data.inputs.arrays import as_floats, as_pictures
 from rbml.data.inputs.base import RawExamples, Shown
-from rbml.data.inputs.class_folders import class_files, class_folders
+from rbml.data.inputs.class_folders import class_files, class_folders, left_aside, pictures_at
+from rbml.data.inputs.colour import colour_histogram, is_coloured, opened
 from rbml.errors import DataError, UsageError
+
+_LOOKED_AT = 20  # of how many pictures it is found whether they have colour
 
 _PLAIN = 16  # the background counts as plain if the quartiles of the border differ by at most this many grey levels
 
@@ -95,21 +98,50 @@ class Pictures:
         """Return the pictures in folders with one folder per class, or the files to predict.
 
         Args:
-            places: folders of class folders if ``labelled``, else files.
+            places: folders of class folders if ``labelled``, else pictures, folders of pictures (with all folders in
+                them), or lists of paths: see :func:`rbml.data.inputs.class_folders.pictures_at`.
             labelled: whether to take the names of the class folders as labels.
 
         Raises:
             DataError: if a folder is missing or has no class folders, or a class folder is empty or contains folders.
         """
+        tops = [Path(str(place)).expanduser() for place in places]
         if not labelled:
-            return RawExamples([Path(place) for place in places], None, [str(place) for place in places])
-        found = [
-            (path, folder.name)
-            for place in places
-            for folder in class_folders(Path(place).expanduser())
-            for path in class_files(folder)
+            parts = [pictures_at(place) for place in tops]
+            found = [path for kept, _ in parts for path in kept]
+            return RawExamples(
+                found, None, list(map(str, found)), None, [str(path) for _, left in parts for path in left]
+            )
+        pairs = [
+            (path, folder.name) for place in tops for folder in class_folders(place) for path in class_files(folder)
         ]
-        return RawExamples([path for path, _ in found], [name for _, name in found], [str(path) for path, _ in found])
+        skipped = [name for place in tops for name in left_aside(place)]
+        paths = [path for path, _ in pairs]
+        return RawExamples(paths, [name for _, name in pairs], list(map(str, paths)), None, skipped)
+
+    def plain_features(self, stored: Inputs) -> tuple[str, Tensor]:
+        """Return what baselines that need no training look at, ``(n, d)``, and what it is called.
+
+        Grey pictures are taken pixel by pixel; of colour pictures a histogram of hue, saturation and brightness says
+        more.
+        """
+        assert isinstance(stored, Tensor)
+        if self.channels == 1:
+            return "pixels", as_floats(stored).flatten(1)
+        return "colour histogram", colour_histogram(stored)
+
+    def warnings(self, raw: Sequence[Any]) -> list[str]:
+        """Return a sentence where pictures lose what matters: colour that a grey model does not see."""
+        if self.channels != 1:
+            return []
+        some = raw[:: max(1, len(raw) // _LOOKED_AT)]
+        count = sum(is_coloured(path) for path in some)
+        if 2 * count <= len(some):
+            return []
+        return [
+            "the pictures are in colour, but the model reads them in grey: where colour matters, train a run with "
+            "--channels 3, or adapt a pretrained backbone"
+        ]
 
 
 def read(path: str | Path, size: int = 28, channels: int = 1) -> Tensor:
@@ -138,7 +170,7 @@ def read(path: str | Path, size: int = 28, channels: int = 1) -> Tensor:
     image = require("PIL.Image", "images", "reading pictures")
     exif = require("PIL.ImageOps", "images", "reading pictures").exif_transpose
     try:
-        with image.open(path) as picture:
+        with opened(path) as picture:
             flat = _flat(image, exif(picture)).convert("L" if channels == 1 else "RGB")
     except Exception as error:  # decoders raise anything: OSError, SyntaxError, ValueError, struct.error ...
         raise DataError(f"{str(path)!r} cannot be read as a picture: {error}.") from None

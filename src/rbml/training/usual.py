@@ -1,0 +1,280 @@
+"""What a run is used to: how it does on its validation tasks, kept in the run folder as ``calibration.json``."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rbml.data.batch import Batch, rows
+from rbml.data.examples import Labelled
+from rbml.errors import RbmlError, UsageError
+from rbml.learner import Learner
+from rbml.recipe import build
+from rbml.recipe.streams import TEST, VALIDATE
+from rbml.tasks import FewShot, generator, task_seeds
+from rbml.training import files
+from rbml.training.calibration import calibration_error, temperature
+from rbml.training.run_folder import RunFolder
+from rbml.training.unknown import Memory, Usual, layer_of
+
+TASKS = 40
+QUERIES = 5
+_FILE = "calibration.json"
+_LOOKED_AT = 500  # training examples
+_LONG = 64  # rows with more numbers, such as features of a backbone, are not looked at
+
+
+@dataclass(frozen=True)
+class Prior:
+    """How a learner does on validation tasks of one size.
+
+    Attributes:
+        ways: C, classes per task.
+        shots: K, examples per class.
+        tasks: how many tasks.
+        accuracy: on their queries.
+        fewer: the accuracy with one example fewer per class; chance for K = 1.
+        temperature: that makes their probabilities right.
+        error: the expected calibration error before and after.
+        usual: how far queries are from the classes, by the score of :mod:`rbml.training.unknown`.
+    """
+
+    ways: int
+    shots: int
+    tasks: int
+    accuracy: float
+    fewer: float
+    temperature: float
+    error: tuple[float, float]
+    usual: Usual
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values."""
+        return vars(self) | {"error": list(self.error), "usual": self.usual.to_content()}
+
+    @staticmethod
+    def from_json(values: dict[str, Any]) -> Prior:
+        """Return what :meth:`to_json` gave."""
+        usual = Usual.from_content(values["usual"])
+        assert usual is not None
+        return Prior(**(values | {"error": tuple(values["error"]), "usual": usual}))
+
+
+def measured(
+    learner: Learner, tasks: FewShot, seed: int, count: int = TASKS, advance: Callable[[int], None] = lambda count: None
+) -> Prior:
+    """Measure a learner on tasks, one by one, as ``rbml adapt`` and ``rbml predict`` would meet them.
+
+    Args:
+        learner: the learner.
+        tasks: of at least one class more than one example.
+        seed: by which the tasks are drawn.
+        count: how many.
+        advance: called with 1 after every task.
+    """
+    layer, logits, truth, scores, fewer = layer_of(learner), [], [], [], []
+    for one in task_seeds(count, generator(seed, VALIDATE, 1)):
+        drawn = tasks.draw([one])
+        support, query = (Batch(_first(part.x), part.y[0]) for part in (drawn.support, drawn.query))
+        adapted = learner.adapt(*support, ways=tasks.ways)
+        with torch.no_grad():
+            logits.append(adapted(query.x))
+        truth.append(query.y)
+        scores.append(Memory.of(adapted, layer, support, tasks.ways).score(adapted, query.x))
+        if tasks.shots > 1:
+            rest = rows(support, torch.tensor([at for at in range(support.size) if at % tasks.shots]))
+            with torch.no_grad():
+                fewer.append((learner.adapt(*rest, ways=tasks.ways)(query.x).argmax(1) == query.y).double())
+        advance(1)
+    found, y = torch.cat(logits), torch.cat(truth)
+    best = temperature(found, y)
+    return Prior(
+        tasks.ways, tasks.shots, count,
+        (found.argmax(1) == y).double().mean().item(),
+        torch.cat(fewer).mean().item() if fewer else 1 / tasks.ways,
+        best,
+        (calibration_error(found, y), calibration_error(found / best, y)),
+        _usual(scores),
+    )  # fmt: skip
+
+
+def errors_of(learner: Learner, tasks: FewShot, by: float, seed: int, count: int = TASKS) -> tuple[float, float]:
+    """Return the expected calibration error on tasks, before and after dividing logits by a temperature.
+
+    Args:
+        learner: the learner.
+        tasks: other tasks than those that decided the temperature.
+        by: the temperature.
+        seed: by which the tasks are drawn.
+        count: how many.
+    """
+    logits, truth = [], []
+    for one in task_seeds(count, generator(seed, TEST)):
+        drawn = tasks.draw([one])
+        adapted = learner.adapt(_first(drawn.support.x), drawn.support.y[0], ways=tasks.ways)
+        with torch.no_grad():
+            logits.append(adapted(_first(drawn.query.x)))
+        truth.append(drawn.query.y[0])
+    found, y = torch.cat(logits), torch.cat(truth)
+    return calibration_error(found, y), calibration_error(found / by, y)
+
+
+def _first(x: Any) -> Any:
+    return x[0] if isinstance(x, Tensor) else {name: leaf[0] for name, leaf in x.items()}
+
+
+def _usual(scores: list[Tensor]) -> Usual:
+    """Return the mean of all scores, and their spread within a task: that is what the examples of one task show."""
+    within = torch.stack([one.double().var() for one in scores]).mean().sqrt().item()
+    return Usual(torch.cat(scores).double().mean().item(), within, sum(map(len, scores)))
+
+
+def prior_of(
+    run: RunFolder, learner: Learner, ways: int, shots: int, advance: Callable[[int], None] = lambda count: None
+) -> Prior | None:
+    """Return how a run does on validation tasks of nearly this size; measured once and kept in the run folder.
+
+    Where the validation data has fewer classes, or fewer examples of each, the tasks have as many as it has.
+
+    Args:
+        run: the run folder.
+        learner: its learner.
+        ways: how many classes.
+        shots: how many examples per class.
+        advance: called with 1 after every task that is measured.
+
+    Returns:
+        ``None`` where the validation data is not at hand, or has no classes.
+    """
+    try:
+        tasks = fitting(run, ways, shots)
+    except RbmlError:
+        return None  # adapting works without: the caller says what is missing
+    known = read(run)
+    for one in known:
+        if (one.ways, one.shots) == (tasks.ways, tasks.shots):
+            return one
+    found = measured(learner, tasks, run.recipe().outer.seed, advance=advance)
+    _keep(run, "validation", [one.to_json() for one in [*known, found]])
+    return found
+
+
+def fitting(run: RunFolder, ways: int, shots: int) -> FewShot:
+    """Return the run's validation tasks of this size, or the nearest one that the data allows.
+
+    Raises:
+        UsageError: if its examples have no classes, or are a mixture.
+        DataError: if the data is not there.
+    """
+    recipe = run.recipe()
+    choice, *others = recipe.data
+    loaded = build.examples(recipe, choice, "val", run.read_config()["data_root"])
+    if others or not isinstance(loaded, Labelled):
+        raise UsageError(f"{recipe.source} has no classes of one kind to be calibrated on")
+    fewest = int(torch.bincount(loaded.y).min())
+    several = max(1, min(shots, fewest - QUERIES))
+    return FewShot(loaded, min(ways, loaded.classes), several, max(1, min(QUERIES, fewest - several)))
+
+
+def path_of(run: RunFolder) -> Path:
+    """Return the file in a run folder."""
+    return run.path / _FILE
+
+
+@dataclass(frozen=True)
+class Look:
+    """What the examples that a run was trained on look like, in a few numbers each.
+
+    Attributes:
+        mean: of each number.
+        std: its standard deviation.
+        far: the 99 % quantile of the training examples' distance from the mean, in standard deviations.
+    """
+
+    mean: Tensor
+    std: Tensor
+    far: float
+
+    @staticmethod
+    def of(ready: Tensor) -> Look:
+        """Return the look of training examples ``(n, ...)``, made ready for a model."""
+        numbers = summary(ready)
+        mean, std = numbers.mean(0), numbers.std(0).clamp(min=1e-3)
+        far = ((numbers - mean) / std).abs().amax(1).quantile(0.99).item()
+        return Look(mean, std, far)
+
+    def is_foreign(self, ready: Tensor) -> bool:
+        """Return whether most of a user's examples lie farther out than 99 % of the training examples."""
+        numbers = summary(ready)
+        if numbers.shape[1] != len(self.mean):
+            return True
+        return ((numbers - self.mean) / self.std).abs().amax(1).median().item() > self.far
+
+
+def summary(ready: Tensor) -> Tensor:
+    """Return a few numbers per example ``(n, k)``.
+
+    Of pictures ``(n, c, h, w)`` brightness and contrast of each channel, the strength of edges, and the share of empty
+    background; of rows of numbers ``(n, d)`` the numbers themselves.
+    """
+    if ready.dim() != 4:
+        return ready.flatten(1).double()
+    flat = ready.flatten(2).double()
+    edges = torch.stack([ready.diff(dim=axis).abs().double().mean((1, 2, 3)) for axis in (2, 3)], 1)
+    empty = (flat < 1 / 255).double().mean((1, 2))
+    return torch.cat([flat.mean(2), flat.std(2), edges, empty[:, None]], 1)
+
+
+def look_of(run: RunFolder) -> Look | None:
+    """Return what the training examples of a run look like; found once and kept in the run folder.
+
+    Returns:
+        ``None`` where they are not at hand, or are no pictures or short rows of numbers.
+    """
+    known = _kept(run).get("look")
+    if isinstance(known, dict) and known.keys() == {"mean", "std", "far"}:
+        mean, std = (torch.tensor(known[name], dtype=torch.float64) for name in ("mean", "std"))
+        return Look(mean, std, known["far"])
+    recipe = run.recipe()
+    try:
+        loaded = build.examples(recipe, recipe.data[0], "train", run.read_config()["data_root"])
+    except RbmlError:
+        return None
+    if (
+        not isinstance(loaded.x, Tensor)
+        or len(recipe.data) > 1
+        or (loaded.x[0].numel() > _LONG and loaded.x.dim() != 4)
+    ):
+        return None
+    places = torch.linspace(0, len(loaded.x) - 1, min(_LOOKED_AT, len(loaded.x))).long()
+    found = Look.of(loaded.modality.ready(loaded.x[places]))
+    _keep(run, "look", {"mean": found.mean.tolist(), "std": found.std.tolist(), "far": found.far})
+    return found
+
+
+def read(run: RunFolder) -> list[Prior]:
+    """Return what was measured before; nothing if there is no file, or it cannot be used: it is made again."""
+    try:
+        return [Prior.from_json(one) for one in _kept(run)["validation"]]
+    except (KeyError, TypeError):
+        return []
+
+
+def _kept(run: RunFolder) -> dict[str, Any]:
+    try:
+        content = json.loads(path_of(run).read_text())
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _keep(run: RunFolder, name: str, value: Any) -> None:
+    with contextlib.suppress(RbmlError):  # a run folder that cannot be written to: it is measured again next time
+        files.write_json(path_of(run), _kept(run) | {name: value})

@@ -1,0 +1,66 @@
+"""What a run is used to: measured on its validation tasks as a user would meet them, once, and kept."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from rbml.data.batch import Batch, rows
+from rbml.data.examples import Labelled
+from rbml.data.inputs import Pictures
+from rbml.recipe import Recipe, build
+from rbml.recipe.streams import VALIDATE
+from rbml.tasks import FewShot, generator, task_seeds
+from rbml.training import RunFolder, usual
+from rbml.training.calibration import calibration_error, temperature
+from rbml.training.usual import Look, Prior, look_of, measured, prior_of
+
+
+def test_it_is_a_plain_loop_over_tasks(recipe: Callable[..., Recipe], tasks: FewShot) -> None:
+    learner = build.learner(recipe(lr=0.3))
+    source = FewShot((tasks.x, torch.arange(60) // 6), 3, 2, 2)
+    found = measured(learner, source, seed=5, count=4)
+    logits, truth, fewer = [], [], []
+    for seed in task_seeds(4, generator(5, VALIDATE, 1)):
+        drawn = source.draw([seed])
+        support, query = (Batch(part.x[0], part.y[0]) for part in (drawn.support, drawn.query))
+        logits.append(learner.adapt(*support)(query.x).detach())
+        truth.append(query.y)
+        one_less = learner.adapt(*rows(support, torch.tensor([1, 3, 5])))(query.x)
+        fewer.append((one_less.argmax(1) == query.y).double())
+    every, y = torch.cat(logits), torch.cat(truth)
+    assert found.accuracy == pytest.approx((every.argmax(1) == y).double().mean().item())
+    assert found.fewer == pytest.approx(torch.cat(fewer).mean().item())
+    assert found.temperature == pytest.approx(temperature(every, y))
+    assert found.error == pytest.approx((calibration_error(every, y), calibration_error(every / found.temperature, y)))
+    assert Prior.from_json(json.loads(json.dumps(found.to_json()))) == found
+
+
+def test_it_is_measured_once_and_without_data_there_is_none(
+    trained: Callable[..., RunFolder], recipe: Callable[..., Recipe], tasks: FewShot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = trained("run", recipe(meta_steps=1, data="folder:none"))
+    learner = run.learner()
+    assert prior_of(run, learner, 3, 1) is None and look_of(run) is None
+    loaded = Labelled(tasks.x, torch.arange(60) // 6, tasks.names, "made up", Pictures(8))
+    monkeypatch.setattr(build, "examples", lambda *_: loaded)
+    monkeypatch.setattr(usual, "TASKS", 3)
+    found = prior_of(run, learner, 30, 8)
+    assert found is not None and (found.ways, found.shots) == (10, 1)  # six pictures a class: one, and five queries
+    look = look_of(run)
+    assert look is not None and not look.is_foreign(tasks.x.float() / 255)
+    monkeypatch.setattr(build, "examples", lambda *_: pytest.fail("measured again"))
+    kept = look_of(run)
+    assert kept is not None and torch.allclose(kept.mean, look.mean) and kept.far == pytest.approx(look.far)
+    assert usual.read(run) == [found]
+
+
+def test_pictures_of_another_kind_are_foreign() -> None:
+    drawings = (torch.rand(300, 1, 12, 12, generator=generator(0)) > 0.8).float()
+    look = Look.of(drawings)
+    assert not look.is_foreign((torch.rand(9, 1, 12, 12, generator=generator(1)) > 0.8).float())
+    assert look.is_foreign(torch.rand(9, 1, 12, 12, generator=generator(2)))
+    assert look.is_foreign(torch.rand(9, 3, 12, 12))
