@@ -14,7 +14,7 @@ import click
 from rbml.errors import CheckpointError, UsageError
 
 if TYPE_CHECKING:
-    from rbml.data.batch import Batch
+    from rbml.data.batch import Batch, Inputs
     from rbml.data.inputs import RawExamples
     from rbml.training.adapting import Outcome
     from rbml.training.learned import Learned
@@ -39,12 +39,19 @@ _LISTED = 12  # the largest number of classes that are named one by one
 )
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="The file to write.")
 @click.option(
+    "--unlabelled",
+    type=click.Path(path_type=Path),
+    help="More examples of your own, without labels: a folder of pictures, or a file of sentences. They are learned "
+    "from as well, with the classes that are predicted for them, where that helps with labelled examples that are left "
+    "out.",
+)
+@click.option(
     "--estimate/--no-estimate",
     "estimating",
     default=True,
     help="Whether to find out how well new examples will be predicted, by learning several times.  [default: yes]",
 )
-def command(learner: str, support: Path, out: Path, estimating: bool) -> None:
+def command(learner: str, support: Path, out: Path, unlabelled: Path | None, estimating: bool) -> None:
     """Learn your own task from a few labelled examples: any number of classes, any number of examples.
 
     The learner is that of a RUN, or a pretrained backbone, which needs no run of your own. A FILE that adapt wrote
@@ -53,6 +60,7 @@ def command(learner: str, support: Path, out: Path, estimating: bool) -> None:
     \b
     rbml adapt runs/glyphs-5w1s-maml --support my_pictures --out mine.rbml
     rbml adapt backbone:efficientnet_lite0 --support my_photos --out mine.rbml
+    rbml adapt runs/glyphs-5w1s-maml --support my_pictures --unlabelled more_pictures --out mine.rbml
     rbml adapt mine.rbml --support more_pictures --out new.rbml
     rbml predict mine.rbml new1.png new2.jpg
     """  # noqa: D301  \b is click's
@@ -78,7 +86,8 @@ def command(learner: str, support: Path, out: Path, estimating: bool) -> None:
     else:
         examples, names = adapting.joined(learned, stored, found.labels or [])
     _warn(learned, found, stored, noun)
-    prior, outcome = _adapted(learned, found, examples, names, estimating)
+    beside = None if unlabelled is None else _beside(learned, unlabelled, examples, len(names), noun)
+    prior, outcome = _adapted(learned, found, examples, names, estimating, beside)
     outcome.save(out)
     seconds = time.perf_counter() - began
     classes = not examples.y.is_floating_point()
@@ -122,8 +131,34 @@ def _warn(learned: Learned, found: RawExamples, stored: Any, noun: str) -> None:
         console.print(f"Warning: the {noun}s look unlike those that the run was trained on: expect less of it.")
 
 
+def _beside(learned: Learned, place: Path, examples: Batch, ways: int, noun: str) -> Inputs | None:
+    """Return unlabelled examples, ready, if they help; say what was found.
+
+    Raises:
+        UsageError: if there are no classes to predict for them.
+    """
+    from rbml.cli.show import console
+    from rbml.data.batch import Batch
+    from rbml.training.semi_supervised import trial
+
+    modality = learned.setting.modality
+    if examples.y.is_floating_point():
+        raise UsageError("--unlabelled is for classes, but these examples have real values: leave it out")
+    raw = modality.find([place], labelled=False).raw
+    x = modality.ready(modality.read(raw))
+    found = trial(learned.learner, Batch(modality.ready(examples.x), examples.y), x, ways)
+    told = found or f"with one labelled {noun} per class it cannot be found out whether they help; they are not used"
+    console.print(f"{len(raw)} unlabelled {noun}s: {told}.")
+    return x if found is not None and found.helps else None
+
+
 def _adapted(
-    learned: Learned, found: RawExamples, examples: Batch, names: Sequence[str], estimating: bool
+    learned: Learned,
+    found: RawExamples,
+    examples: Batch,
+    names: Sequence[str],
+    estimating: bool,
+    unlabelled: Inputs | None,
 ) -> tuple[Prior | None, Outcome]:
     """Adapt with progress bars; also return what is known from the validation tasks of the run, if there is one."""
     from rbml.cli.show import bar
@@ -141,7 +176,7 @@ def _adapted(
     with bar(examples.size, what="checking") as progress:
         outcome = adapting.adapt(
             learned, examples, names, prior, seen, estimating,
-            lambda count: progress.advance(progress.task_ids[0], count),
+            lambda count: progress.advance(progress.task_ids[0], count), unlabelled,
         )  # fmt: skip
     return prior, outcome
 

@@ -10,13 +10,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rbml.data.batch import Batch
+from rbml.data.batch import Batch, Inputs
 from rbml.errors import UsageError
 from rbml.learner import Adapted, Learner
 from rbml.training.adapted_file import AdaptedFile, kept_of, save_adapted
 from rbml.training.calibration import NARROW, temperature
 from rbml.training.estimate import Advance, Estimate, estimate
 from rbml.training.learned import Learned
+from rbml.training.semi_supervised import WithUnlabelled
 from rbml.training.unknown import Memory, Usual, grown, layer_of
 from rbml.training.usual import Prior
 
@@ -135,6 +136,7 @@ def adapt(
     features: Mapping[str, Tensor] | None = None,
     estimating: bool = True,
     advance: Advance = lambda count: None,
+    unlabelled: Inputs | None = None,
 ) -> Outcome:
     """Adapt to labelled examples, and again without a part of them in turn: cross-validation.
 
@@ -146,6 +148,8 @@ def adapt(
         features: what the baselines look at, by name.
         estimating: whether to learn again without a part; without it, the prior alone says how far to trust the model.
         advance: called with the number of examples that were predicted by a model that had not seen them.
+        unlabelled: ready inputs of classes to learn from beside them (:mod:`rbml.training.semi_supervised`). They are
+            not kept with the model.
 
     Raises:
         UsageError: if the examples do not fit the model, or have only one class.
@@ -156,10 +160,11 @@ def adapt(
         raise UsageError(f"there is only one class ({names[0]}): add another one")
     ways = len(names) if classes else None
     support = Batch(setting.modality.ready(examples.x), examples.y)
-    adapted = learner.adapt(*support, ways=ways)
+    helped = learner if unlabelled is None or ways is None else WithUnlabelled(learner, unlabelled)
+    adapted = helped.adapt(*support, ways=ways)
     with torch.no_grad():
         setting.target.check(adapted(support.x), support)
-    judge = _Judge(learner, ways)
+    judge = _Judge(helped, ways, layer_of(learner))
     found = estimate(judge, support, setting.target, features, ways, advance) if estimating else None
     if found is not None and prior is not None and prior.shots == typical(examples.y):
         found = found.with_gain(prior.fewer, prior.accuracy)
@@ -179,8 +184,8 @@ def typical(y: Tensor) -> int:
 class _Judge:
     """Adapts and predicts as :func:`rbml.training.estimate.adapting` does, and keeps the scores of the queries."""
 
-    def __init__(self, learner: Learner, ways: int | None) -> None:
-        self.learner, self.ways, self.layer = learner, ways, layer_of(learner)
+    def __init__(self, learner: Learner | WithUnlabelled, ways: int | None, layer: str) -> None:
+        self.learner, self.ways, self.layer = learner, ways, layer
         self.scores: list[Tensor] = []
 
     def __call__(self, rest: Batch, queries: Batch) -> Tensor:
