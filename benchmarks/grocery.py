@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.stats import t as student
+from scipy.stats import t as student  # type: ignore[import-untyped]
 from sklearn.linear_model import LogisticRegression, RidgeClassifierCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -57,7 +57,8 @@ class Method(NamedTuple):
 
 def pictures(**options: Any) -> Labelled:
     """Return the test pictures."""
-    found: Labelled = data.ALL["grocery"]("test", None, **options)
+    found = data.ALL["grocery"]("test", None, **options)
+    assert isinstance(found, Labelled)
     return found
 
 
