@@ -36,7 +36,7 @@ Array = NDArray[Any]
 Classify = Callable[[Array, Array, Array], Array]
 APPLES = ("Golden-Delicious", "Granny-Smith", "Pink-Lady", "Red-Delicious", "Royal-Gala")
 SHOTS = (5, 10, 20)
-OURS = "backbone:efficientnet_lite0:colour"
+OURS = "backbone:efficientnet_lite0"
 
 
 class Draw(NamedTuple):

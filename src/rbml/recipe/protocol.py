@@ -55,7 +55,7 @@ def backbone_recipe(name: str, ways: int = 5) -> Recipe:
     Raises:
         UsageError: for an unknown backbone.
     """
-    return Recipe.of(ways=ways, encoder=name, **facts(name), **_FROZEN)
+    return Recipe.of(ways=ways, encoder=_BEST.get(name, name), **facts(name), **_FROZEN)
 
 
 _FROZEN: dict[str, Any] = {
@@ -65,6 +65,9 @@ _FROZEN: dict[str, Any] = {
     "options": {"scale": 10.0},
 }
 """What is learned from a support set on frozen features: a ridge regression, and how strong its penalty must be."""
+
+_BEST = {"efficientnet_lite0": "efficientnet_lite0:colour"}
+"""The variant of a backbone from whose features most is learned from few examples."""
 
 _ON_FEATURES: dict[str, Any] = {"model": "adaptor", "algorithm": "protonet"}
 """What learns on features of an encoder where nothing else is asked for."""
