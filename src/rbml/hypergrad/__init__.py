@@ -11,6 +11,7 @@ from rbml.hypergrad.reptile import Reptile
 from rbml.hypergrad.sama import Sama
 from rbml.hypergrad.solve import GMRES, ConjugateGradient, Neumann, NormalEquations, Nystrom
 from rbml.hypergrad.unrolled import Unrolled
+from rbml.hypergrad.value_function import ValueFunction
 
 ALL = {
     "adjoint": Adjoint,
@@ -20,6 +21,7 @@ ALL = {
     "implicit": Implicit,
     "reptile": Reptile,
     "sama": Sama,
+    "value_function": ValueFunction,
     "evolution": Evolution,
 }
 
@@ -50,6 +52,7 @@ __all__ = [
     "Reptile",
     "Sama",
     "Unrolled",
+    "ValueFunction",
     "directional_difference",
     "online",
 ]

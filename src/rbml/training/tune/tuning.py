@@ -82,17 +82,25 @@ def split(examples: Batch, seed: int = 0, shares: Sequence[float] = PARTS) -> tu
     Raises:
         UsageError: for fewer than 15 examples.
     """
-    total = examples.size
+    train, val, test = division(examples.size, seed, shares)
+    return rows(examples, train), rows(examples, val), rows(examples, test)
+
+
+def division(total: int, seed: int = 0, shares: Sequence[float] = PARTS) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the places of the three parts of :func:`split` among so many examples.
+
+    Raises:
+        UsageError: for fewer than 15 examples.
+    """
     if total < 15:
         raise UsageError(
             f"{total} examples are too few to tune on: at least 15 are needed, in three parts (to train on, to tune on, "
             "and to measure the result on)"
         )
     order = torch.randperm(total, generator=torch.Generator().manual_seed(seed))
-    first = max(1, round(shares[0] * total))
-    second = max(1, round(shares[1] * total))
+    first, second = max(1, round(shares[0] * total)), max(1, round(shares[1] * total))
     train, val, test = torch.tensor_split(order, (first, first + second))
-    return rows(examples, train), rows(examples, val), rows(examples, test)
+    return train, val, test
 
 
 def tune(
