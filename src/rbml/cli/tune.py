@@ -36,8 +36,8 @@ def command(
 
     All these numbers, often more than 50, are tuned together: the validation loss at the end of a training run is
     differentiated through all of its steps. Your data is divided into three parts: to train on, to tune on, and a third
-    one that gives the numbers shown. Beside them stands the same model with the usual settings. Ctrl-C keeps the best so
-    far.
+    one that gives the numbers shown. Beside them stands the same model with the usual settings. Ctrl-C keeps the best
+    so far.
 
     \b
     rbml tune houses.csv --target price --out houses.rbml
@@ -92,6 +92,8 @@ def _say(found: Tuned, data: JobData) -> None:
         cells = [metrics[key].shown(value) if key in metrics else f"{value:.4f}" for key, value in values.items()]
         rows.append([name, *cells])
     table("on the third part, trained on the other two; the mean of several starts", ["settings", *found.test], rows)
+    if found.smooth is not None and found.smooth.rough:
+        console.print(f"Warning: {found.smooth.advice}.")
     best = found.candidates[0]
     if best.name == "start":
         console.print("Nothing was better than the usual settings on runs that were not tuned on: they are kept.")

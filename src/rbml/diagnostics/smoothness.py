@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from rbml.inner import roll
+from rbml.learner import Learner
+from rbml.tasks.base import count, one
 from rbml.tree import Tree, add, norm, scale
 
 ROUGH = 0.9
@@ -48,9 +52,7 @@ class Smoothness:
         )
 
 
-def metasmoothness(
-    run: Callable[[Tree], tuple[Tensor, Tensor]], m: Tree, grads: Tree, step: float = 0.1
-) -> Smoothness:
+def metasmoothness(run: Callable[[Tree], tuple[Tensor, Tensor]], m: Tree, grads: Tree, step: float = 0.1) -> Smoothness:
     r"""Compare what two neighbouring steps along the negative gradient do to the outcome of a run.
 
     With v the unit vector against the gradient, h the step and f the query predictions after a run,
@@ -78,3 +80,30 @@ def metasmoothness(
     one, two = ((later - sooner).flatten().double() for sooner, later in ((here, there), (there, beyond)))
     value = float(torch.dot(one, two) / (one.norm() * two.norm()))
     return Smoothness(value, step, length * step, float(first - second))
+
+
+def smoothness_of(learner: Learner, tasks: Any, step: float = 0.1) -> Smoothness:
+    """Return how smooth the mean query loss of a few tasks is along the learner's hypergradient.
+
+    Args:
+        learner: the learner, with its engine.
+        tasks: a stack, of which at most four are looked at.
+        step: as in :func:`metasmoothness`.
+
+    Raises:
+        UsageError: if the tasks do not fit the model, or the engine cannot be used.
+    """
+    few = [one(tasks, place) for place in range(min(count(tasks), 4))]
+    m = {name: leaf.detach() for name, leaf in learner.named_parameters() if leaf.requires_grad}
+
+    def run(m: Tree) -> tuple[Tensor, Tensor]:
+        losses, outcomes = [], []
+        with torch.no_grad():
+            for place, task in enumerate(few):
+                inner = learner.inner(task, key=torch.tensor(place))
+                loss, aux = inner.outer(roll(inner, inner.start(m), m), m)
+                losses.append(loss)
+                outcomes.append(aux["prediction"].flatten())
+        return torch.stack(losses).mean(), torch.cat(outcomes)
+
+    return metasmoothness(run, m, learner.meta_gradient(tasks).grads, step)

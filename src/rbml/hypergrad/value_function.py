@@ -29,8 +29,8 @@ class ValueFunction:
 
     Approximate. At a minimum of f the difference of the two points is a Neumann series of K terms, without a second
     derivative: as the penalty grows the result tends, with an error proportional to 1 / penalty, to
-    ``Implicit(Neumann(K - 1, rate))``, until rounding dominates (a penalty of 100 in float32, 1e5 in float64). Like that
-    engine it assumes that the inner loop has converged: ``info["gap"]`` is the norm of the gradient of f at z, and
+    ``Implicit(Neumann(K - 1, rate))``, until rounding dominates (a penalty above 100 in float32, 1e5 in float64). Like
+    that engine it assumes that the inner loop has converged: ``info["gap"]`` is the norm of the gradient of f at z, and
     ``info["moved"]`` the distance of y from z.
 
     Memory: one step. Time: the inner loop and 3 K + 3 gradients.

@@ -30,9 +30,7 @@ def data(count: int = 40) -> Batch:
 
 def runs(steps: int = 4) -> Runs:
     model = MLP(4, 2, (5,), nn.Tanh)
-    strategy = chain(
-        momentum(Hyper(0.5, bounds=(0, 1))), sgd(Hyper(0.2, per="tensor", bounds=(0, None))), knots(3)
-    )
+    strategy = chain(momentum(Hyper(0.5, bounds=(0, 1))), sgd(Hyper(0.2, per="tensor", bounds=(0, None))), knots(3))
     learner = learner_of(model, strategy, CLASSES, steps, False, 1.0).double()
     train, val, _ = (Batch(part.x.double(), part.y) for part in split(data()))
     return Runs(learner, model.double(), train, val, 8)

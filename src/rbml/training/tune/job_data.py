@@ -107,7 +107,9 @@ def _table(file: Rows, target: str, classes: bool, seed: int) -> JobData:
         setting = Setting(table, own, 1)
     stored = table.read(file.rows)
     shown = [_line(row.cells, columns) for row in file.rows]
-    return JobData(Batch(table.ready(stored), y), stored, names, setting, _recipe(), [row.place for row in file.rows], shown)
+    return JobData(
+        Batch(table.ready(stored), y), stored, names, setting, _recipe(), [row.place for row in file.rows], shown
+    )
 
 
 def _label(row: Row, target: str) -> str:

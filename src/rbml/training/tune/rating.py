@@ -62,8 +62,8 @@ def rate(
     .. math:: \frac{d L_{other}(\theta_T(w))}{d r_i}, \qquad
               \theta_{t+1} = \theta_t - \eta \nabla \frac{\sum_i w_i \ell_i}{\sum_i w_i}
 
-    Source: data hyper-cleaning, Franceschi et al. 2017 (arXiv:1703.01785), which needs a clean validation set; DataRater
-    (Calian et al. 2025, arXiv:2505.17895) learns a network that scores examples, for more than can have a weight each.
+    Source: data hyper-cleaning, Franceschi et al. 2017 (arXiv:1703.01785), which needs a clean validation set.
+    DataRater (Calian et al. 2025, arXiv:2505.17895) learns a network that scores examples, for more than can have a weight each.
 
     Args:
         model: small ones rate better: one that learns every example by heart finds no fault with any.

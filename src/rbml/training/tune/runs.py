@@ -17,6 +17,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils._pytree import tree_map
 
 from rbml.data.batch import Batch
+from rbml.diagnostics.smoothness import Smoothness, metasmoothness
 from rbml.hypergrad import Adjoint
 from rbml.inner import Carry, Inner, begin, roll
 from rbml.learner import Learner
@@ -133,6 +134,22 @@ class Runs:
 
             found: dict[str, Tensor] = self.learner.over_tasks.each(measure, (stack, ends))
         return found
+
+    def smoothness(self, m: Tree, grads: Tree, seeds: Sequence[int]) -> Smoothness:
+        """Return how smooth the loss after these runs is along its hypergradient; costs three times these runs."""
+
+        def run(m: Tree) -> tuple[Tensor, Tensor]:
+            with torch.no_grad():
+                stack, ends = self.ends(m, seeds)
+
+                def measure(given: tuple[dict[str, Any], Tree]) -> dict[str, Tensor]:
+                    loss, prediction = self.bound(given[0]).measure(given[1], m, self.learner.steps)
+                    return {"loss": loss, "prediction": prediction}
+
+                found = self.learner.over_tasks.each(measure, (stack, ends))
+            return found["loss"].mean(), found["prediction"]
+
+        return metasmoothness(run, m, grads)
 
     def inner(self, seed: int) -> Inner:
         """Return the inner loop of one run."""

@@ -70,7 +70,9 @@ class Descent:
         for name, leaf in self.leaves.items():
             leaf.grad = grads[name] * factor
         self.optimizer.step()
-        return Change(before, {name: leaf.detach().clone() for name, leaf in self.leaves.items()}, float(loss), size, True)
+        return Change(
+            before, {name: leaf.detach().clone() for name, leaf in self.leaves.items()}, float(loss), size, True
+        )
 
     def pace(self, lr: float) -> None:
         """Set how far a number moves, unless that was made smaller because of gradients that were not finite."""
@@ -98,6 +100,9 @@ def whole(runs: Runs, descent: Descent, starts: int, first: int = 0) -> Iterator
         descent: how phi is changed.
         starts: how many runs each change sees.
         first: how many changes were made before.
+
+    Yields:
+        Every change.
     """
     round_ = first
     while True:
@@ -119,6 +124,9 @@ def online(runs: Runs, descent: Descent, seed: int, steps: int = 10) -> Iterator
         descent: how phi is changed.
         seed: of the run.
         steps: w.
+
+    Yields:
+        Every change.
     """
     inner = runs.inner(seed)
     carry = inner.start(detach(descent.leaves))

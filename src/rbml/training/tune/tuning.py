@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from rbml.data.batch import Batch, rows
 from rbml.data.targets import CLASSES, REAL, Target
+from rbml.diagnostics.smoothness import Smoothness
 from rbml.errors import DivergedError, UsageError, unknown
 from rbml.learner import Adapted, Execution, Initial, Learner
 from rbml.strategy import Part, Strategy
@@ -28,6 +29,7 @@ PARTS = (0.6, 0.2, 0.2)
 
 FRESH = 10**6
 """Seeds of runs from here on were never used for tuning."""
+
 
 class Candidate(NamedTuple):
     """One setting of phi that was validated on fresh runs.
@@ -60,8 +62,10 @@ class Tuned:
         usual: the same for the settings at which tuning began, trained on the training and the validation examples.
         candidates: all that were validated, the best first; the first one was chosen.
         history: what happened.
-        how: ``"whole"`` or ``"online"``.
         sizes: how many examples to train on, to tune on, and in the third part.
+        how: ``"whole"`` or ``"online"``.
+        smooth: how smooth the loss is along the hypergradient through a whole run, where tuning began; ``None`` where
+            only a window was differentiated.
         stopped: whether it was interrupted before its time was used.
     """
 
@@ -71,8 +75,9 @@ class Tuned:
     usual: dict[str, float]
     candidates: list[Candidate]
     history: list[Progress]
-    how: str
     sizes: tuple[int, int, int]
+    how: str = "whole"
+    smooth: Smoothness | None = None
     stopped: bool = False
 
 
@@ -94,8 +99,8 @@ def division(total: int, seed: int = 0, shares: Sequence[float] = PARTS) -> tupl
     """
     if total < 15:
         raise UsageError(
-            f"{total} examples are too few to tune on: at least 15 are needed, in three parts (to train on, to tune on, "
-            "and to measure the result on)"
+            f"{total} examples are too few to tune on: at least 15 are needed, in three parts (to train on, to tune "
+            "on, and to measure the result on)"
         )
     order = torch.randperm(total, generator=torch.Generator().manual_seed(seed))
     first, second = max(1, round(shares[0] * total)), max(1, round(shares[1] * total))
@@ -153,9 +158,9 @@ def tune(
     Raises:
         UsageError: for examples or options that cannot be used, or a strategy in which nothing is learned.
         DivergedError: if every candidate diverged.
-    """
+    """  # noqa: DOC501  `unknown` returns the UsageError
     if how not in ("auto", "whole", "online"):
-        raise unknown("way to tune", str(how), ("auto", "whole", "online"))  # noqa: DOC501
+        raise unknown("way to tune", str(how), ("auto", "whole", "online"))
     if starts < 1 or seconds <= 0:
         raise UsageError(f"tune needs at least 1 start and more than 0 seconds, not {starts} and {seconds}")
     whole_batch = as_batch(examples)
@@ -167,11 +172,18 @@ def tune(
         raise UsageError("nothing in this strategy is learned: write for example sgd(Hyper(0.1, bounds=(0, None)))")
     search = Search(runs, seconds, starts, how, lr, seed, state, watch, asked, clock)
     history, way, stopped = search.run()
+    smooth = _smoothness(runs, history[0].phi, seed) if way == "whole" else None
     fresh = range(FRESH + starts * seed, FRESH + starts * (seed + 1))
     candidates = validated(runs, history, fresh)
     if candidates[0].loss == float("inf"):
         raise DivergedError("every run diverged: start from a smaller rate, such as sgd(Hyper(0.01, bounds=(0, None)))")
-    return finished(runs, parts, candidates, history, target, way, stopped, fresh)
+    found = finished(runs, parts, candidates, history, target, fresh)
+    return replace(found, how=way, smooth=smooth, stopped=stopped)
+
+
+def _smoothness(runs: Runs, phi: Tree, seed: int) -> Smoothness:
+    _, grads = runs.gradient(phi, [seed])
+    return runs.smoothness(phi, grads, [seed])
 
 
 def as_batch(examples: Batch | tuple[Any, Any]) -> Batch:
@@ -240,8 +252,6 @@ def finished(
     candidates: list[Candidate],
     history: list[Progress],
     target: Target,
-    how: str,
-    stopped: bool,
     fresh: Sequence[int],
 ) -> Tuned:
     """Train with the chosen numbers on the training and the validation examples, and measure on the third part.
@@ -265,7 +275,7 @@ def finished(
         adapted = Adapted(learner.model, whole, bound.fitted_statistics(whole))
     sizes = (train.size, val.size, test.size)
     means = [{name: leaf.mean().item() for name, leaf in found.items()} for found in (own, usual)]
-    return Tuned(adapted, learner, means[0], means[1], candidates, history, how, sizes, stopped)
+    return Tuned(adapted, learner, means[0], means[1], candidates, history, sizes)
 
 
 def joined(one: Batch, other: Batch) -> Batch:
