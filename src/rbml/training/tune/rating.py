@@ -63,7 +63,8 @@ def rate(
               \theta_{t+1} = \theta_t - \eta \nabla \frac{\sum_i w_i \ell_i}{\sum_i w_i}
 
     Source: data hyper-cleaning, Franceschi et al. 2017 (arXiv:1703.01785), which needs a clean validation set.
-    DataRater (Calian et al. 2025, arXiv:2505.17895) learns a network that scores examples, for more than can have a weight each.
+    DataRater (Calian et al. 2025, arXiv:2505.17895) learns a network that scores examples, for more of them than can
+    have a weight each.
 
     Args:
         model: small ones rate better: one that learns every example by heart finds no fault with any.
