@@ -82,9 +82,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=1)
     chosen = parser.parse_args()
     torch.set_num_threads(1)
-    print(
-        "| data | examples | seed | F1 of rate | F1 of a logistic regression | seconds |\n| --- | --- | --- | --- | --- | --- |"
-    )
+    header = "| data | examples | seed | F1 of rate | F1 of a logistic regression | seconds |"
+    print(header + "\n" + "| --- " * 6 + "|")
     for name in chosen.data:
         clean = SOURCES[name]()
         for seed in range(chosen.seeds):
