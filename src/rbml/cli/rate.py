@@ -8,8 +8,16 @@ from typing import Any
 
 import click
 
+from rbml.cli.topics import FIRST, TopicCommand
 
-@click.command("rate")
+
+TOPICS = {
+    FIRST: ["target", "classes", "show", "out"],
+    "The training runs": ["encoder", "hidden", "changes", "rounds", "seed"],
+}
+
+
+@click.command("rate", cls=TopicCommand, topics=TOPICS)
 @click.argument("place", metavar="TABLE.csv|FOLDER|TEXTS.csv", type=click.Path(path_type=Path))
 @click.option("--target", default="", help="Of a table: the column to predict.")
 @click.option("--classes", is_flag=True, help="The target names classes, although it consists of numbers.")

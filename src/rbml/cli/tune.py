@@ -8,12 +8,21 @@ from typing import TYPE_CHECKING
 
 import click
 
+from rbml.cli.topics import FIRST, TopicCommand
+
 if TYPE_CHECKING:
     from rbml.training.tune import Tuned
     from rbml.training.tune.job_data import JobData
 
 
-@click.command("tune")
+TOPICS = {
+    FIRST: ["out", "target", "classes", "seconds", "resume"],
+    "The training runs": ["encoder", "steps", "batch", "starts"],
+    "The tuning": ["how", "seed"],
+}
+
+
+@click.command("tune", cls=TopicCommand, topics=TOPICS)
 @click.argument("place", metavar="TABLE.csv|FOLDER|TEXTS.csv", type=click.Path(path_type=Path))
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="The file of the final model to write.")
 @click.option("--target", default="", help="Of a table: the column to predict.")
