@@ -10,7 +10,6 @@ import click
 
 from rbml.cli.topics import FIRST, TopicCommand
 
-
 TOPICS = {
     FIRST: ["target", "classes", "show", "out"],
     "The training runs": ["encoder", "hidden", "changes", "rounds", "seed"],
