@@ -22,6 +22,7 @@ COMMANDS = {
     "transfer": "Train on some sources and test on others: a matrix of how well learning carries over.",
     "adapt": "Learn a task of your own from a few examples.",
     "predict": "Predict new examples with a model made by adapt.",
+    "chat": "Talk to such a model made from sentences; it learns from corrections.",
     "score": "Measure such a model on labelled examples that it has not learned from.",
     "report": "Show how good a run is and what it has learned, on one page with figures.",
     "check": "Check the hypergradient of a run or a recipe against exact engines and finite differences.",
