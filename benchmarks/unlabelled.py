@@ -7,8 +7,8 @@ Omniglot: prototypical networks with Conv4, trained on pictures without labels (
 elastic changes) and on the labelled classes, with the same sizes and number of steps, then measured on the test
 classes. Grocery photographs: an adaptor on the features of EfficientNet-Lite0, trained on clusters of them (CACTUs) and
 on the labelled training classes, beside the frozen features alone; and Conv4 on 42x42 pixels, trained on changed copies
-(UMTRA) and on the labelled classes. Validation tasks of a run without labels are made without labels, too, so that
-nothing is chosen by them. Needs the data under $RBML_DATA. A run that was stopped continues where it was.
+(UMTRA) and on the labelled classes. Validation tasks of a run without labels are made without labels, too: none is
+used before the test classes are learned. Needs the data under $RBML_DATA. A run that was stopped goes on.
 """
 
 from __future__ import annotations
