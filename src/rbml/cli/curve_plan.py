@@ -24,6 +24,7 @@ from rbml.training.rivals import (
     fine_tuned,
     gradient_descent,
     learner_itself,
+    plain_baselines,
     untrained,
 )
 
@@ -207,8 +208,7 @@ def _methods(subject: Learned, sources: _Sources, seed: int, chosen: str | None)
         about = f"{what} from random weights, trained on the support set"
         choose = choice(make, sources.validation[1], drawn(sources.validation[1]))
         found.append(gradient_descent(SCRATCH, about, make, raw, choose))
-    if raw.modality.kind != "text":  # numbers of words are no numbers to compute with
-        found += baselines(raw, "raw inputs", "the inputs as they are", None)
+    found += plain_baselines(raw)
     if features is not None:
         found += baselines(tasks, "features", "the inputs of the head of the learner's network", features)
     found = [one for one in found if not one.name.startswith(_DROPPED)]
