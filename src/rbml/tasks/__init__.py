@@ -14,6 +14,7 @@ from rbml.tasks.base import (
     generator,
     task_seeds,
 )
+from rbml.tasks.continual import Continual
 from rbml.tasks.few_shot import FewShot
 from rbml.tasks.grouped import PerGroup
 from rbml.tasks.mixture import Mixture
@@ -24,6 +25,7 @@ from rbml.tasks.supervised import Supervised
 __all__ = [
     "ALL",
     "Batch",
+    "Continual",
     "Episode",
     "Episodes",
     "FewShot",
@@ -48,4 +50,5 @@ ALL = {
     "mixture": Mixture,
     "sinusoid": Sinusoid,
     "supervised": Supervised,
+    "continual": Continual,
 }
