@@ -7,6 +7,7 @@ from rbml.strategy.chain import Strategy, chain
 from rbml.strategy.descent import momentum, sgd, weight_decay
 from rbml.strategy.draws import normal, uniform
 from rbml.strategy.example_weights import example_weights, weight_net
+from rbml.strategy.fresh_rows import fresh_rows
 from rbml.strategy.gates import dropout
 from rbml.strategy.generated import alfa, attenuate
 from rbml.strategy.heads import prototype, ridge, zero
@@ -59,6 +60,7 @@ ALL = {
     "ridge": ridge,
     "bayesian_linear": bayesian_linear,
     "zero": zero,
+    "fresh_rows": fresh_rows,
 }
 
 __all__ = [
@@ -89,6 +91,7 @@ __all__ = [
     "dropout",
     "example_weights",
     "exponential",
+    "fresh_rows",
     "inverse_time",
     "kronecker",
     "l1",
