@@ -19,6 +19,7 @@ from rbml.tasks.few_shot import FewShot
 from rbml.tasks.grouped import PerGroup
 from rbml.tasks.mixture import Mixture
 from rbml.tasks.padding import stack
+from rbml.tasks.replay import Replay
 from rbml.tasks.sinusoid import Sinusoid
 from rbml.tasks.supervised import Supervised
 
@@ -33,6 +34,7 @@ __all__ = [
     "Job",
     "Mixture",
     "PerGroup",
+    "Replay",
     "Sinusoid",
     "Stream",
     "Supervised",
