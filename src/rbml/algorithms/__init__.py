@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from rbml.algorithms.baselines import finetune, nearest_centroid, nearest_neighbour, pretrain, scratch
+from rbml.algorithms.continual import anml, oml, streaming_lda
 from rbml.algorithms.generated import alfa, l2f, meta_curvature, metal
 from rbml.algorithms.heads import protomaml, protonet, r2d2
 from rbml.algorithms.maml import anil, boil, cavia, fomaml, imaml, maml, reptile
@@ -33,6 +34,9 @@ ALL: dict[str, Callable[..., Learner]] = {
     "r2d2": r2d2,
     "ridge_regression": ridge_regression,
     "alpaca": alpaca,
+    "oml": oml,
+    "anml": anml,
+    "streaming_lda": streaming_lda,
     "finetune": finetune,
 }
 
@@ -40,6 +44,9 @@ TARGETS: dict[str, tuple[str, ...]] = {
     "protonet": ("classes",),
     "protomaml": ("classes",),
     "r2d2": ("classes",),
+    "oml": ("classes",),
+    "anml": ("classes",),
+    "streaming_lda": ("classes",),
     "ridge_regression": ("real",),
     "alpaca": ("real",),
 }
@@ -73,6 +80,7 @@ __all__ = [
     "alfa",
     "alpaca",
     "anil",
+    "anml",
     "boil",
     "cavia",
     "check_target",
@@ -87,6 +95,7 @@ __all__ = [
     "metal",
     "nearest_centroid",
     "nearest_neighbour",
+    "oml",
     "pretrain",
     "protomaml",
     "protonet",
@@ -94,5 +103,6 @@ __all__ = [
     "reptile",
     "ridge_regression",
     "scratch",
+    "streaming_lda",
     "warp_grad",
 ]

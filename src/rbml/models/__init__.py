@@ -5,6 +5,7 @@ from rbml.models.bayesian import BayesianLinear
 from rbml.models.conv4 import Conv4
 from rbml.models.lora import lora
 from rbml.models.mlp import MLP
+from rbml.models.modulated import Modulated, modulated
 from rbml.models.pretrained import Pretrained, efficientnet_lite0, timm
 from rbml.models.resnet12 import ResNet12
 from rbml.models.warp import warped
@@ -18,4 +19,16 @@ ALL = {
     "timm": timm,
 }
 
-__all__ = ["ALL", "MLP", "Adaptor", "BayesianLinear", "Conv4", "Pretrained", "ResNet12", "lora", "warped"]
+__all__ = [
+    "ALL",
+    "MLP",
+    "Adaptor",
+    "BayesianLinear",
+    "Conv4",
+    "Modulated",
+    "Pretrained",
+    "ResNet12",
+    "lora",
+    "modulated",
+    "warped",
+]

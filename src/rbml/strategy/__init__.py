@@ -6,12 +6,14 @@ from rbml.strategy.bayesian import bayesian_linear
 from rbml.strategy.chain import Strategy, chain
 from rbml.strategy.descent import momentum, sgd, weight_decay
 from rbml.strategy.draws import normal, uniform
+from rbml.strategy.ewc import ewc
 from rbml.strategy.example_weights import example_weights, weight_net
 from rbml.strategy.fresh_rows import fresh_rows
 from rbml.strategy.gates import dropout
 from rbml.strategy.generated import alfa, attenuate
 from rbml.strategy.heads import prototype, ridge, zero
 from rbml.strategy.hyper import Hyper, Scalar
+from rbml.strategy.lda import lda
 from rbml.strategy.learned_loss import metal, ml3
 from rbml.strategy.learned_optimizer import learned_lstm, learned_optimizer
 from rbml.strategy.limits import clip_norm, clip_value, noise
@@ -60,7 +62,9 @@ ALL = {
     "ridge": ridge,
     "bayesian_linear": bayesian_linear,
     "zero": zero,
+    "lda": lda,
     "fresh_rows": fresh_rows,
+    "ewc": ewc,
 }
 
 __all__ = [
@@ -89,6 +93,7 @@ __all__ = [
     "confidence",
     "cosine",
     "dropout",
+    "ewc",
     "example_weights",
     "exponential",
     "fresh_rows",
@@ -97,6 +102,7 @@ __all__ = [
     "l1",
     "l2",
     "label_smoothing",
+    "lda",
     "learned_lstm",
     "learned_optimizer",
     "lion",
