@@ -10,6 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from rbml.errors import UsageError
 from rbml.strategy.base import Start, Values, part
 from rbml.strategy.heads import counted
 from rbml.strategy.hyper import Scalar, as_scalar
@@ -80,6 +81,8 @@ def lda(shrink: float | Scalar = 0.1, scale: float | Scalar = 1.0, name: str = "
     covariance is updated around means that still move, and mixed with the plain identity, at 1e-4; here it is exact,
     and its size does not matter. With ``shrink=1`` it is the nearest class mean. Cost: a system of d equations.
 
+    The head raises a ``UsageError`` for real targets, which have no classes.
+
     Args:
         shrink: how much of the covariance is replaced by its mean on the diagonal; learn it with
             ``Scalar(0.1, bounds=(0, 1))``.
@@ -88,6 +91,8 @@ def lda(shrink: float | Scalar = 0.1, scale: float | Scalar = 1.0, name: str = "
     """
 
     def head(values: Values, seen: Features) -> tuple[Tensor, Tensor]:
+        if seen.y.is_floating_point():
+            raise UsageError(f"{name} makes a head of class means, but the targets are {seen.y.dtype}: use ridge")
         return discriminant(Sums.of(seen), values["shrink"][""], values["scale"][""])
 
     return Start(name, {"shrink": as_scalar(shrink), "scale": as_scalar(scale)}, head)
