@@ -139,11 +139,6 @@ def methods(
     return {name: make for name, make in whole.items() if not wanted or any(one in name for one in wanted)}
 
 
-def iid(streams: Streams, seed: int, seconds: float) -> None:
-    """The bound: the same examples of the last mark in random order, many times, for the head of a pretrained body."""
-    del streams, seed, seconds
-
-
 def compare(arguments: argparse.Namespace) -> None:
     rows: dict[str, list[dict[str, Any]]] = {}
     for seed in arguments.seeds:

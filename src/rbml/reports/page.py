@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from rbml.errors import RbmlError
 from rbml.reports import compare, style, wording
 from rbml.reports.adaptation import metric_by_step
+from rbml.reports.continual import accuracy_by_classes, by_classes, classes_table
 from rbml.reports.curves import learning_curve
 from rbml.reports.evaluations import evaluations, inner_steps
 from rbml.reports.facts import facts
@@ -99,6 +100,9 @@ def _sections(run: RunFolder, tasks: TaskSource | None, seed: int) -> list[Secti
     if sized := by_shots(found):
         title = "How many examples are needed"
         measures.append((title, "shots", lambda: metric_by_shots(sized), lambda: shots_table(sized)))
+    if streams := by_classes(found):
+        title = "What is known of a stream"
+        measures.append((title, "classes", lambda: accuracy_by_classes(streams), lambda: classes_table(streams)))
     return [
         *measures,
         ("One task", "gallery", lambda: None if tasks is None else gallery(run, tasks, seed), task),

@@ -82,6 +82,7 @@ class Continual:
                 f"remember={remember} asks for classes that are not in the stream, which have no number in it: "
                 'set labels="global".'
             )
+        self._arrays = arrays
         self._drawn = FewShot(arrays, ways + remember, shots, queries)  # the classes to remember come last
         self.classes, self.shots, self.queries = ways, shots, queries
         self.batch, self.remember, self.labels = batch, remember, labels
@@ -107,6 +108,14 @@ class Continual:
         same.__dict__.update(self.__dict__)
         same._drawn = self._drawn.to(device)
         return same
+
+    def of_classes(self, ways: int) -> Continual:
+        """Return longer or shorter streams of the same classes, with their own labels and nothing to remember.
+
+        Raises:
+            UsageError: for more classes than there are, or a batch that does not divide the stream.
+        """
+        return Continual(self._arrays, ways, self.shots, self.queries, self.batch)
 
     def sample(self, count: int, generator: torch.Generator) -> Stream:
         """Draw ``count`` streams: steps ``(B, T, b, ...)`` and query ``(B, N*Q + R, ...)``."""
