@@ -20,7 +20,7 @@ from torch.utils._pytree import tree_leaves
 from rbml import strategy
 from rbml.autodiff import module as modules
 from rbml.data.batch import Batch
-from rbml.hypergrad import Adjoint, Hypergradient, MetaGradient, Unrolled
+from rbml.hypergrad import Adjoint, Hypergradient, MetaGradient, Unrolled, Windowed
 from rbml.inner import Carry, Inner
 from rbml.learner.binding import BoundTask
 from rbml.tasks import Episode, Job, Replay, Stream
@@ -187,7 +187,8 @@ def frozen_body(
         tried: what was found for tasks of these shapes before, which is added to: trying takes a few passes.
     """
     layer = head_that_is_adapted(bound)
-    if not layer or not (engine is None or isinstance(engine, Adjoint | Unrolled)):
+    within = engine.engine if isinstance(engine, Windowed) else engine
+    if not layer or not (within is None or isinstance(within, Adjoint | Unrolled)):
         return None
     tried = {} if tried is None else tried
     shapes = tuple(leaf.shape for leaf in tree_leaves(bound.task))
