@@ -29,6 +29,7 @@ from rbml.algorithms.options import assemble
 from rbml.learner import Learner
 from rbml.strategy import Hyper, Scalar, chain, ewc, fresh_rows, inverse_time, lda, prototype, sgd
 from rbml.tasks import Continual, FewShot, Job, Replay, Stream, Supervised, generator, task_seeds
+from rbml.tasks.base import one
 from rbml.training import Score
 from rbml.training.continual import StreamScores, choose, follow
 
@@ -187,8 +188,8 @@ def bound(streams: Streams, body: Body, seed: int) -> None:
         learner = assemble(net(ways, seed, body), chain(sgd(rate)), steps, adapt="head", verify=False)
         found = []
         for index in range(len(tasks.query.y)):
-            one = Stream(*(type(part)(*(leaf[index] for leaf in part[:2])) for part in tasks))
-            job = Job.of(one.support, one.query, 32, [index])
+            single = one(tasks, index)
+            job = Job.of(single.support, single.query, 32, [index])
             evaluation = learner.evaluate(job, steps=steps, each_step=False)
             assert evaluation.accuracy is not None
             found.append(float(evaluation.accuracy[0, -1]))
@@ -204,7 +205,7 @@ def compare(arguments: argparse.Namespace) -> None:
     for seed in arguments.seeds:
         streams = Streams(arguments.classes, seed)
         for name, train in methods(arguments.seconds, seed, arguments.keep).items():
-            if arguments.methods and not any(one in name for one in arguments.methods):
+            if arguments.methods and not any(wanted in name for wanted in arguments.methods):
                 continue
             print(f"{name}, seed {seed}", flush=True)
             method = train()
@@ -217,20 +218,20 @@ def compare(arguments: argparse.Namespace) -> None:
         bound(streams, pretrained(load("train"), arguments.seconds, seed, arguments.keep), seed)
     print()
     show(rows, tuple(arguments.classes))
-    for one, other in (
+    for ours, other in (
         ("OML from pretrained", "pretrained, online head"),
         ("learned for streaming LDA from pretrained", "pretrained, streaming LDA"),
     ):
-        paired(rows, one, other)
+        paired(rows, ours, other)
 
 
-def paired(rows: dict[str, list[dict[str, Any]]], one: str, other: str) -> None:
+def paired(rows: dict[str, list[dict[str, Any]]], ours: str, other: str) -> None:
     """Print the difference of two methods at the last mark, over the same streams of the same seeds."""
-    if one in rows and other in rows:
+    if ours in rows and other in rows:
         gaps = [
-            a["each"][i] - b["each"][i] for a, b in zip(rows[one], rows[other], strict=True) for i in range(STREAMS)
+            a["each"][i] - b["each"][i] for a, b in zip(rows[ours], rows[other], strict=True) for i in range(STREAMS)
         ]
-        print(f"{one} - {other}, paired over streams: {Score.of(torch.tensor(gaps)).shown('%')}")
+        print(f"{ours} - {other}, paired over streams: {Score.of(torch.tensor(gaps)).shown('%')}")
 
 
 def summary(found: StreamScores) -> dict[str, Any]:
@@ -258,13 +259,13 @@ def carry(arguments: argparse.Namespace) -> None:
     streams, train = Streams(arguments.classes, seed), load("train")
     body = pretrained(train, arguments.seconds, seed, arguments.keep)
     source, positive = Continual(train, 15, 6, 2), (0.0, None)
-    rate, one = Hyper(0.1, bounds=positive), Scalar(1.0, bounds=positive)
+    rate, scale = Hyper(0.1, bounds=positive), Scalar(1.0, bounds=positive)
     strategies: dict[str, Any] = {
         "a rate": chain(sgd(rate), fresh_rows()),
         "a rate per step": chain(sgd(replace(rate, per_step=True)), fresh_rows()),
         "a rate that falls as 1 / (1 + a t)": chain(sgd(rate), inverse_time(rate), fresh_rows()),
-        "class means, a scale": chain(prototype(one), sgd(0.1)),
-        "LDA, its shrinkage and a scale": chain(lda(Scalar(0.1, bounds=(0, 1)), one), sgd(0.1)),
+        "class means, a scale": chain(prototype(scale), sgd(0.1)),
+        "LDA, its shrinkage and a scale": chain(lda(Scalar(0.1, bounds=(0, 1)), scale), sgd(0.1)),
     }
     for name, strategy in strategies.items():
         for how, wrap in (("", nn.Identity()), (", features of one length", UnitNorm)):

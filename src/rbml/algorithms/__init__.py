@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from rbml.algorithms.baselines import finetune, nearest_centroid, nearest_neighbour, pretrain, scratch
-from rbml.algorithms.continual import anml, oml, streaming_lda
+from rbml.algorithms.continual import anml, la_maml, oml, streaming_lda
 from rbml.algorithms.generated import alfa, l2f, meta_curvature, metal
 from rbml.algorithms.heads import protomaml, protonet, r2d2
 from rbml.algorithms.maml import anil, boil, cavia, fomaml, imaml, maml, reptile
@@ -36,6 +36,7 @@ ALL: dict[str, Callable[..., Learner]] = {
     "alpaca": alpaca,
     "oml": oml,
     "anml": anml,
+    "la_maml": la_maml,
     "streaming_lda": streaming_lda,
     "finetune": finetune,
 }
@@ -88,6 +89,7 @@ __all__ = [
     "fomaml",
     "imaml",
     "l2f",
+    "la_maml",
     "maml",
     "maml_plus_plus",
     "meta_curvature",

@@ -13,7 +13,7 @@ from rbml.algorithms.options import assemble
 from rbml.learner import Learner
 from rbml.learner.initial import head_layer_name
 from rbml.models import Modulated, modulated
-from rbml.strategy import Hyper, Scalar, chain, fresh_rows, lda, sgd
+from rbml.strategy import Hyper, Scalar, chain, clipped_sgd, fresh_rows, lda, sgd
 from rbml.strategy.fresh_rows import To, When
 
 
@@ -103,3 +103,23 @@ def streaming_lda(
         **options: any other of :func:`rbml.algorithms.options.assemble`.
     """
     return assemble(model, chain(lda(shrink, scale), sgd(0.1)), steps, **({"adapt": "head"} | options))
+
+
+def la_maml(model: nn.Module, lr: float = 0.1, steps: int = 10, **options: Any) -> Learner:
+    r"""Learn a rate for every weight, so that what is learned from new examples does not hurt earlier ones.
+
+    .. math:: \theta_{t+1} = \theta_t - \max(\alpha, 0) \circ \nabla \ell(\theta_t), \qquad
+              \min_{\theta_0, \alpha} \frac1T \sum_t L(\theta_t;\; \text{new} \cup \text{remembered})
+
+    Gupta, Yadav, Paull 2020 (arXiv:2007.13904): one inner step per example of a batch, judged after each of them. Its
+    own training goes along one stream: :func:`rbml.training.online.learn_online`. Differs: exact second derivatives
+    (the paper's code uses first-order ones by default).
+
+    Args:
+        model: the model.
+        lr: the start of all rates.
+        steps: T, the examples of a batch.
+        **options: any other of :func:`rbml.algorithms.options.assemble`.
+    """
+    weights = None if "curriculum" in options else [1 / steps] * steps
+    return assemble(model, clipped_sgd(Hyper(lr, per="element")), steps, **({"step_weights": weights} | options))

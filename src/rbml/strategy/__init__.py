@@ -4,6 +4,7 @@ from rbml.strategy.adaptive import adagrad, adam, lion, nadam, rmsprop
 from rbml.strategy.base import Gate, Part, Rule, Start, Term, Values, part
 from rbml.strategy.bayesian import bayesian_linear
 from rbml.strategy.chain import Strategy, chain
+from rbml.strategy.clipped_sgd import clipped_sgd
 from rbml.strategy.descent import momentum, sgd, weight_decay
 from rbml.strategy.draws import normal, uniform
 from rbml.strategy.ewc import ewc
@@ -65,6 +66,7 @@ ALL = {
     "lda": lda,
     "fresh_rows": fresh_rows,
     "ewc": ewc,
+    "clipped_sgd": clipped_sgd,
 }
 
 __all__ = [
@@ -90,6 +92,7 @@ __all__ = [
     "chain",
     "clip_norm",
     "clip_value",
+    "clipped_sgd",
     "confidence",
     "cosine",
     "dropout",

@@ -23,12 +23,12 @@ class Sums(NamedTuple):
     Sums of two parts of a stream, added leaf by leaf, are those of the whole, in whatever order it came.
 
     Attributes:
-        count: how many examples of each class there were, ``(C,)``.
+        number: how many examples of each class there were, ``(C,)``.
         total: the sum of their features, ``(C, d)``.
         second: the sum of :math:`f f^T` over all examples, ``(d, d)``.
     """
 
-    count: Tensor
+    number: Tensor
     total: Tensor
     second: Tensor
 
@@ -42,17 +42,17 @@ class Sums(NamedTuple):
 
     def plus(self, other: Sums) -> Sums:
         """Return the sums of both parts; either may have seen fewer classes than the other."""
-        count, total = (
-            torch.zeros_like(max(pair, key=len)) for pair in ((self.count, other.count), (self.total, other.total))
+        number, total = (
+            torch.zeros_like(max(pair, key=len)) for pair in ((self.number, other.number), (self.total, other.total))
         )
         for sums in (self, other):
-            count[: len(sums.count)] += sums.count
+            number[: len(sums.number)] += sums.number
             total[: len(sums.total)] += sums.total
-        return Sums(count, total, self.second + other.second)
+        return Sums(number, total, self.second + other.second)
 
     def means(self) -> Tensor:
         """Return the mean of every class, ``(C, d)``; zero for a class without examples."""
-        return self.total / self.count.clamp(min=1)[:, None]
+        return self.total / self.number.clamp(min=1)[:, None]
 
     def spread(self, shrink: Tensor | float) -> Tensor:
         r"""Return the covariance within the classes, mixed with a multiple of the identity, ``(d, d)``.
@@ -60,8 +60,8 @@ class Sums(NamedTuple):
         .. math:: (1 - \mathrm{shrink})\, \Sigma + \mathrm{shrink}\, \tfrac{\mathrm{tr}\, \Sigma}{d}\, I, \qquad
                   \Sigma = \frac1n \Big(\sum_i f_i f_i^T - \sum_k n_k \mu_k \mu_k^T\Big)
         """
-        means, total = self.means(), self.count.sum().clamp(min=1)
-        within = (self.second - (means * self.count[:, None]).T @ means) / total
+        means, total = self.means(), self.number.sum().clamp(min=1)
+        within = (self.second - (means * self.number[:, None]).T @ means) / total
         level = within.diagonal().mean()
         # With one example per class nothing is within a class: a little of the whole keeps the matrix regular.
         level = level + 1e-6 * self.second.diagonal().mean() / total

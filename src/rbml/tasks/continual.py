@@ -157,4 +157,4 @@ class Continual:
         if part.y.dim() == 2:
             return self.modality.ready(part.x)
         ready = self.modality.ready(each_input(lambda leaf: leaf.flatten(1, 2), part.x))
-        return each_input(lambda leaf: leaf.unflatten(1, part.y.shape[1:]), ready)
+        return each_input(lambda leaf: leaf.reshape(*part.y.shape, *leaf.shape[2:]), ready)

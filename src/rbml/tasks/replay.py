@@ -93,9 +93,9 @@ class Replay(NamedTuple):
         index = torch.arange(len(new.y), device=old.device) + torch.as_tensor(t, device=old.device) * len(new.y)
         counts = torch.as_tensor(t, device=old.device) > 0
         both = [self._marked(new, index, True), self._marked(rows(self.support, old), old, counts)]
-        joined: Batch = tree_map(lambda one, other: torch.cat([one, other]), *[part[:2] for part in both])
+        x, y = tree_map(lambda one, other: torch.cat([one, other]), *[part[:2] for part in both])
         mask: Tree = {name: torch.cat([part.mask[name] for part in both]) for name in ("example", "index")}
-        return Batch(*joined, new.mask | mask)
+        return Batch(x, y, new.mask | mask)
 
     def available(self) -> int | None:
         """Return T: there is no data for more steps."""
