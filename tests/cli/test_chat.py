@@ -118,7 +118,8 @@ def piped(rbml: Callable, monkeypatch: pytest.MonkeyPatch, text: str, *arguments
 
 
 def test_from_a_pipe(bot: Path, rbml: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
-    text = "where is my card\n\ntell me a joke\nno, that is joke\n/intents\n/nothing\n/teach joke\n/quit\nwhere is my card\n"
+    said = ("where is my card", "", "tell me a joke", "no, that is joke", "/intents", "/nothing", "/teach joke")
+    text = "\n".join([*said, "/quit", "where is my card", ""])
     found = piped(rbml, monkeypatch, text, bot, "--no-unknown", "--sure", 0.4)
     assert len(found) == 6 and found[0].startswith("arrival (") and found[0].endswith("%)")
     assert found[2].startswith("Learned: that is joke, the first sentence of it now (")

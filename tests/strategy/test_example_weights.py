@@ -7,11 +7,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, func, nn
 
-from rbml import Batch, Episodes, Learner, models
+from rbml import Batch, Episodes, Job, Learner, models
 from rbml.algorithms.options import assemble
 from rbml.errors import UsageError
 from rbml.strategy import Hyper, StepInfo, Strategy, TermInputs, chain, example_weights, sgd, weight_net
 from rbml.tasks import generator
+from rbml.tasks.base import one
 from rbml.tree import Tree
 
 Pictures = Callable[..., Episodes]
@@ -109,3 +110,25 @@ def test_the_hypergradient(term: object, pictures: Pictures, proved: Proved) -> 
 
 def test_the_hypergradient_of_weights_in_a_regression(curves: Curves, proved: Proved) -> None:
     proved(chain(weight_net(hidden=(4,)), sgd(Hyper(0.3))), curves(tasks=2), lambda p, y: ((p - y) ** 2).mean())
+
+
+def test_an_example_of_a_training_run_has_its_weight_in_every_mini_batch() -> None:
+    """Against a loop that looks up the weights by hand; the steps of an epoch see each example once."""
+    x, y = torch.randn(12, 4, generator=generator(0)).double(), torch.arange(12) % 3
+    job = Job.of(Batch(x, y), Batch(x[:5], y[:5]), 4, [3])
+    net = nn.Linear(4, 3).double()
+    learner = assemble(net, chain(example_weights(12), sgd(0.5)), 6)
+    raw = torch.randn(12, generator=generator(1)).double()
+    learner.phi.load_state_dict({name: raw for name in learner.phi.state_dict() if "raw" in name}, strict=False)
+    m = {name: leaf.detach().requires_grad_() for name, leaf in learner.named_parameters()}
+    ((name, weights),) = ((name, leaf) for name, leaf in m.items() if "raw" in name)
+    theta = {key: m[f"model.{key}"] for key in ("weight", "bias")}
+    for t in range(6):
+        places = one(job, 0).rows(t)
+        losses = F.cross_entropy(func.functional_call(net, theta, (x[places],)), y[places], reduction="none")
+        own = weights[places].sigmoid()
+        grads = torch.autograd.grad((own @ losses) / own.sum(), list(theta.values()), create_graph=True)
+        theta = {key: leaf - 0.5 * grad for (key, leaf), grad in zip(theta.items(), grads, strict=True)}
+    outer = F.cross_entropy(func.functional_call(net, theta, (x[:5],)), y[:5])
+    (truth,) = torch.autograd.grad(outer, [weights])
+    assert torch.allclose(learner.meta_gradient(job).grads[name], truth, rtol=1e-9, atol=1e-12)

@@ -17,6 +17,10 @@ Inputs = Tensor | Tree
 """What a model takes: a tensor ``(n, ...)``, or a tree of them, given as keyword arguments: ``model(**x)``."""
 
 
+PER_EXAMPLE = ("example", "index")
+"""The entries of a mask that have one value per example."""
+
+
 class Batch(NamedTuple):
     """Examples and their targets; in a stack of tasks every tensor has ``B`` in front.
 
@@ -24,7 +28,8 @@ class Batch(NamedTuple):
         x: ``(n, ...)``, or a tree of such tensors (ids and masks of texts, for example).
         y: targets ``(n, ...)``.
         mask: which examples and classes count, for tasks of unequal size in one stack: ``"example"`` ``(n,)`` and
-            ``"class"`` ``(C,)``, both boolean. Padding comes last. Empty if everything counts.
+            ``"class"`` ``(C,)``, both boolean. Padding comes last. Empty if everything counts. Where a step sees a part
+            of all examples, ``"index"`` ``(n,)`` says which ones they are: int64, counted from 0.
     """
 
     x: Any  # Inputs; a union would make everyone who has plain tensors test for a tree first
@@ -44,7 +49,7 @@ def each_input(function: Callable[[Tensor], Tensor], x: Inputs) -> Inputs:
 
 def rows(batch: Batch, places: Tensor) -> Batch:
     """Return the examples at the given places ``(k,)``: a pure gather, also under ``vmap`` and in a trace."""
-    mask = {name: leaf.index_select(0, places) if name == "example" else leaf for name, leaf in batch.mask.items()}
+    mask = {name: leaf.index_select(0, places) if name in PER_EXAMPLE else leaf for name, leaf in batch.mask.items()}
     return Batch(each_input(lambda leaf: leaf.index_select(0, places), batch.x), batch.y.index_select(0, places), mask)
 
 

@@ -11,6 +11,7 @@ from rbml.hypergrad.reptile import Reptile
 from rbml.hypergrad.sama import Sama
 from rbml.hypergrad.solve import GMRES, ConjugateGradient, Neumann, NormalEquations, Nystrom
 from rbml.hypergrad.unrolled import Unrolled
+from rbml.hypergrad.windowed import Windowed
 
 ALL = {
     "adjoint": Adjoint,
@@ -21,6 +22,7 @@ ALL = {
     "reptile": Reptile,
     "sama": Sama,
     "evolution": Evolution,
+    "windowed": Windowed,
 }
 
 SOLVERS = {
@@ -50,6 +52,7 @@ __all__ = [
     "Reptile",
     "Sama",
     "Unrolled",
+    "Windowed",
     "directional_difference",
     "online",
 ]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from rbml.errors import RbmlError
 from rbml.reports import compare, style, wording
 from rbml.reports.adaptation import metric_by_step
+from rbml.reports.continual import accuracy_by_classes, by_classes, classes_table
 from rbml.reports.curves import journal, learning_curve
 from rbml.reports.document import Part, Picture, Report, as_html, as_markdown
 from rbml.reports.evaluations import evaluations, inner_steps
@@ -118,6 +119,9 @@ def _sections(run: RunFolder, tasks: TaskSource | None, seed: int) -> list[Secti
     if sized := by_shots(found):
         title = "How many examples are needed"
         measures.append((title, "shots", partial(metric_by_shots, sized), lambda: shots_table(sized)))
+    if streams := by_classes(found):
+        title = "What is known of a stream"
+        measures.append((title, "classes", partial(accuracy_by_classes, streams), lambda: classes_table(streams)))
     return [
         *measures,
         ("One task", "gallery", lambda narrow: None if tasks is None else gallery(run, tasks, seed, narrow), task),

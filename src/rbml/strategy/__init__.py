@@ -4,13 +4,17 @@ from rbml.strategy.adaptive import adagrad, adam, lion, nadam, rmsprop
 from rbml.strategy.base import Gate, Part, Rule, Start, Term, Values, part
 from rbml.strategy.bayesian import bayesian_linear
 from rbml.strategy.chain import Strategy, chain
+from rbml.strategy.clipped_sgd import clipped_sgd
 from rbml.strategy.descent import momentum, sgd, weight_decay
 from rbml.strategy.draws import normal, uniform
+from rbml.strategy.ewc import ewc
 from rbml.strategy.example_weights import example_weights, weight_net
+from rbml.strategy.fresh_rows import fresh_rows
 from rbml.strategy.gates import dropout
 from rbml.strategy.generated import alfa, attenuate
 from rbml.strategy.heads import prototype, ridge, zero
 from rbml.strategy.hyper import Hyper, Scalar
+from rbml.strategy.lda import lda
 from rbml.strategy.learned_loss import metal, ml3
 from rbml.strategy.learned_optimizer import learned_lstm, learned_optimizer
 from rbml.strategy.limits import clip_norm, clip_value, noise
@@ -61,6 +65,10 @@ ALL = {
     "ridge_cv": ridge_cv,
     "bayesian_linear": bayesian_linear,
     "zero": zero,
+    "lda": lda,
+    "fresh_rows": fresh_rows,
+    "ewc": ewc,
+    "clipped_sgd": clipped_sgd,
 }
 
 __all__ = [
@@ -86,16 +94,20 @@ __all__ = [
     "chain",
     "clip_norm",
     "clip_value",
+    "clipped_sgd",
     "confidence",
     "cosine",
     "dropout",
+    "ewc",
     "example_weights",
     "exponential",
+    "fresh_rows",
     "inverse_time",
     "kronecker",
     "l1",
     "l2",
     "label_smoothing",
+    "lda",
     "learned_lstm",
     "learned_optimizer",
     "lion",

@@ -22,7 +22,7 @@ from rbml.tree import Tree
 
 @part
 def example_weights(count: int, name: str = "example_weights") -> Term:
-    r"""Weight every position in the support set by a learned number between 0 and 1.
+    r"""Weight every support example by a learned number of its own, between 0 and 1.
 
     .. math:: \frac{\sum_i w_i \ell_i}{\sum_i w_i}, \qquad w_i = \mathrm{sigmoid}(\mathrm{raw}_i)
 
@@ -34,7 +34,9 @@ def example_weights(count: int, name: str = "example_weights") -> Term:
     half.
 
     Args:
-        count: the number of examples in a support set; example i of every task has weight i.
+        count: the number of examples in a support set; example i of every task has weight i. Where a step sees a part
+            of the examples (a mini-batch of a :class:`rbml.Job`), their number in all: each has its weight wherever
+            it comes.
         name: the name of the part in the strategy.
 
     Raises:
@@ -46,6 +48,9 @@ def example_weights(count: int, name: str = "example_weights") -> Term:
         return {"raw": first(theta).new_zeros(count)}
 
     def value(values: Values, inputs: TermInputs) -> Tensor:
+        index = inputs.mask.get("index")
+        if index is not None:
+            return _weighted_mean(torch.sigmoid(values["weights"]["raw"].index_select(0, index)), inputs)
         if len(inputs.y) != count:
             raise UsageError(
                 f"{name} has weights for {count} examples, but the support set has {len(inputs.y)}: "

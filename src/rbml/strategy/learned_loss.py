@@ -98,7 +98,7 @@ def metal(hidden: int = 32, name: str = "metal") -> Term:
         return each_step(steps, make)
 
     def value(values: Values, inputs: TermInputs) -> Tensor:
-        if inputs.mask:
+        if set(inputs.mask) - {"index"}:
             raise UsageError(
                 f"{name} uses statistics of the whole support set and cannot leave out padding: use tasks of equal size"
             )

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map
 
 from rbml import random
-from rbml.data.batch import Batch, each_input, rows
+from rbml.data.batch import PER_EXAMPLE, Batch, each_input, rows
 from rbml.data.inputs.base import Modality
 from rbml.data.targets.base import Target
 
@@ -89,7 +89,8 @@ class Stream(NamedTuple):
     """A task whose examples arrive one after another: step t sees the t-th batch, once.
 
     Attributes:
-        steps: the batches in order, ``(T, b, ...)``; a mask is ``"example"`` ``(T, b)``, ``"class"`` ``(C,)``.
+        steps: the batches in order, ``(T, b, ...)``; a mask is ``"example"`` and ``"index"`` ``(T, b)``, ``"class"``
+            ``(C,)``.
         query: the examples on which the result is scored.
     """
 
@@ -99,12 +100,12 @@ class Stream(NamedTuple):
     @property
     def support(self) -> Batch:
         """All examples of the stream, as one batch ``(T * b, ...)``."""
-        mask = {name: leaf.flatten(0, 1) if name == "example" else leaf for name, leaf in self.steps.mask.items()}
+        mask = {name: leaf.flatten(0, 1) if name in PER_EXAMPLE else leaf for name, leaf in self.steps.mask.items()}
         return Batch(each_input(lambda leaf: leaf.flatten(0, 1), self.steps.x), self.steps.y.flatten(0, 1), mask)
 
     def at(self, t: Step) -> Batch:
         """Return the t-th batch, ``(b, ...)``."""
-        mask = {name: at_step(leaf, t) if name == "example" else leaf for name, leaf in self.steps.mask.items()}
+        mask = {name: at_step(leaf, t) if name in PER_EXAMPLE else leaf for name, leaf in self.steps.mask.items()}
         return Batch(each_input(lambda leaf: at_step(leaf, t), self.steps.x), at_step(self.steps.y, t), mask)
 
     def available(self) -> int | None:
@@ -161,12 +162,33 @@ class Job(NamedTuple):
         return order.index_select(0, batch * size + self.places)
 
     def at(self, t: Step) -> Batch:
-        """Return the mini-batch of step ``t``, ``(b, ...)``."""
-        return rows(self.examples, self.rows(t))
+        """Return the mini-batch of step ``t``, ``(b, ...)``, with the index of each example among all of them."""
+        places = self.rows(t)
+        batch = rows(self.examples, places)
+        return batch._replace(mask={**batch.mask, "index": places})
 
     def available(self) -> int | None:
         """Return ``None``: there is always another epoch."""
         return None
+
+
+def arrivals(task: Task, classes: int) -> Tensor:
+    """Return for every class the first step that sees it, -1 where none does, ``(C,)``.
+
+    Where there is data for any number of steps, every class of the support set is there from the first one.
+
+    Args:
+        task: one task, whose targets are classes ``(n,)``.
+        classes: C.
+    """
+    _, y, mask = task.support
+    steps = task.available()
+    when = torch.arange(len(y), device=y.device) // (len(y) if steps is None else len(y) // steps)
+    last = len(y)
+    if "example" in mask:
+        when = torch.where(mask["example"], when, last)
+    first = torch.full_like(when[:1].expand(classes), last).scatter_reduce(0, y, when, "amin")
+    return torch.where(first == last, -1, first)
 
 
 AnyTask = TypeVar("AnyTask")
