@@ -28,7 +28,7 @@ from rbml.algorithms import anml, oml, pretrain, streaming_lda
 from rbml.algorithms.options import assemble
 from rbml.hypergrad import Windowed
 from rbml.learner import Learner
-from rbml.strategy import Hyper, Scalar, chain, ewc, fresh_rows, inverse_time, lda, prototype, sgd
+from rbml.strategy import Hyper, Scalar, chain, ewc, fresh_rows, inverse_time, lda, prototype, settle, sgd
 from rbml.tasks import Continual, FewShot, Job, Replay, Stream, Supervised, generator, task_seeds
 from rbml.tasks.base import one
 from rbml.training import Score
@@ -169,6 +169,9 @@ def methods(seconds: float, seed: int, keep: str | None) -> dict[str, Callable[[
         "from scratch, replay": lambda: online(net(20, seed), adapt="*")._replace(seen=with_memory),
         "pretrained, online head": lambda: online(net(20, seed, start(1.0))),
         "pretrained, online head, one length": lambda: online(UnitNorm(net(20, seed, start(1.0)))),
+        "pretrained, online head, rows settle, one length": lambda: online(
+            UnitNorm(net(20, seed, start(1.0))), settle(15.0)
+        ),
         "pretrained, online head, replay": lambda: online(net(20, seed, start(1.0)))._replace(seen=with_memory),
         "pretrained, class means": lambda: made_head(prototype()),
         "pretrained, streaming LDA": lambda: made_head(lda()),
@@ -277,6 +280,7 @@ def carry(arguments: argparse.Namespace) -> None:
         "a rate, on 360 steps by windows of 90": (chain(sgd(rate), fresh_rows()), 60),
         "a rate per step": (chain(sgd(replace(rate, per_step=True)), fresh_rows()), 15),
         "a rate that falls as 1 / (1 + a t)": (chain(sgd(rate), inverse_time(rate), fresh_rows()), 15),
+        "a rate, and rows that settle": (chain(sgd(rate), settle(Hyper(15.0, bounds=positive)), fresh_rows()), 15),
         "class means, a scale": (chain(prototype(scale), sgd(0.1)), 15),
         "LDA, its shrinkage and a scale": (chain(lda(Scalar(0.1, bounds=(0, 1)), scale), sgd(0.1)), 15),
     }
@@ -285,8 +289,10 @@ def carry(arguments: argparse.Namespace) -> None:
         width, how = train[0].shape[1], ", features of one length" * one_length
         seeds = task_seeds(STREAMS, generator(seed, 77))
         streams = Continual(test, marks[-1], SHOTS, QUERIES).draw(seeds)
-        known = Continual(val, len(val[1].unique()), SHOTS, QUERIES).draw(seeds[:1])
+        known = Continual(val, int(val[1].max()) + 1, SHOTS, QUERIES).draw(seeds[:1])
         for name, (strategy, ways) in strategies.items():
+            if arguments.methods and not any(wanted in name + how for wanted in arguments.methods):
+                continue
             source = Continual(train, ways, 6, 2)
             grows = strategy.start is not None
             learner = assemble(

@@ -22,6 +22,7 @@ from rbml.strategy.penalties import confidence, l1, l2, label_smoothing, proxima
 from rbml.strategy.precondition import kronecker, low_rank
 from rbml.strategy.restrict import only
 from rbml.strategy.schedules import cosine, exponential, inverse_time, piecewise, polynomial, warmup
+from rbml.strategy.settle import settle
 from rbml.strategy.views import Features, StepInfo, TermInputs
 from rbml.strategy.weights import Weights
 
@@ -65,6 +66,7 @@ ALL = {
     "zero": zero,
     "lda": lda,
     "fresh_rows": fresh_rows,
+    "settle": settle,
     "ewc": ewc,
     "clipped_sgd": clipped_sgd,
 }
@@ -124,6 +126,7 @@ __all__ = [
     "proximal",
     "ridge",
     "rmsprop",
+    "settle",
     "sgd",
     "uniform",
     "warmup",

@@ -67,4 +67,4 @@ def fresh_rows(to: To = "zero", when: When = "arrival", rows: str = "head.*", na
             start = total / others.sum().clamp(min=1)
         return torch.where(fresh.reshape(column), start, leaf)
 
-    return Rule(name, {}, update, random=to == "drawn", before=before)
+    return Rule(name, {}, update, random=to == "drawn", before=before, by_class=True)

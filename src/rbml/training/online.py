@@ -86,6 +86,6 @@ def _step(learner: Learner, adapted: list[str], rate: float) -> None:
         for name in adapted:
             weight, own = names[f"model.{name}"], names[f"{RATES}{name}"]
             if own.grad is not None:
-                own -= rate * own.grad
+                own.sub_(rate * own.grad)
             if weight.grad is not None:
-                weight -= own.clamp(min=0) * weight.grad
+                weight.sub_(own.clamp(min=0) * weight.grad)
