@@ -155,7 +155,7 @@ def methods(seconds: float, seed: int, keep: str | None) -> dict[str, Callable[[
         return learned(made, source, 4, seconds, seed).model
 
     def on_tasks(begin: Body | None, share: float) -> Method:
-        made = streaming_lda(net(20, seed, begin), verify=False)
+        made = streaming_lda(net(40, seed, begin), verify=False)
         learned(made, FewShot(train, 40, 5, 5), 1, share * seconds, seed)
         return Method(lambda rate: made, None)
 
@@ -280,7 +280,10 @@ def carry(arguments: argparse.Namespace) -> None:
         "a rate, on 360 steps by windows of 90": (chain(sgd(rate), fresh_rows()), 60),
         "a rate per step": (chain(sgd(replace(rate, per_step=True)), fresh_rows()), 15),
         "a rate that falls as 1 / (1 + a t)": (chain(sgd(rate), inverse_time(rate), fresh_rows()), 15),
-        "a rate, and rows that settle": (chain(sgd(rate), settle(Hyper(15.0, bounds=positive)), fresh_rows()), 15),
+        "a rate, and rows that settle": (
+            chain(sgd(rate), settle(Hyper(15.0, bounds=positive)), fresh_rows(when="arrival")),
+            15,
+        ),
         "class means, a scale": (chain(prototype(scale), sgd(0.1)), 15),
         "LDA, its shrinkage and a scale": (chain(lda(Scalar(0.1, bounds=(0, 1)), scale), sgd(0.1)), 15),
     }
