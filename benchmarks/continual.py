@@ -26,8 +26,9 @@ from torch import nn
 from rbml import data, models
 from rbml.algorithms import anml, oml, pretrain, streaming_lda
 from rbml.algorithms.options import assemble
+from rbml.hypergrad import Windowed
 from rbml.learner import Learner
-from rbml.strategy import Hyper, Scalar, chain, ewc, fresh_rows, inverse_time, lda, prototype, sgd
+from rbml.strategy import Hyper, Scalar, chain, ewc, fresh_rows, inverse_time, lda, prototype, settle, sgd
 from rbml.tasks import Continual, FewShot, Job, Replay, Stream, Supervised, generator, task_seeds
 from rbml.tasks.base import one
 from rbml.training import Score
@@ -154,7 +155,7 @@ def methods(seconds: float, seed: int, keep: str | None) -> dict[str, Callable[[
         return learned(made, source, 4, seconds, seed).model
 
     def on_tasks(begin: Body | None, share: float) -> Method:
-        made = streaming_lda(net(20, seed, begin), verify=False)
+        made = streaming_lda(net(40, seed, begin), verify=False)
         learned(made, FewShot(train, 40, 5, 5), 1, share * seconds, seed)
         return Method(lambda rate: made, None)
 
@@ -168,6 +169,9 @@ def methods(seconds: float, seed: int, keep: str | None) -> dict[str, Callable[[
         "from scratch, replay": lambda: online(net(20, seed), adapt="*")._replace(seen=with_memory),
         "pretrained, online head": lambda: online(net(20, seed, start(1.0))),
         "pretrained, online head, one length": lambda: online(UnitNorm(net(20, seed, start(1.0)))),
+        "pretrained, online head, rows settle, one length": lambda: online(
+            UnitNorm(net(20, seed, start(1.0))), settle(15.0)
+        ),
         "pretrained, online head, replay": lambda: online(net(20, seed, start(1.0)))._replace(seen=with_memory),
         "pretrained, class means": lambda: made_head(prototype()),
         "pretrained, streaming LDA": lambda: made_head(lda()),
@@ -253,38 +257,69 @@ def show(rows: dict[str, list[dict[str, Any]]], marks: tuple[int, ...]) -> None:
         print(f"| {name} | {rate or '-'} | {numbers} |", flush=True)
 
 
+def features(body: Body, part: str, one_length: bool) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the features of all drawings of a part, and their classes."""
+    examples, model = load(part), net(1, 0, body)
+    model.head = nn.Identity()  # type: ignore[assignment]
+    with torch.no_grad():
+        found = torch.cat([model(examples.modality.ready(x)) for x in examples.x.split(500)])
+    if one_length:
+        found = found - found.mean(1, keepdim=True)
+        found = found / found.norm(dim=1, keepdim=True).clamp(min=1e-6)
+    return found, examples.y
+
+
 def carry(arguments: argparse.Namespace) -> None:
     """Learn strategies on streams of 90 steps on one pretrained body, and use them as they are on longer ones."""
-    seed = arguments.seeds[0]
-    streams, train = Streams(arguments.classes, seed), load("train")
-    body = pretrained(train, arguments.seconds, seed, arguments.keep)
-    source, positive = Continual(train, 15, 6, 2), (0.0, None)
+    seed, marks = arguments.seeds[0], tuple(arguments.classes)
+    body = pretrained(load("train"), arguments.seconds, seed, arguments.keep)
+    positive = (0.0, None)
     rate, scale = Hyper(0.1, bounds=positive), Scalar(1.0, bounds=positive)
-    strategies: dict[str, Any] = {
-        "a rate": chain(sgd(rate), fresh_rows()),
-        "a rate per step": chain(sgd(replace(rate, per_step=True)), fresh_rows()),
-        "a rate that falls as 1 / (1 + a t)": chain(sgd(rate), inverse_time(rate), fresh_rows()),
-        "class means, a scale": chain(prototype(scale), sgd(0.1)),
-        "LDA, its shrinkage and a scale": chain(lda(Scalar(0.1, bounds=(0, 1)), scale), sgd(0.1)),
+    strategies: dict[str, tuple[Any, int]] = {
+        "a rate": (chain(sgd(rate), fresh_rows()), 15),
+        "a rate, on 360 steps by windows of 90": (chain(sgd(rate), fresh_rows()), 60),
+        "a rate per step": (chain(sgd(replace(rate, per_step=True)), fresh_rows()), 15),
+        "a rate that falls as 1 / (1 + a t)": (chain(sgd(rate), inverse_time(rate), fresh_rows()), 15),
+        "a rate, and rows that settle": (
+            chain(sgd(rate), settle(Hyper(15.0, bounds=positive)), fresh_rows(when="arrival")),
+            15,
+        ),
+        "class means, a scale": (chain(prototype(scale), sgd(0.1)), 15),
+        "LDA, its shrinkage and a scale": (chain(lda(Scalar(0.1, bounds=(0, 1)), scale), sgd(0.1)), 15),
     }
-    for name, strategy in strategies.items():
-        for how, wrap in (("", nn.Identity()), (", features of one length", UnitNorm)):
-            model = wrap(net(15, seed, body))
-            for parameter, leaf in model.named_parameters():
-                leaf.requires_grad_(parameter.startswith("head."))
-            steps = 0 if strategy.start else source.steps
-            learner = assemble(model, strategy, steps, adapt="head", verify=False)
-            print(name + how, flush=True)
-            learned(learner, source if steps else FewShot(train, 15, 6, 2), 4, arguments.seconds / 5, seed, 0.05)
-            for values in learner.strategy.parts:
-                for number in values.hypers:
-                    raw = learner.phi.state_dict().get(f"{values.name}.{number}")
-                    quantity: Any = values.hypers[number]
-                    hyper = quantity if isinstance(quantity, Hyper) else quantity._hyper()
-                    if raw is not None:
-                        print(f"    {values.name}.{number} {float(hyper.valid(raw).mean()):.3g}")
-            found = follow(learner, streams.test, streams.marks)
-            show({name + how: [summary(found) | {"rate": None}]}, streams.marks)
+    for one_length in (False, True):
+        train, val, test = (features(body, part, one_length) for part in ("train", "val", "test"))
+        width, how = train[0].shape[1], ", features of one length" * one_length
+        seeds = task_seeds(STREAMS, generator(seed, 77))
+        streams = Continual(test, marks[-1], SHOTS, QUERIES).draw(seeds)
+        known = Continual(val, int(val[1].max()) + 1, SHOTS, QUERIES).draw(seeds[:1])
+        for name, (strategy, ways) in strategies.items():
+            if arguments.methods and not any(wanted in name + how for wanted in arguments.methods):
+                continue
+            source = Continual(train, ways, 6, 2)
+            grows = strategy.start is not None
+            learner = assemble(
+                models.MLP(width, ways, ()), strategy, 0 if grows else source.steps, adapt="head", verify=False,
+                hypergradient=Windowed(90) if ways > 15 else None,
+            )  # fmt: skip
+            learned(learner, FewShot(train, ways, 6, 2) if grows else source, 4, arguments.seconds / 3, seed, 0.1)
+            show({name + how: [summary(follow(learner, streams, marks)) | {"rate": value_of(learner)}]}, marks)
+
+        def at(rate: float, width: int = width) -> Learner:
+            return assemble(models.MLP(width, 15, ()), chain(sgd(rate), fresh_rows()), 1, adapt="head", verify=False)
+
+        def score(rate: float, known: Stream = known, at: Any = at) -> float:
+            return follow(at(rate), known, (int(known.query.y.max()) + 1,)).retained().mean
+
+        best, ways = choose(score, RATES), int(known.query.y.max()) + 1
+        found = summary(follow(at(best.value), streams, marks)) | {"rate": best.value}
+        show({f"a rate, chosen on streams of {ways * SHOTS} steps{how}": [found]}, marks)
+
+
+def value_of(learner: Learner) -> float | None:
+    """Return the mean of the learned rates; nothing where there are none."""
+    raw = learner.phi.state_dict().get("sgd.lr")
+    return None if raw is None else float(raw.exp().mean())
 
 
 def main() -> None:

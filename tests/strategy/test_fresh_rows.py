@@ -14,7 +14,7 @@ from rbml import Batch, Stream, models
 from rbml.algorithms.options import assemble
 from rbml.errors import UsageError
 from rbml.hypergrad import Adjoint, Forward, Hypergradient, Unrolled
-from rbml.strategy import Hyper, chain, fresh_rows, momentum, only, sgd
+from rbml.strategy import Hyper, chain, fresh_rows, momentum, only, settle, sgd
 from rbml.tasks import generator
 from rbml.tasks.base import arrivals, one
 from rbml.tree import Tree
@@ -78,6 +78,31 @@ def test_it_is_a_loop_that_sets_the_rows(to: str, when: str, error: Callable[[Tr
 def test_every_exact_engine(engine: Hypergradient, adapt: str, error: Callable[[Tree, Tree], float]) -> None:
     found, truth = (learner(each, "mean", adapt=adapt).meta_gradient(streams()).grads for each in (engine, Unrolled()))
     assert error(found, truth) < 1e-8
+
+
+def test_rows_that_settle_learn_around_the_arrival_of_their_class_alone(error: Callable[[Tree, Tree], float]) -> None:
+    torch.manual_seed(0)
+    net, tasks = models.MLP(3, 5, ()).double(), streams()
+    learner = assemble(net, chain(sgd(Hyper(0.3)), settle(Hyper(2.0))), 6, adapt="head")
+    found = learner.meta_gradient(tasks)
+    m = {name: leaf.detach().requires_grad_() for name, leaf in learner.named_parameters()}
+    losses = []
+    for index in range(2):
+        task, order = one(tasks, index), Y[index].flatten().tolist()
+        theta = {name: m[f"model.{name}"] for name in ("head.weight", "head.bias")}
+        for t in range(6):
+            loss = F.cross_entropy(func.functional_call(net, theta, (task.at(t).x,)), task.at(t).y)
+            grads = torch.autograd.grad(loss, list(theta.values()), create_graph=True)
+            ages = [t - order.index(row) if row in order[: t + 1] else None for row in range(5)]
+            zero = torch.zeros(()).double()
+            share = torch.stack([zero if a is None else torch.exp(-a / m["phi.settle.tau"]) for a in ages])
+            rates = {"head.weight": share[:, None], "head.bias": share}
+            theta = {n: p - m["phi.sgd.lr"] * rates[n] * g for (n, p), g in zip(theta.items(), grads, strict=True)}
+        losses.append(F.cross_entropy(func.functional_call(net, theta, (task.query.x,)), task.query.y))
+    truth = dict(zip(m, torch.autograd.grad(torch.stack(losses).mean(), list(m.values())), strict=True))
+    assert error(found.grads, truth) < 1e-10
+    with pytest.raises(UsageError, match=r"settle: rows='last.\*' matches no adapted parameter"):
+        assemble(net, chain(settle(rows="last.*"), sgd(0.1)), 6).meta_gradient(tasks)
 
 
 def test_drawn_rows_are_those_of_a_new_layer_and_the_same_twice() -> None:

@@ -9,7 +9,7 @@ from torch.utils._pytree import tree_leaves
 from rbml import models
 from rbml.algorithms import anil
 from rbml.errors import UsageError
-from rbml.tasks import Continual, FewShot, generator
+from rbml.tasks import Continual, FewShot, Mixture, generator
 
 ARRAYS = (torch.arange(120.0)[:, None], torch.arange(120) // 10)  # twelve classes of ten
 
@@ -57,6 +57,12 @@ def test_pictures_are_made_ready_as_in_other_tasks() -> None:
         FewShot(arrays, 2, 3, 2).draw([1]),
     )
     assert torch.equal(stream.steps.x.flatten(1, 2), episode.support.x) and torch.equal(stream.query.x, episode.query.x)
+
+
+def test_streams_are_not_mixed_into_tasks_without_order() -> None:
+    source = Continual(ARRAYS, ways=3, shots=2, queries=2)
+    with pytest.raises(UsageError, match="streams cannot be padded to one size, because their order counts"):
+        Mixture([source, Continual(ARRAYS, ways=4, shots=2, queries=2)])
 
 
 @pytest.mark.parametrize(

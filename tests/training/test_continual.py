@@ -31,7 +31,7 @@ def net(outputs: int = 6) -> nn.Module:
 
 def test_a_learner_that_takes_steps_is_a_loop() -> None:
     streams = SOURCE.draw([1, 2])
-    learner = assemble(net(), chain(sgd(0.2), cosine(), fresh_rows()), 5, adapt="head")
+    learner = assemble(net(), chain(sgd(0.2), cosine(), fresh_rows(when="arrival")), 5, adapt="head")
     found = follow(learner, streams, (2, 4, 6))
     task = one(streams, 1)
     features = learner.model.body(task.support.x).detach()

@@ -61,7 +61,7 @@ def show_by_classes(found: Mapping[str, Any]) -> None:
     table(title, ["classes seen", *names], rows)
     measures = list(found["measures"][names[0]])
     table(
-        "in %: classes that have just been learned, and what later ones did to them (below zero: forgetting)",
+        "in %: classes that have just been learned, and what later ones did to them (forgetting, and more rivals)",
         ["measure", *names],
         [[measure, *_cells(found["measures"][name][measure] for name in names)] for measure in measures],
     )

@@ -26,8 +26,8 @@ def classes_table(found: Mapping[str, Any]) -> str:
 
     >>> score = {"mean": 0.5, "interval": 0.1, "tasks": 2, "groups": None}
     >>> lines = {"learned": [score]}
-    >>> print(classes_table({"marks": [10], "shots": 5, "streams": 2, "lines": lines}).splitlines()[-1].strip())
-    10            50.0 ± 10.0
+    >>> print(classes_table({"marks": [10], "shots": 5, "streams": 2, "lines": lines}).splitlines()[-1])
+    | 10 | 50.0 ± 10.0 |
     """
     names = list(found["lines"])
     rows = [

@@ -23,6 +23,7 @@ from rbml.strategy.precondition import kronecker, low_rank
 from rbml.strategy.restrict import only
 from rbml.strategy.ridge_cv import ridge_cv
 from rbml.strategy.schedules import cosine, exponential, inverse_time, piecewise, polynomial, warmup
+from rbml.strategy.settle import settle
 from rbml.strategy.views import Features, StepInfo, TermInputs
 from rbml.strategy.weights import Weights
 
@@ -67,6 +68,7 @@ ALL = {
     "zero": zero,
     "lda": lda,
     "fresh_rows": fresh_rows,
+    "settle": settle,
     "ewc": ewc,
     "clipped_sgd": clipped_sgd,
 }
@@ -127,6 +129,7 @@ __all__ = [
     "ridge",
     "ridge_cv",
     "rmsprop",
+    "settle",
     "sgd",
     "uniform",
     "warmup",

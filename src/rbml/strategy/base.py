@@ -109,7 +109,8 @@ class Rule:
         direct: whether its result depends only on the direction, its numbers and the step, not on theta or a state: it
             may then follow a running sum in a chain that is undone.
         before: ``(theta, at) -> theta``, a pure function: what changes before step ``at.t`` takes its gradient, because
-            of what that step will see (``at.arrivals``); ``None`` for the usual rule, which knows only gradients.
+            of what that step will see; ``None`` for the usual rule, which knows only gradients.
+        by_class: whether it must know when the classes of a stream come, ``at.arrivals``.
     """
 
     name: str
@@ -121,6 +122,7 @@ class Rule:
     sums: RunningSum | None = None
     direct: bool = False
     before: Callable[[Tree, StepInfo], Tree] | None = None
+    by_class: bool = False
 
     __reduce__ = _pickled
 

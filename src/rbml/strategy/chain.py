@@ -59,7 +59,7 @@ class Strategy:
     @property
     def by_class(self) -> bool:
         """Whether a rule must know when the classes of a stream come."""
-        return any(rule.before is not None for rule in self.rules)
+        return any(rule.by_class for rule in self.rules)
 
     def initial(self, theta: Tree, steps: int, generator: torch.Generator | None) -> tuple[Tree, Tree]:
         """Return phi for parameters like ``theta``: the learned leaves and the fixed, named ``sgd.lr/conv.weight``."""

@@ -18,21 +18,24 @@ When = Literal["arrival", "start"]
 
 
 @part
-def fresh_rows(to: To = "zero", when: When = "arrival", rows: str = "head.*", name: str = "fresh_rows") -> Rule:
+def fresh_rows(to: To = "zero", when: When = "start", rows: str = "head.*", name: str = "fresh_rows") -> Rule:
     r"""Set the rows of a class in the head to a start of their own before the first step that sees the class.
 
     .. math:: w_k \leftarrow \mathrm{start} \qquad \text{before step } t_k = \min \{t : k \in y_t\}
 
-    In a stream, softmax pushes down the rows of classes that have not come yet, so that a new class begins behind all
-    others, and the earlier classes of a long stream would decide how far. OML (Javed and White 2019, arXiv:1905.12588)
-    resets the rows of a stream's classes at its start, ANML (Beaulieu et al. 2020, arXiv:2002.09571) when they come.
-    Rows of classes that never come stay as they are learned. The gradient passes unchanged, and what a rule with memory
+    With ``when="start"`` all classes of a stream begin anew before its first step, as in OML (Javed and White 2019,
+    arXiv:1905.12588): every row is then pushed down by all other classes alike. With ``"arrival"`` a row forgets how it
+    was pushed down before its class came, so that a new class does not begin behind all others; but later classes push
+    earlier ones down and not the reverse, which favours late ones, unless rows :func:`rbml.strategy.settle`. Rows of
+    classes that never come stay as they are learned. The gradient passes unchanged, and what a rule with memory
     remembers of a row stays.
 
     Args:
         to: ``"zero"``; ``"drawn"``: uniform numbers as in a new ``nn.Linear``, biases zero; or ``"mean"``: the mean of
             the rows of classes that came before, or that the stream does not have (zero if there are none).
-        when: ``"arrival"``, or ``"start"``: all classes of the stream before its first step.
+        when: ``"start"``: all classes of the stream before its first step; or ``"arrival"``: each before the first step
+            that sees it. Measured (docs/results.md): with steps on single drawings, ``"start"`` knows far more of a
+            long stream.
         rows: a pattern of the adapted parameters that have one row per class.
         name: the name of the part in the strategy.
 
@@ -67,4 +70,4 @@ def fresh_rows(to: To = "zero", when: When = "arrival", rows: str = "head.*", na
             start = total / others.sum().clamp(min=1)
         return torch.where(fresh.reshape(column), start, leaf)
 
-    return Rule(name, {}, update, random=to == "drawn", before=before)
+    return Rule(name, {}, update, random=to == "drawn", before=before, by_class=True)

@@ -61,4 +61,4 @@ def only(pattern: str, rule: Rule) -> Rule:
 
     numbers = {name: _Restricted(pattern, one, one.learn) for name, one in rule.hypers.items()}
     ahead = None if rule.before is None else before
-    return Rule(rule.name, numbers, update, init, random=rule.random, before=ahead)
+    return Rule(rule.name, numbers, update, init, random=rule.random, before=ahead, by_class=rule.by_class)

@@ -30,7 +30,7 @@ class StepInfo(NamedTuple):
         steps: T, how many there are.
         key: an integer that differs from task to task, for :func:`rbml.strategy.normal`; ``None`` if nothing is drawn.
         arrivals: for every class the first step that sees it, -1 where none does, ``(C,)``; ``None`` if no part asks
-            for it (:attr:`rbml.strategy.base.Rule.before`), or the targets are not classes.
+            for it (:attr:`rbml.strategy.base.Rule.by_class`), or the targets are not classes.
     """
 
     t: Step

@@ -7,7 +7,7 @@ accuracy at mark i on the classes that came between marks j - 1 and j, among all
 - retained accuracy: that at the last mark;
 - learning accuracy: the mean of :math:`R_{jj}`: how well classes are known when they have just been learned;
 - backward transfer (BWT): the mean over j < J of :math:`R_{Jj} - R_{jj}`; negative is forgetting (Lopez-Paz and Ranzato
-  2017, arXiv:1706.08840).
+  2017, arXiv:1706.08840), and also that more classes compete: class means, which forget nothing, show how much of it.
 
 Shapes: B streams, T steps, q queries of a stream, J marks.
 """
