@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rbml.reports import style
 from rbml.training import Score
-from rbml.training.rivals import FINE_TUNING, LEARNER, SCRATCH
+from rbml.training.rivals import FINE_TUNING, INPUTS, LEARNER, SCRATCH
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -15,6 +15,11 @@ if TYPE_CHECKING:
 
 _COLOURS = {LEARNER: style.BLUE, FINE_TUNING: style.RED, SCRATCH: style.MUTED}
 _OTHERS = ("#009E73", "#CC79A7", "#E69F00", "#56B4E9")  # Okabe and Ito (2008)
+_DASHES: Mapping[str, Any] = {
+    **dict.fromkeys((LEARNER, FINE_TUNING, "features"), "-"),
+    **dict.fromkeys((SCRATCH, INPUTS), (0, (4, 2))),
+}
+_DOTS = (0, (1, 1.5))  # of what else can be seen without a network: colours, words
 _LEAST_GAP = 0.045  # between two labels, as a share of the height of the axes
 
 
@@ -160,7 +165,7 @@ def figure(result: Mapping[str, Any], title: str, subtitle: str) -> Figure:
         x = [point.shots * (1 + 0.012 * (place - len(known) / 2)) for point in points]
         axes.errorbar(
             x, [one.score.mean for one in points], [one.score.interval for one in points], color=colour,
-            linestyle="-" if name in (LEARNER, FINE_TUNING) or name.endswith("features") else (0, (4, 2)),
+            linestyle=_DASHES.get(name.partition(" on ")[2] or name, _DOTS),
             marker="o", markersize=4.5 if name == LEARNER else 3.2, linewidth=2.2 if name == LEARNER else 1.3,
             elinewidth=0.9, zorder=4 if name == LEARNER else 3,
         )  # fmt: skip
