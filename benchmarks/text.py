@@ -32,6 +32,7 @@ from rbml.tasks import FewShot
 
 WAYS, QUERIES = 5, 5
 ENCODER = "minilm"
+_NUMBERS = 2**17
 
 Method = tuple[str, tuple[str, ...], Callable[[], Tensor]]
 """A kind of features, the classifiers that it is measured with, and the features of all test sentences."""
@@ -83,31 +84,37 @@ def encoded(name: str, fold: int, root: str, seeds: range) -> tuple[Labelled, li
 TABLES = {"words": words, "encoder": encoded}
 
 
-def accuracies(x: Tensor, tasks: FewShot, head: str, count: int) -> Tensor:
-    """Return the accuracy on every task, ``(tasks,)``."""
-    y = torch.arange(WAYS).repeat_interleave(QUERIES)
-    found = []
-    for support, query in zip(*tasks.indices(range(count)), strict=True):
-        scores = HEADS[head](x[support].view(WAYS, -1, x.shape[1]), x[query])
-        found.append((scores.argmax(1) == y).double().mean())
-    return torch.stack(found)
+def accuracies(x: Tensor, drawn: tuple[Tensor, Tensor], head: str) -> Tensor:
+    """Return the accuracy on every task, ``(tasks,)``; some at once, as many as fit into memory.
+
+    Args:
+        x: features of all sentences.
+        drawn: the places of the support sets and queries of all tasks.
+        head: a name of :data:`HEADS`.
+    """
+    y, found = torch.arange(WAYS).repeat_interleave(QUERIES), []
+    for support, query in zip(*(places.split(_NUMBERS // x.shape[1]) for places in drawn), strict=True):
+        scores = HEADS[head](x[support].unflatten(1, (WAYS, -1)), x[query])
+        found.append((scores.argmax(-1) == y).double().mean(1))
+    return torch.cat(found)
 
 
 def measured(name: str, table: str, fold: int, given: argparse.Namespace) -> Iterator[tuple[str, int, Tensor]]:
     """Yield each method and number of shots with the accuracies on the tasks of a fold."""
     test, methods = TABLES[table](name, fold, given.data_root, range(given.seeds))
+    drawn = {shots: FewShot(test, WAYS, shots, QUERIES).indices(range(given.episodes)) for shots in given.shots}
     for kind, heads, features in methods:
-        wanted = [head for head in heads if head not in given.without]
         places = {
             (head, shots): Path(given.keep) / f"{name}-{fold}-{given.episodes}-{shots}-{kind}, {head}.pt"
-            for head in wanted
+            for head in heads
             for shots in given.shots
+            if head not in given.without
         }
         x = None if all(place.exists() for place in places.values()) else features()
         for (head, shots), place in places.items():
             if not place.exists():
                 assert x is not None
-                torch.save(accuracies(x, FewShot(test, WAYS, shots, QUERIES), head, given.episodes), place)
+                torch.save(accuracies(x, drawn[shots], head), place)
             yield f"{kind}, {head}", shots, torch.load(place)
 
 

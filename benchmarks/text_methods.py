@@ -18,30 +18,33 @@ from rbml.strategy import Scalar
 from rbml.tasks import FewShot, generator
 
 Head = Callable[[Tensor, Tensor], Tensor]
-"""From support ``(ways, shots, d)`` and queries ``(n, d)`` to scores ``(n, ways)``."""
+"""From support ``(B, ways, shots, d)`` and queries ``(B, n, d)`` of B tasks to scores ``(B, n, ways)``."""
 
 
 def centroid(support: Tensor, queries: Tensor) -> Tensor:
     """Cosine to the mean of each class."""
-    return F.normalize(queries, dim=1) @ F.normalize(support.mean(1), dim=1).T
+    return F.normalize(queries, dim=-1) @ F.normalize(support.mean(2), dim=-1).mT
 
 
 def ridge(support: Tensor, queries: Tensor) -> Tensor:
     """Ridge regression to one-hot labels, of strength 1, on features of unit norm."""
-    ways, shots, _ = support.shape
-    x, y = support.flatten(0, 1), torch.eye(ways).repeat_interleave(shots, 0)
-    of_examples: Tensor = torch.linalg.solve(x @ x.T + torch.eye(len(x)), y)
-    return queries @ x.T @ of_examples
+    _, ways, shots, _ = support.shape
+    x, y = support.flatten(1, 2), torch.eye(ways).repeat_interleave(shots, 0)
+    of_examples: Tensor = torch.linalg.solve(x @ x.mT + torch.eye(ways * shots), y.expand(len(x), -1, -1))
+    return queries @ x.mT @ of_examples
 
 
 def logistic(support: Tensor, queries: Tensor) -> Tensor:
     """scikit-learn's logistic regression, C = 10."""
     made = require("sklearn.linear_model", "sklearn", "logistic regression").LogisticRegression(C=10, max_iter=300)
-    labels = np.arange(support.shape[0]).repeat(support.shape[1])
-    # Of sentences with some thousand n-grams only few occur in a task; the others have the weight zero.
-    used = (support.flatten(0, 1) != 0).any(0)
-    made.fit(support.flatten(0, 1)[:, used].numpy(), labels)
-    return torch.from_numpy(made.decision_function(queries[:, used].numpy()))
+    labels = np.arange(support.shape[1]).repeat(support.shape[2])
+    found = []
+    for known, asked in zip(support.flatten(1, 2), queries, strict=True):
+        # Of sentences with some thousand n-grams only few occur in a task; the others have the weight zero.
+        used = (known != 0).any(0)
+        made.fit(known[:, used].numpy(), labels)
+        found.append(torch.from_numpy(made.decision_function(asked[:, used].numpy())))
+    return torch.stack(found)
 
 
 HEADS: dict[str, Head] = {"centroid": centroid, "ridge": ridge, "logistic": logistic}
