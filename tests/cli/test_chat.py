@@ -73,7 +73,8 @@ def test_it_learns_from_corrections(start: Conversation) -> None:
 def test_a_second_correction_replaces_the_first_and_undo_takes_it_back(start: Conversation) -> None:
     now, found = heard(start, "my parcel", "no, that is pin", "no, i meant lost")
     assert found[1:] == ["learned pin", "learned lost"] and now.counts() == {"arrival": 4, "lost": 5, "pin": 4}
-    now, _ = heard(now, "/undo")
+    now, answer = now.hear("/undo")
+    assert answer.text == "Undone: lost has 4 sentences again."
     assert now.counts() == start.counts() and heard(now, "/undo")[1] == ["refused"]
 
 
@@ -81,6 +82,7 @@ def test_new_intents(start: Conversation) -> None:
     now, found = heard(start, "tell me a joke", "no, that is joke", "another joke", "/teach hours: when do you open?")
     assert found[1:] == ["learned joke", "intent joke", "learned hours"]
     assert now.counts() == {"arrival": 4, "lost": 4, "pin": 4, "joke": 1, "hours": 1}
+    assert now.hear("/undo")[1].text == "Undone: there is no intent hours any more."
 
 
 def test_a_name_that_may_be_a_mistake_is_asked_for(start: Conversation) -> None:

@@ -146,14 +146,18 @@ class Conversation:
             if not self.before:
                 return self, Answer("refused", "Nothing has been learned yet in this conversation.")
             past = replace(self, predictor=self.before[-1], before=self.before[:-1], corrected=False, offer="")
-            counts, fewer = self.counts(), past.counts()
-            changed = [one for one in counts if counts[one] != fewer.get(one, 0)]
-            return past, Answer("told", "Undone: " + ", ".join(f"{one} {fewer.get(one, 0)}" for one in changed))
+            return past, Answer("told", self._undone(past.counts()))
         if name == "/quit":
             return self, Answer("quit", "")
         if name == "/help":
             return self, Answer("told", HELP)
         return self, Answer("refused", f"{name} is no command: /help, /intents, /teach, /undo and /quit are.")
+
+    def _undone(self, counts: dict[str, int]) -> str:
+        (changed,) = [name for name, count in self.counts().items() if count != counts.get(name, 0)]
+        if changed not in counts:
+            return f"Undone: there is no intent {changed} any more."
+        return f"Undone: {changed} has {counts[changed]} sentences again."
 
     def _known(self, name: str) -> str:
         """Return the intent that is called so, whether with spaces or underscores; empty if there is none."""
