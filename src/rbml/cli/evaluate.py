@@ -143,5 +143,6 @@ def command(
     if as_json:
         click.echo(json.dumps(valid_json(result), indent=2))
         return
-    show(result)
+    encoder = folder.recipe().inputs.encoder
+    show(result, *([f"the features of {encoder}"] if encoder else []))
     show_calibration(result)
