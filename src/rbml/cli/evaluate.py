@@ -143,6 +143,5 @@ def command(
     if as_json:
         click.echo(json.dumps(valid_json(result), indent=2))
         return
-    encoder = folder.recipe().inputs.encoder
-    show(result, *([f"the features of {encoder}"] if encoder else []))
+    show(result)
     show_calibration(result)

@@ -103,13 +103,8 @@ def keep(folder: RunFolder, result: dict[str, Any]) -> None:
         click.echo(f"rbml: not kept for the report: {said}", err=True)
 
 
-def show(result: dict[str, Any], inputs: str = "the inputs as they are") -> None:
-    """Print the tables of a result: the first metric by inner step, and the others after the last one.
-
-    Args:
-        result: as :func:`measure` returns it, and what was added.
-        inputs: what the baselines learn on, in words.
-    """
+def show(result: dict[str, Any]) -> None:
+    """Print the tables of a result: the first metric by inner step, and the others after the last one."""
     first, *others = result["metrics"]
     kinds = list(result[first["name"]])
     setting = f"{describe_sizes(result)}, {result['episodes']} tasks".removeprefix(", ") + of_groups(columns_of(result))
@@ -130,7 +125,7 @@ def show(result: dict[str, Any], inputs: str = "the inputs as they are") -> None
     if "baselines" in result:
         rows = [[name, *_cells(first, [score]), str(score["tasks"])] for name, score in result["baselines"].items()]
         table("without learning across tasks", ["baseline", in_unit(first), "tasks"], rows)
-        console.print(f"{SCRATCH} The others: on {inputs}.")
+        console.print(f"{SCRATCH} The others: on the inputs as they are.")
 
 
 def columns_of(result: Mapping[str, Any]) -> Mapping[str, Any]:
