@@ -21,8 +21,8 @@ FEW = 50
 """Training from scratch is slow, so that it is measured on this many tasks only."""
 
 SCRATCH = (
-    f"From scratch: the same network from random weights, 30 steps with momentum on the same examples (first {FEW} "
-    "tasks), inductive."
+    f"From scratch: the same model before any training across tasks, 30 steps with momentum on the same examples "
+    f"(first {FEW} tasks), inductive."
 )
 
 

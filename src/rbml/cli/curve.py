@@ -65,9 +65,9 @@ def command(
 
     RUN is the folder of a run, backbone:NAME (a pretrained network and a head made from the examples: no run is
     needed), or a file that rbml adapt wrote. On the same test tasks are measured: the learner; fine-tuning of the whole
-    network from where the learner starts; the same network from random weights; and the baselines of the target (for
-    classes: nearest centroid and logistic regression) on the raw inputs and on the features of the network. It says
-    from how many examples on each of them is as good as the learner.
+    network from where the learner starts; the same network untrained; and the baselines of the target (for classes:
+    nearest centroid and logistic regression) on the raw inputs and on the features of the network. It says from how
+    many examples on each of them is as good as the learner.
 
     What was measured is kept: after Ctrl-C the same command goes on.
 

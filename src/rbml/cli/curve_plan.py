@@ -205,7 +205,7 @@ def _methods(subject: Learned, sources: _Sources, seed: int, chosen: str | None)
     if raw is tasks or raw.modality.kind == "pictures":
         make = untrained(learner, _untrained_recipe(subject.recipe, raw), raw)
         what = "the same network" if raw is tasks else f"a small network ({_SMALL['model']}) on the pictures"
-        about = f"{what} from random weights, trained on the support set"
+        about = f"{what}, untrained until it learns the support set"
         choose = choice(make, sources.validation[1], drawn(sources.validation[1]))
         found.append(gradient_descent(SCRATCH, about, make, raw, choose))
     found += plain_baselines(raw)

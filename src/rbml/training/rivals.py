@@ -120,7 +120,7 @@ def fine_tuned(learner: Learner, target_loss: Any) -> Callable[[float, int], Lea
 
 
 def untrained(learner: Learner, recipe: Recipe, tasks: TaskSource) -> Callable[[float, int], Learner]:
-    """Return how the recipe's network is trained from random weights."""
+    """Return how the recipe's network is trained from its untrained start."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(generator(recipe.outer.seed, START).initial_seed())
         start = build.model(recipe, build.setting(recipe, tasks))
