@@ -176,7 +176,7 @@ def fitting(run: RunFolder, ways: int, shots: int) -> FewShot:
     recipe = run.recipe()
     choice, *others = recipe.data
     loaded = build.examples(recipe, choice, "val", run.read_config()["data_root"])
-    if others or not isinstance(loaded, Labelled):
+    if others or not isinstance(loaded, Labelled) or loaded.classes < 2 or build.unlabelled(recipe, "val"):
         raise UsageError(f"{recipe.source} has no classes of one kind to be calibrated on")
     fewest = int(torch.bincount(loaded.y).min())
     several = max(1, min(shots, fewest - QUERIES))
