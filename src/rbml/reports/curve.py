@@ -103,19 +103,24 @@ def _is_behind(point: Point) -> bool:
 
 
 def _crossing(points: Sequence[Point], result: Mapping[str, Any]) -> tuple[str, str] | None:
-    """Return from where on a method is as good as the learner, or better; ``None`` where the learner stays ahead."""
+    """Return from where on, or up to where, a method is as good as the learner, or better; ``None`` if it never is."""
     as_good = _from_where_on(points, lambda point: not _is_ahead(point))
     if as_good is None:
-        return None
-    better = _from_where_on(points, _is_behind)
-    if better == as_good:
+        until = _from_where_on(list(reversed(points)), lambda point: not _is_ahead(point))
+        if until is None:
+            return None
+        better = all(_is_behind(point) for point in points if point.shots <= until)
+        where = "With" if until == points[0].shots else "Up to"
+        return f"{where} {until} {_examples(result, until)}", "better" if better else "as good"
+    later = _from_where_on(points, _is_behind)
+    if later == as_good:
         return _from(as_good, points, result), "better"
-    later = f", and from {better} on better" if better else ""
-    return _from(as_good, points, result), f"as good{later}"
+    more = f", and from {later} on better" if later else ""
+    return _from(as_good, points, result), f"as good{more}"
 
 
 def _from_where_on(points: Sequence[Point], holds: Any) -> int | None:
-    """Return the smallest number of shots from which on something holds for all; ``None`` where it does not."""
+    """Return the first number of shots from which on, to the last one, something holds; ``None`` if there is none."""
     found = None
     for point in reversed(points):
         if not holds(point):
