@@ -140,7 +140,6 @@ def test_a_checkpoint_of_another_model(run: RunFolder, fails: Fails) -> None:
 def test_evaluations_that_cannot_be(trained: Path, pictures: Path, fails: Fails) -> None:
     for code, options, said in (
         (2, ["--tasks", "quickdrw"], "did you mean 'quickdraw'"),
-        (2, ["--tasks", "digits"], "model is for 1 x 12 x 12: a run of size 28 and channels 1 fits them"),
         (2, ["--ways", "9"], "9 ways need 9 classes, but the data has 4"),
         (1, ["--shots", "4"], "has 4 examples"),
         (1, ["--tasks", "folder:none"], "none' does not exist"),

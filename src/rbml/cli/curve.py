@@ -9,13 +9,21 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from rbml.cli.options import absolute
+from rbml.cli.topics import FIRST, OTHERS, TopicCommand
 from rbml.errors import UsageError
 
 if TYPE_CHECKING:
     from rbml.training.curve import Curve, Store
 
 
-@click.command("curve")
+TOPICS = {
+    FIRST: ["source", "shots", "methods", "episodes", "out"],
+    "Which tasks": ["part", "split", "ways", "queries", "seed"],
+    OTHERS: ["data_root", "threads", "as_json"],
+}
+
+
+@click.command("curve", cls=TopicCommand, topics=TOPICS)
 @click.argument("run")
 @click.option(
     "--tasks", "source", metavar="SOURCE", help="Where test tasks come from.  [default: the run's own source]"
