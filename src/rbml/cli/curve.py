@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from rbml.cli.options import absolute
-from rbml.cli.topics import FIRST, OTHERS, TopicCommand
+from rbml.cli.topics import FIRST, TopicCommand
 from rbml.errors import UsageError
 
 if TYPE_CHECKING:
@@ -17,9 +17,10 @@ if TYPE_CHECKING:
 
 
 TOPICS = {
-    FIRST: ["source", "shots", "methods", "episodes", "out"],
-    "Which tasks": ["part", "split", "ways", "queries", "seed"],
-    OTHERS: ["data_root", "threads", "as_json"],
+    FIRST: ("source", "shots", "ways", "episodes", "out"),
+    "Which tasks": ("split", "part", "queries", "seed", "data_root"),
+    "What is compared": ("methods",),
+    "How it runs and what it prints": ("threads", "as_json"),
 }
 
 

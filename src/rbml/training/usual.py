@@ -170,15 +170,13 @@ def fitting(run: RunFolder, ways: int, shots: int) -> FewShot:
     """Return the run's validation tasks of this size, or the nearest one that the data allows.
 
     Raises:
-        UsageError: if its examples have no classes, are a mixture, or their labels are not used.
+        UsageError: if its examples have no classes, or are a mixture.
         DataError: if the data is not there.
     """
     recipe = run.recipe()
     choice, *others = recipe.data
-    if build.unlabelled(recipe, "val"):  # its validation tasks are no tasks of a user's kind
-        raise UsageError("the run has learned without labels, so that there are no tasks to be calibrated on")
     loaded = build.examples(recipe, choice, "val", run.read_config()["data_root"])
-    if others or not isinstance(loaded, Labelled):
+    if others or not isinstance(loaded, Labelled) or loaded.classes < 2 or build.unlabelled(recipe, "val"):
         raise UsageError(f"{recipe.source} has no classes of one kind to be calibrated on")
     fewest = int(torch.bincount(loaded.y).min())
     several = max(1, min(shots, fewest - QUERIES))

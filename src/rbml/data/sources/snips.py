@@ -31,7 +31,7 @@ def load(
     buckets: int = 16384,
     longest: int = 0,
 ) -> Labelled:
-    """SNIPS: sentences to a voice assistant, 7 intents (Coucke et al., 2018): for testing only.
+    """SNIPS: requests to an assistant, 7 intents of about 2000 (Coucke et al., 2018); test only.
 
     Args:
         part: ``"test"``.
