@@ -183,7 +183,7 @@ def test_predictions_that_cannot_be(
     picture = support / "class 0" / "0.png"
     assert "there is no file mine: make it with rbml adapt" in fails(1, "predict", "mine", picture)
     rbml("adapt", trained, "--support", support, "--out", "mine")
-    for said, path in (("cannot be read as a picture", "none.png"), ("has no pictures", tmp_path / "empty")):
+    for said, path in (("does not exist", "none.png"), ("has no pictures", tmp_path / "empty")):
         (tmp_path / "empty").mkdir(exist_ok=True)
         assert f"'{path}' {said}" in fails(1, "predict", "mine", picture, path)
     assert "holds 'best', expected 'adapted' as rbml adapt makes it" in fails(

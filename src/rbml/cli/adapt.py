@@ -187,9 +187,7 @@ def _say_estimate(outcome: Outcome, prior: Prior | None, noun: str, estimating: 
     from rbml.cli.trust import show_estimate
 
     if outcome.learned.run is not None and prior is None and not outcome.examples.y.is_floating_point():
-        console.print(
-            "The validation data of the run is not at hand: probabilities are adjusted by your examples alone."
-        )
+        console.print("No validation tasks with labels are at hand: probabilities are adjusted by your examples alone.")
     if outcome.estimate is not None:
         show_estimate(outcome.estimate, outcome.names, noun)
         return
