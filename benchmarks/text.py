@@ -117,7 +117,9 @@ def measured(name: str, table: str, fold: int, given: argparse.Namespace) -> Ite
         for (head, shots), place in places.items():
             if not place.exists():
                 assert x is not None
-                torch.save(accuracies(x, drawn[shots], head), place)
+                partial_file = place.with_suffix(".partial")  # several processes may share the folder
+                torch.save(accuracies(x, drawn[shots], head), partial_file)
+                partial_file.replace(place)
             yield f"{kind}, {head}", shots, torch.load(place)
 
 
