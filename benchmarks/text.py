@@ -40,8 +40,7 @@ Method = tuple[str, tuple[str, ...], Callable[[], Tensor]]
 
 def loaded(name: str, part: str, fold: int, root: str, encoder: str | None = None) -> Labelled:
     """Return the sentences of one part, or their features."""
-    options = {} if encoder is None else {"tokenizer": encoder}
-    found = data.load(name, part, root, f"fold-{fold}", **options)
+    found = data.load(name, part, root, f"fold-{fold}", tokenizer=encoder or "ngrams")
     assert isinstance(found, Labelled)
     return found if encoder is None else embedded.embedded(found, encoder)
 
@@ -54,7 +53,7 @@ def words(name: str, fold: int, root: str, seeds: range) -> tuple[Labelled, list
     def reweighted(seed: int) -> Tensor:
         assert isinstance(test.x, dict)
         weights = weighted(loaded(name, "train", fold, root), seed)
-        ids = test.modality.ready(test.x)["ids"]  # type: ignore[call-overload, index]
+        ids = test.modality.ready(test.x)["ids"]  # type: ignore[index]
         counts = torch.zeros(len(ids), len(weights)).scatter_add_(1, ids, torch.ones(ids.shape))
         counts[:, 0] = 0
         return normalize(counts * weights, dim=1)
@@ -76,8 +75,12 @@ def encoded(name: str, fold: int, root: str, seeds: range) -> tuple[Labelled, li
         ("frozen, whitened", both, lambda: whitened(x, known)),
         ("discriminant of the training intents", both, lambda: discriminant(x, training)),
     ]
+
+    def bent(seed: int) -> Tensor:
+        return adapted(training, seed)(x)
+
     for seed in seeds:
-        methods.append((f"adaptor, ProtoNet, seed {seed}", both, lambda seed=seed: adapted(training, seed)(x)))
+        methods.append((f"adaptor, ProtoNet, seed {seed}", both, partial(bent, seed)))
     return test, methods
 
 
@@ -93,8 +96,8 @@ def accuracies(x: Tensor, drawn: tuple[Tensor, Tensor], head: str) -> Tensor:
         head: a name of :data:`HEADS`.
     """
     y, found = torch.arange(WAYS).repeat_interleave(QUERIES), []
-    for support, query in zip(*(places.split(_NUMBERS // x.shape[1]) for places in drawn), strict=True):
-        scores = HEADS[head](x[support].unflatten(1, (WAYS, -1)), x[query])
+    for support, query in zip(*(torch.split(places, _NUMBERS // x.shape[1]) for places in drawn), strict=True):
+        scores = HEADS[head](x[support].view(len(support), WAYS, -1, x.shape[1]), x[query])
         found.append((scores.argmax(-1) == y).double().mean(1))
     return torch.cat(found)
 
@@ -114,7 +117,9 @@ def measured(name: str, table: str, fold: int, given: argparse.Namespace) -> Ite
         for (head, shots), place in places.items():
             if not place.exists():
                 assert x is not None
-                torch.save(accuracies(x, drawn[shots], head), place)
+                partial_file = place.with_suffix(".partial")  # several processes may share the folder
+                torch.save(accuracies(x, drawn[shots], head), partial_file)
+                partial_file.replace(place)
             yield f"{kind}, {head}", shots, torch.load(place)
 
 
