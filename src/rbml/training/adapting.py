@@ -19,7 +19,7 @@ from rbml.training.estimate import Advance, Estimate, estimate
 from rbml.training.learned import Learned
 from rbml.training.semi_supervised import WithUnlabelled
 from rbml.training.unknown import Memory, Usual, grown, layer_of
-from rbml.training.usual import Prior
+from rbml.training.usual import QUERIES, Prior
 
 
 @dataclass(frozen=True)
@@ -170,7 +170,7 @@ def adapt(
     target = setting.target if comparing else replace(setting.target, baselines={})
     found = estimate(judge, support, target, features, ways, advance) if estimating else None
     if found is not None and prior is not None and prior.shots == typical(examples.y):
-        found = found.with_gain(prior.fewer, prior.accuracy)
+        found = found.with_gain(prior.fewer, prior.accuracy, prior.tasks * prior.ways * QUERIES)
     if ways is None:
         return Outcome(adapted, learned, examples, names, Trust(), found)
     layer = layer_of(learner)
@@ -212,4 +212,5 @@ def _usual(found: Estimate | None, judge: _Judge, y: Tensor, prior: Prior | None
     if found is None:
         return other
     members = torch.bincount(y)[found.left.truth.y]
-    return Usual.of(torch.cat(judge.scores) + grown(members), other)
+    first = torch.cat(judge.scores)[: len(members)]  # of the first pass: the same example again is no further one
+    return Usual.of(first + grown(members), other)
