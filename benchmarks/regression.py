@@ -31,7 +31,7 @@ import torch.nn.functional as F
 from regression_baselines import DRAWS, SIMPLE, Part
 from torch import Tensor, func, nn
 
-from rbml import Batch, Episodes, Learner, algorithms
+from rbml import Episodes, Learner, algorithms
 from rbml.data.inputs.rows import Rows
 from rbml.data.sources import parkinsons
 from rbml.data.targets import REAL
@@ -124,15 +124,6 @@ def learner_of(name: str, part: Part) -> Learner:
     return algorithms.maml(Scaled(model, mean, std), lr=Hyper(0.05, per="layer", bounds=(0, 0.15)), steps=5, loss=loss)
 
 
-def stretched(episodes: Episodes, stretch: float, source: torch.Generator) -> Episodes:
-    """Return tasks of other such patients: levels are moved, and changes are faster, slower or reversed."""
-    level = episodes.support.y.mean(1, keepdim=True)
-    shift, factor = (torch.randn(level.shape, generator=source) for _ in range(2))
-    return Episodes(
-        *(Batch(batch.x, batch.y + SHIFT * shift + stretch * factor * (batch.y - level)) for batch in episodes)
-    )
-
-
 def trained(name: str, part: Part, steps: int, how: Training, seed: int = 0) -> Learner:
     """Return a learner after meta-training on tasks of all numbers of shots in turn."""
     torch.manual_seed(seed)
@@ -142,11 +133,10 @@ def trained(name: str, part: Part, steps: int, how: Training, seed: int = 0) -> 
     groups = [{"params": others, "weight_decay": 0.0}, {"params": voice, "weight_decay": how.decay}]
     optimizer = torch.optim.AdamW(groups, lr=1e-2)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-    sources = [PerGroup(part.train, shots, 30, part.order) for shots in SHOTS]
+    sources = [PerGroup(part.train, shots, 30, part.order, SHIFT, how.stretch) for shots in SHOTS]
     for step in range(steps):
-        episodes = sources[step % len(SHOTS)].sample(TASKS, generator(seed, step))
         optimizer.zero_grad()
-        learner.backward(stretched(episodes, how.stretch, generator(seed, step, 1)))
+        learner.backward(sources[step % len(SHOTS)].sample(TASKS, generator(seed, step)))
         nn.utils.clip_grad_norm_([*voice, *others], 10.0, error_if_nonfinite=True)
         optimizer.step()
         schedule.step()

@@ -1,12 +1,15 @@
-"""New intents from one or five sentences each: what needs no training, without and with a pretrained encoder.
+"""New intents from one or five sentences each: what is learned across tasks, beside what needs no training.
 
-    python benchmarks/text.py --data-root DATA                       # both data sets, five folds, 600 tasks each
-    python benchmarks/text.py --data-root DATA --sets banking77 --folds 1 --episodes 100
-    python benchmarks/text.py --data-root DATA --encoders none       # without MiniLM
+    python benchmarks/text.py --data-root DATA                        # both data sets, five folds, 600 tasks each
+    python benchmarks/text.py --data-root DATA --sets banking77 --folds 1 --episodes 100 --seeds 1
+    python benchmarks/text.py --data-root DATA --tables words         # without pretrained weights alone
 
-5-way tasks with 5 queries per class on the test classes of ProtAugment's folds (Dopierre et al. 2021,
-arXiv:2105.12995). All methods see the same tasks, so that differences are paired. The interval is over all tasks of all
-folds.
+5-way tasks with 5 queries per class on the test intents of ProtAugment's folds (Dopierre et al. 2021,
+arXiv:2105.12995). All methods see the same tasks, so that differences are paired. Two tables: without pretrained
+weights, and on the frozen features of MiniLM. The interval is over all tasks of all folds (and training seeds, whose
+accuracy on a task is averaged); tasks share sentences, so that it is for these intents, not for others.
+
+What was measured lies in ``--keep``, and is not measured again.
 """
 
 from __future__ import annotations
@@ -14,143 +17,165 @@ from __future__ import annotations
 import argparse
 import math
 from collections.abc import Callable, Iterator
-from typing import Any
+from functools import partial
+from pathlib import Path
 
-import numpy as np
 import torch
-import torch.nn.functional as F
+from text_methods import HEADS, adapted, centred, discriminant, vectors, weighted, whitened
 from torch import Tensor
+from torch.nn.functional import normalize
 
-from rbml import backbones, data
-from rbml.data import store
-from rbml.data.examples import Labelled
-from rbml.data.extras import require
-from rbml.data.inputs import Text
+from rbml import data
+from rbml.data import Labelled
+from rbml.data.inputs import embedded
 from rbml.tasks import FewShot
 
 WAYS, QUERIES = 5, 5
-_BLOCK = 64
+ENCODER = "minilm"
+_NUMBERS = 2**17
 
-Head = Callable[[Tensor, Tensor], Tensor]
-"""From support ``(ways, shots, d)`` and queries ``(n, d)`` to scores ``(n, ways)``."""
-
-
-def centroid(support: Tensor, queries: Tensor) -> Tensor:
-    """Cosine to the mean of each class."""
-    return F.normalize(queries, dim=1) @ F.normalize(support.mean(1), dim=1).T
+Method = tuple[str, tuple[str, ...], Callable[[], Tensor]]
+"""A kind of features, the classifiers that it is measured with, and the features of all test sentences."""
 
 
-def ridge(support: Tensor, queries: Tensor) -> Tensor:
-    """Ridge regression to one-hot labels, of strength 1, on features of unit norm."""
-    ways, shots, _ = support.shape
-    x, y = support.flatten(0, 1), torch.eye(ways).repeat_interleave(shots, 0)
-    of_examples: Tensor = torch.linalg.solve(x @ x.T + torch.eye(len(x)), y)
-    return queries @ x.T @ of_examples
+def loaded(name: str, part: str, fold: int, root: str, encoder: str | None = None) -> Labelled:
+    """Return the sentences of one part, or their features."""
+    found = data.load(name, part, root, f"fold-{fold}", tokenizer=encoder or "ngrams")
+    assert isinstance(found, Labelled)
+    return found if encoder is None else embedded.embedded(found, encoder)
 
 
-def logistic(support: Tensor, queries: Tensor) -> Tensor:
-    """scikit-learn's logistic regression, C = 10."""
-    made = require("sklearn.linear_model", "sklearn", "logistic regression").LogisticRegression(C=10, max_iter=300)
-    labels = np.arange(support.shape[0]).repeat(support.shape[1])
-    # Of sentences with some thousand n-grams only few occur in a task; the others have the weight zero.
-    used = (support.flatten(0, 1) != 0).any(0)
-    made.fit(support.flatten(0, 1)[:, used].numpy(), labels)
-    return torch.from_numpy(made.decision_function(queries[:, used].numpy()))
+def words(name: str, fold: int, root: str, seeds: range) -> tuple[Labelled, list[Method]]:
+    """Return the test sentences, and the methods without pretrained weights."""
+    test = loaded(name, "test", fold, root)
+    methods: list[Method] = [("words and characters, TF-IDF", ("centroid", "ridge", "logistic"), lambda: vectors(test))]
+
+    def reweighted(seed: int) -> Tensor:
+        assert isinstance(test.x, dict)
+        weights = weighted(loaded(name, "train", fold, root), seed)
+        ids = test.modality.ready(test.x)["ids"]  # type: ignore[index]
+        counts = torch.zeros(len(ids), len(weights)).scatter_add_(1, ids, torch.ones(ids.shape))
+        counts[:, 0] = 0
+        return normalize(counts * weights, dim=1)
+
+    for seed in seeds:
+        methods.append((f"weights learned by R2-D2, seed {seed}", ("centroid", "ridge"), partial(reweighted, seed)))
+    return test, methods
 
 
-HEADS: dict[str, Head] = {"centroid": centroid, "ridge": ridge, "logistic": logistic}
+def encoded(name: str, fold: int, root: str, seeds: range) -> tuple[Labelled, list[Method]]:
+    """Return the features of the test sentences, and the methods on features."""
+    training, test = (loaded(name, part, fold, root, ENCODER) for part in ("train", "test"))
+    x, known = test.x, training.x
+    assert isinstance(x, Tensor) and isinstance(known, Tensor)
+    both = ("centroid", "ridge")
+    methods: list[Method] = [
+        ("frozen", (*both, "logistic"), lambda: x),
+        ("frozen, centred", both, lambda: centred(x, known)),
+        ("frozen, whitened", both, lambda: whitened(x, known)),
+        ("discriminant of the training intents", both, lambda: discriminant(x, training)),
+    ]
+
+    def bent(seed: int) -> Tensor:
+        return adapted(training, seed)(x)
+
+    for seed in seeds:
+        methods.append((f"adaptor, ProtoNet, seed {seed}", both, partial(bent, seed)))
+    return test, methods
 
 
-def encoded(examples: Labelled, encoder: str) -> Tensor:
-    """Return the features of all sentences; they are kept in the cache."""
-    modality, backbone, ids = examples.modality, backbones.load(encoder), examples.x["ids"]
-    assert isinstance(modality, Text)
-    order = (ids != 0).sum(1).argsort()  # sentences of one length together: less padding
-
-    def build() -> dict[str, Any]:
-        found = torch.empty(len(ids), backbone.width)
-        for start in range(0, len(ids), _BLOCK):
-            rows = order[start : start + _BLOCK]
-            with torch.no_grad():
-                found[rows] = backbone.body(**modality.ready({"ids": ids[rows]}))
-        return {"features": found.numpy()}
-
-    key = f"benchmark-text-{encoder}-{backbone.fingerprint()}-{examples.about}"
-    return torch.from_numpy(store.cached_arrays(key, build)["features"])
+TABLES = {"words": words, "encoder": encoded}
 
 
-def vectors(examples: Labelled) -> Tensor:
-    """Return the TF-IDF weights of all sentences."""
-    assert isinstance(examples.modality, Text)
-    return examples.modality.features(examples.x)
+def accuracies(x: Tensor, drawn: tuple[Tensor, Tensor], head: str) -> Tensor:
+    """Return the accuracy on every task, ``(tasks,)``; some at once, as many as fit into memory.
+
+    Args:
+        x: features of all sentences.
+        drawn: the places of the support sets and queries of all tasks.
+        head: a name of :data:`HEADS`.
+    """
+    y, found = torch.arange(WAYS).repeat_interleave(QUERIES), []
+    for support, query in zip(*(torch.split(places, _NUMBERS // x.shape[1]) for places in drawn), strict=True):
+        scores = HEADS[head](x[support].view(len(support), WAYS, -1, x.shape[1]), x[query])
+        found.append((scores.argmax(-1) == y).double().mean(1))
+    return torch.cat(found)
 
 
-def whitened(x: Tensor, training: Tensor) -> Tensor:
-    """Return features with the covariance of the training features removed, of unit norm (Su et al. 2021)."""
-    centred = training - training.mean(0)
-    values, vectors = torch.linalg.eigh(centred.T @ centred / len(centred))
-    return F.normalize((x - training.mean(0)) @ vectors / (values + 1e-4).sqrt(), dim=1)
+def measured(name: str, table: str, fold: int, given: argparse.Namespace) -> Iterator[tuple[str, int, Tensor]]:
+    """Yield each method and number of shots with the accuracies on the tasks of a fold."""
+    test, methods = TABLES[table](name, fold, given.data_root, range(given.seeds))
+    drawn = {shots: FewShot(test, WAYS, shots, QUERIES).indices(range(given.episodes)) for shots in given.shots}
+    for kind, heads, features in methods:
+        places = {
+            (head, shots): Path(given.keep) / f"{name}-{fold}-{given.episodes}-{shots}-{kind}, {head}.pt"
+            for head in heads
+            for shots in given.shots
+            if head not in given.without
+        }
+        x = None if all(place.exists() for place in places.values()) else features()
+        for (head, shots), place in places.items():
+            if not place.exists():
+                assert x is not None
+                partial_file = place.with_suffix(".partial")  # several processes may share the folder
+                torch.save(accuracies(x, drawn[shots], head), partial_file)
+                partial_file.replace(place)
+            yield f"{kind}, {head}", shots, torch.load(place)
 
 
-def views(name: str, fold: str, root: str, encoders: list[str]) -> Iterator[tuple[str, Labelled, Tensor, list[str]]]:
-    """Yield each kind of features of the test sentences, with the heads it is measured with."""
-    test = data.load(name, "test", root, fold)
-    yield "words and characters TF-IDF", test, vectors(test), list(HEADS)
-    for encoder in encoders:
-        training, test = (data.load(name, part, root, fold, tokenizer=encoder) for part in ("train", "test"))
-        known, own = encoded(training, encoder), encoded(test, encoder)
-        yield f"{encoder}, frozen", test, own, ["centroid", "ridge", "logistic"]
-        yield f"{encoder}, centred", test, F.normalize(own - known.mean(0), dim=1), ["centroid", "ridge"]
-        yield f"{encoder}, whitened", test, whitened(own, known), ["centroid", "ridge"]
+def main() -> None:
+    """Print a table per data set, with and without pretrained weights."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data-root", required=True)
+    parser.add_argument("--sets", nargs="+", default=["banking77", "clinc150"])
+    parser.add_argument("--tables", nargs="+", default=list(TABLES), choices=list(TABLES))
+    parser.add_argument("--folds", nargs="+", type=int, default=[1, 2, 3, 4, 5])
+    parser.add_argument("--shots", nargs="+", type=int, default=[1, 5])
+    parser.add_argument("--episodes", type=int, default=600)
+    parser.add_argument("--seeds", type=int, default=3, help="of what is learned")
+    parser.add_argument("--without", nargs="*", default=[], choices=list(HEADS), help="classifiers to leave out")
+    parser.add_argument("--keep", default="text-benchmark", help="a folder")
+    given = parser.parse_args()
+    Path(given.keep).mkdir(parents=True, exist_ok=True)
+    for name in given.sets:
+        for table in given.tables:
+            found: dict[tuple[str, int], list[list[Tensor]]] = {}
+            for fold in given.folds:
+                of_fold: dict[tuple[str, int], list[Tensor]] = {}
+                for method, shots, values in measured(name, table, fold, given):
+                    of_fold.setdefault((unseeded(method), shots), []).append(values)
+                for key, some in of_fold.items():
+                    found.setdefault(key, []).append(some)
+                print(name, table, "fold", fold, {f"{key[0]} {key[1]}": f"{100 * torch.stack(some).mean():.1f}"
+                      for key, some in of_fold.items()}, flush=True)  # fmt: skip
+            flat = {key: torch.cat([torch.stack(some).mean(0) for some in folds]) for key, folds in found.items()}
+            show(f"{name}, {table}", flat, given.shots)
 
 
-def accuracies(x: Tensor, tasks: FewShot, head: Head, seeds: range) -> Tensor:
-    """Return the accuracy on every task, ``(tasks,)``."""
-    y = torch.arange(WAYS).repeat_interleave(QUERIES)
-    found = []
-    for support, query in zip(*tasks.indices(seeds), strict=True):
-        scores = head(x[support].view(WAYS, -1, x.shape[1]), x[query])
-        found.append((scores.argmax(1) == y).double().mean())
-    return torch.stack(found)
+def unseeded(method: str) -> str:
+    """Return the name of a method without its seed.
+
+    >>> unseeded("adaptor, ProtoNet, seed 2, ridge")
+    'adaptor, ProtoNet, ridge'
+    """
+    return ", ".join(part for part in method.split(", ") if not part.startswith("seed "))
 
 
 def interval(values: Tensor) -> str:
     """Return mean and 95 % interval in per cent."""
-    return f"{100 * values.mean():5.1f} ± {196 * values.std() / math.sqrt(len(values)):.1f}"
+    return f"{100 * values.mean():.1f} ± {196 * values.std() / math.sqrt(len(values)):.1f}"
 
 
-def main() -> None:
-    """Print a table per data set."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data-root", required=True)
-    parser.add_argument("--sets", nargs="+", default=["banking77", "clinc150"])
-    parser.add_argument("--folds", nargs="+", type=int, default=[1, 2, 3, 4, 5])
-    parser.add_argument("--shots", nargs="+", type=int, default=[1, 5])
-    parser.add_argument("--episodes", type=int, default=600)
-    parser.add_argument("--encoders", nargs="+", default=["minilm"])
-    given = parser.parse_args()
-    encoders = [one for one in given.encoders if one != "none"]
-    for name in given.sets:
-        found: dict[tuple[str, int], list[Tensor]] = {}
-        for fold in given.folds:
-            for kind, test, x, heads in views(name, f"fold-{fold}", given.data_root, encoders):
-                for shots in given.shots:
-                    tasks = FewShot(test, WAYS, shots, QUERIES)
-                    for head in heads:
-                        values = accuracies(x, tasks, HEADS[head], range(given.episodes))
-                        found.setdefault((f"{kind}, {head}", shots), []).append(values)
-        show(name, {key: torch.cat(values) for key, values in found.items()}, given.shots)
-
-
-def show(name: str, found: dict[tuple[str, int], Tensor], shots: list[int]) -> None:
-    """Print the accuracy of every method, and its paired difference to the first one."""
+def show(title: str, found: dict[tuple[str, int], Tensor], shots: list[int]) -> None:
+    """Print the accuracy of every method, and how much better the last one is on the same tasks."""
     methods = list(dict.fromkeys(method for method, _ in found))
-    print(f"\n{name}: accuracy in %, 5-way, mean ± 95 % interval; paired difference to the first line")
+    best = methods[-1]
+    heads = [f"{k}-shot | {best} is better by" for k in shots]
+    print(f"\n{title}: accuracy in %, 5-way, mean ± 95 % interval\n")
+    print(f"| method | {' | '.join(heads)} |\n| --- |{' ---: |' * (2 * len(shots))}")
     for method in methods:
-        cells = [
-            f"{interval(found[method, k])} ({interval(found[method, k] - found[methods[0], k]).strip()})" for k in shots
-        ]
-        print(f"  {method:45s}" + "   ".join(f"{k}-shot {cell}" for k, cell in zip(shots, cells, strict=True)))
+        cells = [f"{interval(found[method, k])} | {interval(found[best, k] - found[method, k])}" for k in shots]
+        print(f"| {method} | {' | '.join(cells)} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from torch import Tensor
 from rbml.data.batch import Batch
 from rbml.data.examples import Labelled
 from rbml.data.inputs import Pictures
+from rbml.data.inputs.embedded import Embedded
 from rbml.recipe import Data, build
 from rbml.training import adapting, usual
 from rbml.training.calibration import auroc, calibration_error
@@ -58,10 +59,7 @@ def blanks(learned: Learned) -> Tensor:
 def stored(learned: Learned, pixels: Tensor) -> Tensor:
     """Return pictures as the modality stores them: with a backbone, its features."""
     modality = learned.setting.modality
-    if plain(modality) is modality:
-        return pixels
-    made: Tensor = getattr(modality, "features")(pixels)  # noqa: B009  of Embedded alone
-    return made
+    return modality.embed(pixels) if isinstance(modality, Embedded) else pixels
 
 
 def foreign(learned: Learned, name: str) -> Tensor:

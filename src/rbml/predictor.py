@@ -126,5 +126,5 @@ class Predictor:
                 "wrote, with this version"
             )
         examples, names = joined(self.learned, self.modality.read(raw), labels)
-        outcome = adapt(self.learned, examples, names, self.trust.prior)
+        outcome = adapt(self.learned, examples, names, self.trust.prior, comparing=False)
         return replace(self, adapted=outcome.adapted, names=names, trust=outcome.trust, learned=outcome.relearned())

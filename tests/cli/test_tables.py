@@ -7,11 +7,13 @@ import io
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from rbml.cli.measuring import tasks_of
+from rbml.recipe import build
 from rbml.training import RunFolder
 
 OPTIONS = "--set data.group=patient --set data.target=score --shots 3 --queries 4 --meta-steps 4 --tasks 4"
@@ -42,6 +44,15 @@ def trained_on_rows(table: Path, rbml: Callable) -> RunFolder:
     assert result.code == 0, result.err
     assert "MAE" in result.err and "acc" not in result.err
     return RunFolder("r")
+
+
+def test_shifted_targets_are_for_training_tasks_only(table: Path, rbml: Callable) -> None:
+    changed = ["--set", "task.shift=2", "--set", "task.stretch=0.5"]
+    assert rbml("train", f"table:{table}", *TINY, *changed, "--run", "r").code == 0
+    recipe = RunFolder("r").recipe()
+    parts: dict[str, Any] = {part: build.tasks(recipe, part) for part in ("train", "val", "test")}
+    shifts = {part: (tasks.shift, tasks.stretch) for part, tasks in parts.items()}
+    assert shifts == {"train": (2, 0.5), "val": (0, 0), "test": (0, 0)}
 
 
 def test_from_training_to_predictions(trained_on_rows: RunFolder, rbml: Callable, tmp_path: Path) -> None:

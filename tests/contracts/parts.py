@@ -105,7 +105,7 @@ def phi_of(plan: Strategy, steps: int = 3) -> Tree:
 
 
 def moment(t: int = 0, key: Tensor | None = None) -> StepInfo:
-    return StepInfo(t, 3, torch.tensor(7) if key is None else key)
+    return StepInfo(t, 3, torch.tensor(7) if key is None else key, torch.tensor([0, 1]))
 
 
 def scene(theta: Tree, theta0: Tree, prediction: Tensor, at: StepInfo) -> TermInputs:

@@ -30,7 +30,9 @@ from rbml.hypergrad import (
     Nystrom,
     Reptile,
     Sama,
+    Unrolled,
     ValueFunction,
+    Windowed,
 )
 from rbml.learner.options import curriculum_of
 from rbml.strategy import Hyper, Strategy, chain, l2, momentum, proximal, sgd
@@ -91,6 +93,7 @@ APPROXIMATE: dict[str, list[Row]] = {
         Row([Evolution(pairs=3), Evolution(pairs=3, chunk=2)], full, None, whole=False),
         Row([Evolution(pairs=3, window=2)], full, None, weights=[0, 0.5, 0, 0.5], whole=False),
     ],
+    "windowed": [Row([Windowed(2), Windowed(2, Unrolled())], full, None, weights=[0, 0.5, 0, 0.5])],
 }
 
 ROWS = [row for rows in APPROXIMATE.values() for row in rows]

@@ -174,7 +174,7 @@ def test_a_start_makes_a_head_with_derivatives(name: str, real: bool) -> None:
     outputs = 7 if name in REAL_ONLY else 3  # 2 * 1 + 4 + 1
     y = torch.stack([features[:, 0] + classes] * (1 if name in REAL_ONLY else 3), 1) if real else classes
     given = ({"features": features}, phi)
-    if (name, real) in {("prototype", True), *((one, False) for one in REAL_ONLY)}:
+    if (name, real) in {("prototype", True), ("lda", True), *((one, False) for one in REAL_ONLY)}:
         with pytest.raises(UsageError, match=f"{name} .* use "):
             plan.head(tree(), phi, Features(features, y, outputs))
         return

@@ -141,6 +141,30 @@ def test_an_adaptor_starts_as_the_features_on_the_unit_sphere() -> None:
         assert torch.allclose(model(x), 3 * F.normalize(x, dim=1), atol=1e-6)
 
 
+def test_an_adaptor_begins_with_features_that_spread_alike_within_classes() -> None:
+    y = torch.arange(400) % 8
+    x = 5 + torch.randn(8, 6)[y] + torch.randn(400, 6) @ torch.randn(6, 6)
+    model = models.Adaptor(6, 3, shrink=1e-6)
+    model.begin(x, y)
+    whitened = (x - model.centre.detach()) @ (torch.eye(6) + model.residual.weight.detach()).T
+    apart = torch.cat([whitened[y == label] - whitened[y == label].mean(0) for label in range(8)])
+    within = apart.T @ apart / 400
+    assert torch.allclose(within, within.diagonal().mean() * torch.eye(6), atol=1e-3 * float(within.max()))
+    assert torch.allclose(model.centre, x.mean(0), atol=1e-5)
+    for one in (models.Adaptor(6, 3, hidden=4), models.Adaptor(6, 3, start="centred")):
+        before = [leaf.clone() for leaf in one.residual.parameters()]
+        one.begin(x, y)
+        assert torch.allclose(one.centre, x.mean(0), atol=1e-5)
+        assert all(torch.equal(own, leaf) for own, leaf in zip(one.residual.parameters(), before, strict=True))
+    plain = models.Adaptor(6, 3, start="plain")
+    plain.begin(x, y)
+    assert not plain.centre.any()
+    with pytest.raises(UsageError, match="start of adaptor is whitened, centred or plain, not 'white'"):
+        models.Adaptor(6, 3, start="white")
+    with pytest.raises(UsageError, match="shrink of adaptor must be above 0 and at most 1, not 2"):
+        models.Adaptor(6, 3, shrink=2)
+
+
 def test_resnet12_is_the_network_of_the_papers() -> None:
     """MetaOptNet's widths on 84 x 84: 640 features; 12.4 million weights as in the literature's tables."""
     model = models.ResNet12(5)

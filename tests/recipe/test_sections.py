@@ -143,6 +143,9 @@ def test_protocols_are_those_of_the_papers() -> None:
     assert protocol("omniglot", {"ways": 5, "algorithm": None}) == {"split": "vinyals"}
     assert protocol("omniglot", {"ways": 20}) == {"split": "vinyals", "lr": 0.1, "steps": 5, "tasks": 16}
     assert protocol("omniglot", {"ways": 20, "algorithm": "meta_sgd"}) == {"split": "vinyals"}
+    streams = recipe_of("omniglot", {"algorithm": "oml"})
+    assert (streams.tasks.name, streams.tasks.ways * streams.tasks.shots) == ("continual", 90)
+    assert streams.algorithm.options["steps"] == 90 and streams.model.options == {"norm": "group"}
     recipe = recipe_of("omniglot", {"ways": 20, "tasks": 3, "shots": None})
     assert (recipe.data[0].split, recipe.outer.tasks, recipe.tasks.shots) == ("vinyals", 3, 1)
     assert recipe.algorithm.options == {"lr": 0.1, "steps": 5}

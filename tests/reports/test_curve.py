@@ -51,6 +51,20 @@ def result(others: dict[str, list[float]]) -> dict[str, Any]:
             ],
         ),
         (
+            [0.6, 0.7, 0.7],
+            [
+                "The learner is ahead of all others with 20 examples per class.",
+                "Up to 5 examples per class ridge is as good.",
+            ],
+        ),
+        (
+            [0.7, 0.6, 0.7],
+            [
+                "The learner is ahead of all others with 5 and 20 examples per class.",
+                "With 1 example per class ridge is better.",
+            ],
+        ),
+        (
             [0.7, 0.8, 0.9],
             [
                 "At no number of examples is the learner ahead of all others.",

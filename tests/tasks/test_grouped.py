@@ -101,3 +101,26 @@ def test_a_learner_of_another_table_has_its_units() -> None:
         tasks.read_as(Table(["time", "group"], [0, 0], [1, 1]), target)
     with pytest.raises(UsageError, match="2 targets"):
         tasks.read_as(known, real([0.0, 1.0], [1.0, 1.0]))
+
+
+def test_targets_of_training_tasks_are_shifted_and_stretched() -> None:
+    """Every task is changed by a line of its own, y -> a + b * y: the same for support and queries."""
+    plain = PerGroup(grouped(), shots=2, queries=3)
+    changed = PerGroup(grouped(), shots=2, queries=3, shift=3.0, stretch=0.5)
+    seeds = list(range(400))
+    before, after = (torch.cat([part.y for part in tasks.draw(seeds)], 1)[..., 0] for tasks in (plain, changed))
+    level = before[:, :2].mean(1, keepdim=True)
+    factor = (after[:, 2:3] - after[:, 3:4]) / (before[:, 2:3] - before[:, 3:4])
+    moved = after[:, :1] - level - factor * (before[:, :1] - level)
+    assert torch.allclose(after, level + moved + factor * (before - level), atol=1e-3)
+    assert abs(float(factor.mean()) - 1) < 0.08 and abs(float(factor.std()) - 0.5) < 0.06
+    assert abs(float(moved.mean())) < 0.5 and abs(float(moved.std()) - 3) < 0.4
+    assert torch.equal(changed.draw([7]).query.y[0], changed.draw([6, 7]).query.y[1]), "by the task's own seed"
+    assert torch.equal(changed.draw([7]).query.x, plain.draw([7]).query.x)
+    again = changed.read_as(changed.modality, changed.target)
+    assert torch.equal(again.draw([7]).query.y, changed.draw([7]).query.y)
+    assert PerGroup.training_only == ("shift", "stretch")
+    with pytest.raises(UsageError, match="shift must be a number from 0 on, not -1"):
+        PerGroup(grouped(), shift=-1)
+    with pytest.raises(UsageError, match="stretch must be a number from 0 on, not nan"):
+        PerGroup(grouped(), stretch=float("nan"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import pytest
@@ -14,7 +15,8 @@ from rbml.models import MLP
 from rbml.recipe import Recipe, build
 from rbml.tasks import FewShot, Sinusoid
 from rbml.training import Score
-from rbml.training.estimate import adapting, estimate, exact_p, folds, leave_out, wilson
+from rbml.training.estimate import adapting, estimate, exact_p, leave_out, wilson
+from rbml.training.folds import folds, passes
 
 
 def test_a_fold_leaves_out_one_of_each_class() -> None:
@@ -50,9 +52,31 @@ def test_leaving_out_is_a_plain_loop(recipe: Callable[..., Recipe], tasks: FewSh
     assert done == [3] * 6
     found = estimate(adapting(ours, 3), Batch(x, y), CLASSES, ways=3)
     assert found is not None and found.value == pytest.approx(sum(right) / 18) and found.confusion is not None
-    assert (found.low, found.high) == wilson(sum(right), 18) and found.confusion.sum().item() == 18
+    assert (found.low, found.high) == pytest.approx(wilson(sum(right) / 1.5, 18 / 1.5))
+    assert found.confusion.sum().item() == 18
     assert found.confusion.diagonal().sum().item() == sum(right) and found.chance == pytest.approx(1 / 3)
     assert leave_out(ours, Batch(x[[0, 6, 12]], torch.arange(3)), CLASSES, 3) is None
+
+
+def test_few_examples_are_left_out_again_with_others_together() -> None:
+    y = torch.arange(10) % 5
+    together, calls = set(), []
+    for again in range(passes(y)):
+        found = folds(y, again=again)
+        assert sorted(torch.cat(found).tolist()) == list(range(10)) and len(found) == 2
+        assert all(sorted(y[fold].tolist()) == [0, 1, 2, 3, 4] for fold in found)
+        together |= {tuple(sorted(fold.tolist())) for fold in found}
+    assert len(together) > 6
+
+    def by_the_first(support: Batch, query: Batch) -> torch.Tensor:
+        """Return a prediction that is right if the first example of class 0 was learned from."""
+        calls.append(len(query.y))
+        right = query.y if bool((support.x == 0).any()) else (query.y + 1) % 5
+        return torch.nn.functional.one_hot(right, 5).float()
+
+    found = estimate(by_the_first, Batch(torch.arange(10), y), CLASSES, {}, 5)
+    assert found is not None and calls == [5] * 10
+    assert found.value == 0.5 and found.total == 10 and found.folds == 10 and len(found.left.places) == 10
 
 
 def test_baselines_are_compared_on_the_same_examples() -> None:
@@ -78,10 +102,14 @@ def test_one_example_more_per_class_shifts_the_estimate_in_logits() -> None:
 
     found = estimate(half, Batch(torch.randn(10, 3), y), CLASSES, {}, 2)
     assert found is not None and found.value == 0.5 and not found.corrected
-    better = found.with_gain(0.5, 0.8)
-    assert better.value == pytest.approx(0.8) and better.measured == 0.5 and better.corrected
+    better = found.with_gain(0.5, 0.8, 1_000_000)
+    assert better.value == pytest.approx(0.8, abs=1e-4) and better.measured == 0.5 and better.corrected
     assert found.low < better.low < 0.8 < better.high < 1
-    assert found.with_gain(0.8, 0.5).value == pytest.approx(0.5)  # chance: examples do no harm
+    less, chance = found.with_gain(0.5, 0.8, 100), found.with_gain(0.5, 0.8, 5)
+    gain, variance = math.log(0.8 / 0.2), (1 / 0.25 + 1 / 0.16) / 100
+    assert less.value == pytest.approx(1 / (1 + math.exp(-(gain - variance / gain))))
+    assert chance.value == pytest.approx(0.5) and not chance.corrected
+    assert found.with_gain(0.8, 0.5, 1_000_000).value == pytest.approx(0.5)  # examples do no harm
 
 
 def test_the_sign_test_is_that_of_a_fair_coin() -> None:

@@ -8,11 +8,13 @@ from collections.abc import Callable
 import pytest
 import torch
 
+from rbml import algorithms
 from rbml.errors import UsageError
-from rbml.models import MLP
+from rbml.models import MLP, Adaptor
 from rbml.recipe import Recipe, build
+from rbml.tasks import FewShot
 from rbml.training import RunFolder, files
-from rbml.training.start import given, take
+from rbml.training.start import given, look, take
 
 Trained = Callable[..., RunFolder]
 Same = Callable[[RunFolder, RunFolder], bool]
@@ -55,6 +57,22 @@ def test_models_without_a_common_parameter_are_refused(recipe: Callable[..., Rec
     theta = MLP(3, 2, ()).state_dict()
     with pytest.raises(UsageError, match=r"no parameter of the same name and shape .*: use the same --model"):
         take(learner, given(build.learner(recipe())) | {"theta": theta})
+
+
+def test_a_model_looks_at_training_tasks_before_the_first_step() -> None:
+    y = torch.arange(60) // 6
+    x = torch.randn(10, 4)[y] + torch.randn(60, 4) * torch.tensor([5.0, 1.0, 1.0, 1.0])
+    learner = algorithms.protonet(Adaptor(4, 3))
+    look(learner, FewShot((x, y), 3, 2, 2), seed=0)
+    assert torch.allclose(learner.model.centre, x.mean(0), atol=0.3)
+    assert learner.model.residual.weight.diagonal().argmin() == 0  # what varies most within classes is shrunk
+    other = algorithms.protonet(Adaptor(4, 3))
+    look(other, FewShot((x, y), 3, 2, 2), seed=0)
+    assert torch.equal(other.model.residual.weight, learner.model.residual.weight)
+    without = algorithms.protonet(MLP(4, 3, ()))
+    before = without.state_dict()
+    look(without, FewShot((x, y), 3, 2, 2), seed=0)
+    assert all(torch.equal(leaf, before[name]) for name, leaf in without.state_dict().items())
 
 
 def test_a_longer_run_goes_on_along_the_cosine_of_its_new_length(

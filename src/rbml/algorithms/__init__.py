@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from rbml.algorithms.baselines import finetune, nearest_centroid, nearest_neighbour, pretrain, scratch
+from rbml.algorithms.continual import anml, la_maml, oml, streaming_lda
 from rbml.algorithms.generated import alfa, l2f, meta_curvature, metal
 from rbml.algorithms.heads import protomaml, protonet, r2d2, ridge_cv
 from rbml.algorithms.maml import anil, boil, cavia, fomaml, imaml, maml, reptile
@@ -34,6 +35,10 @@ ALL: dict[str, Callable[..., Learner]] = {
     "ridge_cv": ridge_cv,
     "ridge_regression": ridge_regression,
     "alpaca": alpaca,
+    "oml": oml,
+    "anml": anml,
+    "la_maml": la_maml,
+    "streaming_lda": streaming_lda,
     "finetune": finetune,
 }
 
@@ -42,6 +47,9 @@ TARGETS: dict[str, tuple[str, ...]] = {
     "protomaml": ("classes",),
     "r2d2": ("classes",),
     "ridge_cv": ("classes",),
+    "oml": ("classes",),
+    "anml": ("classes",),
+    "streaming_lda": ("classes",),
     "ridge_regression": ("real",),
     "alpaca": ("real",),
 }
@@ -75,6 +83,7 @@ __all__ = [
     "alfa",
     "alpaca",
     "anil",
+    "anml",
     "boil",
     "cavia",
     "check_target",
@@ -82,6 +91,7 @@ __all__ = [
     "fomaml",
     "imaml",
     "l2f",
+    "la_maml",
     "maml",
     "maml_plus_plus",
     "meta_curvature",
@@ -89,6 +99,7 @@ __all__ = [
     "metal",
     "nearest_centroid",
     "nearest_neighbour",
+    "oml",
     "pretrain",
     "protomaml",
     "protonet",
@@ -97,5 +108,6 @@ __all__ = [
     "ridge_cv",
     "ridge_regression",
     "scratch",
+    "streaming_lda",
     "warp_grad",
 ]

@@ -16,12 +16,12 @@ from rbml.tasks.base import count, one
 
 
 def scratch(model: nn.Module, lr: float = 0.1, steps: int = 30, **options: Any) -> Learner:
-    """Train the whole network on the few examples from random weights, with momentum: no learning across tasks.
+    """Train the whole untrained network on the few examples, with momentum: no learning across tasks.
 
     Use it untrained: ``scratch(model).evaluate(episodes, "inductive")``.
 
     Args:
-        model: the model with random weights.
+        model: the untrained model.
         lr: the learning rate.
         steps: gradient steps on the whole support batch.
         **options: any other of :class:`rbml.Learner`.

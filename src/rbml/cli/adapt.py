@@ -164,6 +164,7 @@ def _adapted(
     from rbml.cli.show import bar
     from rbml.training import adapting, usual
     from rbml.training.concerns import features
+    from rbml.training.folds import passes
 
     prior = None if learned.file is None else adapting.Trust.from_content(learned.file.trust).prior
     if learned.run is not None and not examples.y.is_floating_point():
@@ -173,7 +174,7 @@ def _adapted(
                 lambda count: progress.advance(progress.task_ids[0], count),
             )  # fmt: skip
     seen = features(learned.setting.modality, found.raw if learned.file is None else None, examples.x)
-    with bar(examples.size, what="checking") as progress:
+    with bar(examples.size * passes(examples.y), what="checking") as progress:
         outcome = adapting.adapt(
             learned, examples, names, prior, seen, estimating,
             lambda count: progress.advance(progress.task_ids[0], count), unlabelled,
@@ -187,11 +188,10 @@ def _say_estimate(outcome: Outcome, prior: Prior | None, noun: str, estimating: 
     from rbml.cli.trust import show_estimate
 
     if outcome.learned.run is not None and prior is None and not outcome.examples.y.is_floating_point():
-        console.print(
-            "The validation data of the run is not at hand: probabilities are adjusted by your examples alone."
-        )
+        console.print("No validation tasks with labels are at hand: probabilities are adjusted by your examples alone.")
     if outcome.estimate is not None:
-        show_estimate(outcome.estimate, outcome.names, noun)
+        alone = outcome.learned.run is None and outcome.learned.file is None
+        show_estimate(outcome.estimate, outcome.names, noun, alone)
         return
     if estimating and outcome.examples.size > 1:
         console.print(f"With one {noun} per class, how well new {noun}s are predicted cannot be found from them.")

@@ -14,14 +14,15 @@ from rbml.recipe.streams import START, TEST
 from rbml.tasks import TaskSource, generator
 from rbml.tasks.base import count
 from rbml.training import Score
-from rbml.training.evaluator import draw, groups_of, judge
+from rbml.training.evaluator import draw, groups_of
+from rbml.training.rivals import INPUTS, plain_baselines
 
 FEW = 50
 """Training from scratch is slow, so that it is measured on this many tasks only."""
 
 SCRATCH = (
-    f"From scratch: the same network from random weights, 30 steps with momentum on the same examples (first {FEW} "
-    "tasks), inductive."
+    f"From scratch: the same model before any training across tasks, 30 steps with momentum on the same examples "
+    f"(first {FEW} tasks), inductive."
 )
 
 
@@ -47,10 +48,12 @@ def baselines(recipe: Recipe, tasks: TaskSource, episodes: int, seed: int) -> di
 
 
 def without_network(tasks: TaskSource, episodes: int, chunk: int, seed: int) -> dict[str, Score]:
-    """Return the target's first metric of its own baselines, by name: cheap ones, on the inputs as they are."""
-    metric, groups = tasks.target.metrics[0], groups_of(tasks, episodes, seed, TEST)
+    """Return the target's first metric of its own baselines, by name: cheap ones, on what needs no network to see."""
+    groups = groups_of(tasks, episodes, seed, TEST)
     parts = list(draw(tasks, episodes, chunk, seed, TEST))
     return {
-        name: Score.of(torch.cat([judge(baseline, metric, part) for part in parts]), groups)
-        for name, baseline in tasks.target.baselines.items()
+        method.name.removesuffix(f" on {INPUTS}"): Score.of(
+            torch.cat([method.of(part, None) for part in parts]), groups
+        )
+        for method in plain_baselines(tasks)
     }

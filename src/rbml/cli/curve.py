@@ -9,13 +9,22 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from rbml.cli.options import absolute
+from rbml.cli.topics import FIRST, TopicCommand
 from rbml.errors import UsageError
 
 if TYPE_CHECKING:
     from rbml.training.curve import Curve, Store
 
 
-@click.command("curve")
+TOPICS = {
+    FIRST: ("source", "shots", "ways", "episodes", "out"),
+    "Which tasks": ("split", "part", "queries", "seed", "data_root"),
+    "What is compared": ("methods",),
+    "How it runs and what it prints": ("threads", "as_json"),
+}
+
+
+@click.command("curve", cls=TopicCommand, topics=TOPICS)
 @click.argument("run")
 @click.option(
     "--tasks", "source", metavar="SOURCE", help="Where test tasks come from.  [default: the run's own source]"
@@ -65,9 +74,9 @@ def command(
 
     RUN is the folder of a run, backbone:NAME (a pretrained network and a head made from the examples: no run is
     needed), or a file that rbml adapt wrote. On the same test tasks are measured: the learner; fine-tuning of the whole
-    network from where the learner starts; the same network from random weights; and the baselines of the target (for
-    classes: nearest centroid and logistic regression) on the raw inputs and on the features of the network. It says
-    from how many examples on each of them is as good as the learner.
+    network from where the learner starts; the same network untrained; and the baselines of the target (for classes:
+    nearest centroid and logistic regression) on the raw inputs and on the features of the network. It says from how
+    many examples on each of them is as good as the learner.
 
     What was measured is kept: after Ctrl-C the same command goes on.
 

@@ -24,6 +24,7 @@ from rbml.training.rivals import (
     fine_tuned,
     gradient_descent,
     learner_itself,
+    plain_baselines,
     untrained,
 )
 
@@ -204,11 +205,10 @@ def _methods(subject: Learned, sources: _Sources, seed: int, chosen: str | None)
     if raw is tasks or raw.modality.kind == "pictures":
         make = untrained(learner, _untrained_recipe(subject.recipe, raw), raw)
         what = "the same network" if raw is tasks else f"a small network ({_SMALL['model']}) on the pictures"
-        about = f"{what} from random weights, trained on the support set"
+        about = f"{what}, untrained until it learns the support set"
         choose = choice(make, sources.validation[1], drawn(sources.validation[1]))
         found.append(gradient_descent(SCRATCH, about, make, raw, choose))
-    if raw.modality.kind != "text":  # numbers of words are no numbers to compute with
-        found += baselines(raw, "raw inputs", "the inputs as they are", None)
+    found += plain_baselines(raw)
     if features is not None:
         found += baselines(tasks, "features", "the inputs of the head of the learner's network", features)
     found = [one for one in found if not one.name.startswith(_DROPPED)]

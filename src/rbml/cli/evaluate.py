@@ -102,9 +102,11 @@ def command(
     """  # noqa: D301  \b is click's
     from rbml.cli.baselines import baselines
     from rbml.cli.calibrated import calibrated, show_calibration
+    from rbml.cli.continual import by_classes, show_by_classes
     from rbml.cli.measuring import by_shots, keep, measure, show, tasks_of
     from rbml.cli.show import keep_memory
     from rbml.cli.sources import usual_part
+    from rbml.tasks import Continual
     from rbml.training import RunFolder
     from rbml.training.evaluator import sizes_of
     from rbml.training.kept import valid_json
@@ -139,9 +141,13 @@ def command(
         result["baselines"] = {other: asdict(score) for other, score in found.items()}
     if own_shots and hasattr(tasks, "shots") and not hasattr(tasks, "ways"):
         result["by_shots"] = by_shots(folder, learner, part, root, changes, (episodes, seed, steps))
+    if isinstance(tasks, Continual) and steps is None:
+        result["by_classes"] = by_classes(learner, tasks, seed)
     keep(folder, result)
     if as_json:
         click.echo(json.dumps(valid_json(result), indent=2))
         return
     show(result)
     show_calibration(result)
+    if "by_classes" in result:
+        show_by_classes(result["by_classes"])

@@ -22,6 +22,7 @@ COMMANDS = {
     "transfer": "Train on some sources and test on others: a matrix of how well learning carries over.",
     "adapt": "Learn a task of your own from a few examples.",
     "predict": "Predict new examples with a model made by adapt.",
+    "chat": "Talk to such a model made from sentences; it learns from corrections.",
     "score": "Measure such a model on labelled examples that it has not learned from.",
     "tune": "Train a model on your own data, and tune how it is trained.",
     "rate": "Find the examples of your data that make predictions worse, such as wrong labels.",

@@ -125,7 +125,7 @@ def show(result: dict[str, Any]) -> None:
     if "baselines" in result:
         rows = [[name, *_cells(first, [score]), str(score["tasks"])] for name, score in result["baselines"].items()]
         table("without learning across tasks", ["baseline", in_unit(first), "tasks"], rows)
-        console.print(f"{SCRATCH} The others: on the inputs as they are.")
+        console.print(f"{SCRATCH} The others: on the inputs as they are, or on what is named.")
 
 
 def columns_of(result: Mapping[str, Any]) -> Mapping[str, Any]:

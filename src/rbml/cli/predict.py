@@ -16,6 +16,9 @@ from rbml.errors import RbmlError, UsageError
 COLUMNS = {"pictures": "image", "table": "row", "text": "text"}
 """The head of the column that identifies the example, by modality."""
 
+_SEVERAL = 5
+"""From so many examples on it is worth a warning that most of them are unknown."""
+
 Record = Mapping[str, Any]
 
 
@@ -89,6 +92,12 @@ def command(
         raw, names = [found.raw[place] for place in records], [found.names[place] for place in records]
         for sentence in concerns(predictor.modality, raw, names, None):
             errors.print(f"Warning: {sentence}.")
+        strangers = sum(record.get("unknown", False) for record in records.values())
+        if len(records) >= _SEVERAL and strangers > len(records) / 2:
+            errors.print(
+                f"Warning: {strangers} of {len(records)} are unlike all that was learned from: is it the right model? "
+                "Were they made in the same way? With --no-unknown each gets the nearest class."
+            )
     bad = [one for one in results if isinstance(one, RbmlError)]
     if bad:
         for one in bad[1:]:

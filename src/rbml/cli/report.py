@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from rbml.errors import DataError
+from rbml.errors import RbmlError
 
 
 @click.command("report")
@@ -28,15 +28,20 @@ def command(run: Path, seed: int, other: Path | None, data_root: str | None) -> 
     """  # noqa: D301  \b is click's
     from rbml.cli.measuring import tasks_of
     from rbml.cli.show import console
+    from rbml.recipe import build
     from rbml.reports import write_report
     from rbml.training import RunFolder
 
     folder = RunFolder(run)
     root = data_root or folder.read_config()["data_root"]
+    tasks, inputs, missing = None, None, ""
     try:
         tasks = tasks_of(folder, "test", root)
-    except DataError as error:
-        click.echo(f"rbml: no gallery: {error}", err=True)
-        tasks = None
-    for path in write_report(folder, tasks, seed, None if other is None else RunFolder(other)):
+        if folder.recipe().inputs.encoder:  # features are nothing to look at
+            inputs = build.tasks(folder.recipe(), "test", root, encoder=None)
+    except RbmlError as error:
+        missing = str(error)
+        click.echo(f"rbml: no gallery: {missing}", err=True)
+    compared = None if other is None else RunFolder(other)
+    for path in write_report(folder, tasks, seed, compared, inputs=inputs, missing=missing):
         console.print(str(path))

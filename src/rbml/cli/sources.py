@@ -6,6 +6,7 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
+from rbml.cli.features import features_shown
 from rbml.data.setting import Setting
 from rbml.errors import UsageError
 from rbml.recipe import Recipe, build
@@ -33,7 +34,8 @@ def tasks_for(recipe: Recipe, setting: Setting, whose: str, part: str, root: str
     if setting.modality.kind == "text":  # other sentences are split into the same words
         spec = setting.modality.spec()
         changes.setdefault("data_options", {name: spec[name] for name in ("tokenizer", "buckets", "longest")})
-    tasks = build.tasks(recipe, part, root, **changes)
+    with features_shown():
+        tasks = build.tasks(recipe, part, root, **changes)
     check_fits(setting, whose, tasks)
     # A table is standardised by its own training rows, and another table's would be other units than the run's.
     return tasks.read_as(setting.modality, setting.target) if isinstance(tasks, PerGroup) else tasks

@@ -82,7 +82,9 @@ def command(
             again = f"use --resume {folder.path} to continue it, or another --run"
             raise UsageError(f"{folder.path} already holds a run: {again}")
     meta_train(folder, recipe, data_root, threads, f"rbml train --resume {shlex.quote(str(folder.path))}")
-    console.print(f"Next: rbml evaluate {shlex.quote(str(folder.path))}")
+    place = shlex.quote(str(folder.path))
+    pile = recipe.tasks.labels == "none" and any(_is_pile(one) for one in recipe.data)  # nothing to evaluate on
+    console.print(f"Next: rbml adapt {place} --support DIR --out FILE" if pile else f"Next: rbml evaluate {place}")
 
 
 def _wanted(source: str | None, given: dict[str, Any], resume: Path | None) -> Recipe:
@@ -161,6 +163,13 @@ def _free_name(recipe: Recipe) -> Path:
     name = f"{'+'.join(map(_short, recipe.data))}-{ways}{recipe.tasks.shots}s-{recipe.algorithm.name}"
     paths = [Path("runs") / name, *(Path("runs") / f"{name}-{number}" for number in range(2, 10_000))]
     return next(path for path in paths if not path.exists())
+
+
+def _is_pile(source: Data) -> bool:
+    """Return whether a source is a folder of pictures that are not in classes."""
+    from rbml.data.sources.folder import is_pile
+
+    return source.name == "folder" and is_pile(Path(source.path or ""))
 
 
 def _short(source: Data) -> str:

@@ -23,7 +23,7 @@ from rbml.training import Interrupt, RunFolder, files
 from rbml.training.curve import Curve, Store, measure, result
 from rbml.training.evaluator import describe_sizes, sizes_of
 from rbml.training.learned import Learned, load
-from rbml.training.rivals import baselines, learner_itself
+from rbml.training.rivals import learner_itself, plain_baselines
 
 
 class Wanted(NamedTuple):
@@ -155,7 +155,7 @@ def _curve(rows: dict[str, Learned], first: Learned, target: str, wanted: Wanted
 
     methods = [replace(learner_itself(one.learner, tasks(one, name)), name=name) for name, one in rows.items()]
     plain = methods[0].tasks
-    methods += [one for one in baselines(plain, "raw inputs", "the inputs", None) if "neighbour" not in one.name]
+    methods += [one for one in plain_baselines(plain) if "neighbour" not in one.name]
     identity = {
         "target": target, "tasks": plain.about, **sizes, "rows": {name: checksum(one) for name, one in rows.items()},
     }  # fmt: skip

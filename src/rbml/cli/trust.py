@@ -12,14 +12,24 @@ if TYPE_CHECKING:
 
     from rbml.training.estimate import Estimate
 
+BACKBONE = "the backbone's features"
+"""What baselines look at where there is a backbone: as :func:`rbml.training.concerns.features` calls it."""
+
 FEW = 12
 """The largest number of classes whose confusions are shown as a matrix."""
 
 _PAIRS = 8
 
 
-def show_estimate(found: Estimate, names: Sequence[str], noun: str) -> None:
-    """Print how well new examples are likely to be predicted, class by class, and beside baselines."""
+def show_estimate(found: Estimate, names: Sequence[str], noun: str, backbone: bool = False) -> None:
+    """Print how well new examples are likely to be predicted, class by class, and beside baselines.
+
+    Args:
+        found: the estimate.
+        names: of the classes.
+        noun: the word for one example.
+        backbone: whether what is judged is a backbone without any run, which has not learned across tasks.
+    """
     metric = found.metric
     low, high = (metric.shown(bound) for bound in (found.low, found.high))
     classes = found.confusion is not None
@@ -38,7 +48,7 @@ def show_estimate(found: Estimate, names: Sequence[str], noun: str) -> None:
     console.print(f"{how}.")
     if found.confusion is not None:
         show_confusion(found.confusion, names, noun)
-    _show_rivals(found, noun)
+    _show_rivals(found, noun, backbone)
 
 
 def show_confusion(confusion: Tensor, names: Sequence[str], noun: str) -> None:
@@ -70,20 +80,23 @@ def show_confusion(confusion: Tensor, names: Sequence[str], noun: str) -> None:
         table("most often confused", ["class", "taken for", "times"], rows, text=2)
 
 
-def _show_rivals(found: Estimate, noun: str) -> None:
+def _show_rivals(found: Estimate, noun: str, backbone: bool) -> None:
     if not found.rivals:
         return
-    metric = found.metric
-    rows = [["this learner", metric.shown(found.measured)]]
+    metric, who = found.metric, "the backbone with its head" if backbone else "the learner"
+    rows = [[who if backbone else "this learner", metric.shown(found.measured)]]
     rows += [[rival.name, metric.shown(rival.value)] for rival in found.rivals]
-    table(f"on the same {noun}s, beside what needs no learning across tasks", ["method", metric.name], rows)
+    others = "simpler methods" if backbone else "what needs no learning across tasks"
+    table(f"on the same {noun}s, beside {others}", ["method", metric.name], rows)
     best = found.rivals[0]
+    same_features = backbone and best.name.endswith(BACKBONE)
     if found.verdict == "behind":
-        console.print(f"Warning: {best.name} does better (p = {best.p:.2g}): the learner does not help with this task.")
+        so = "another head suits these better" if same_features else f"{who} does not help with this task"
+        console.print(f"Warning: {best.name} does better (p = {best.p:.2g}): {so}.")
     elif found.verdict == "even":
         console.print(
-            f"The learner and {best.name} cannot be told apart on so few {noun}s (p = {best.p:.2g})"
-            + (": there is no sign that the learner helps with this task." if best.ahead else ".")
+            f"{who.capitalize()} and {best.name} cannot be told apart on so few {noun}s (p = {best.p:.2g})"
+            + (f": there is no sign that {who} helps with this task." if best.ahead and not same_features else ".")
         )
     else:
-        console.print(f"The learner does better than {best.name} (p = {best.p:.2g}).")
+        console.print(f"{who.capitalize()} does better than {best.name} (p = {best.p:.2g}).")

@@ -12,6 +12,7 @@ from rbml.hypergrad.sama import Sama
 from rbml.hypergrad.solve import GMRES, ConjugateGradient, Neumann, NormalEquations, Nystrom
 from rbml.hypergrad.unrolled import Unrolled
 from rbml.hypergrad.value_function import ValueFunction
+from rbml.hypergrad.windowed import Windowed
 
 ALL = {
     "adjoint": Adjoint,
@@ -23,6 +24,7 @@ ALL = {
     "sama": Sama,
     "value_function": ValueFunction,
     "evolution": Evolution,
+    "windowed": Windowed,
 }
 
 SOLVERS = {
@@ -53,6 +55,7 @@ __all__ = [
     "Sama",
     "Unrolled",
     "ValueFunction",
+    "Windowed",
     "directional_difference",
     "online",
 ]

@@ -7,6 +7,7 @@ of them; for the rest the learner's own values are used, as constants.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal, get_args
 
 import torch
@@ -23,6 +24,7 @@ from rbml.operators import Differentiable
 from rbml.strategy import Features, Gate, Part, Rule, Start, StepInfo, Strategy, Term, TermInputs
 from rbml.strategy.undo import split
 from rbml.strategy.views import masked_loss
+from rbml.tasks.base import arrivals
 from rbml.tree import Step, Tree, add, pick, row, under
 
 Statistics = Literal["transductive", "inductive", "running"]
@@ -100,7 +102,7 @@ class BoundTask:
 
     def start(self, m: Tree) -> Carry:
         """Return the carry before the first step: theta0, with a head for the task, and an empty state."""
-        theta = self._theta0(m)
+        theta = self.plan.strategy.before(self._theta0(m), self._info(0))
         state = self.plan.strategy.init(theta)
         if self.step_weights is not None:
             state[RUNNING_LOSS] = self.step_weights.new_zeros(())
@@ -122,7 +124,8 @@ class BoundTask:
     def update(self, grads: Tree, carry: Carry, m: Tree, t: Step) -> Carry:
         """Pass the gradient through the strategy's rules."""
         theta, state = self.plan.strategy.update(grads, carry.state, carry.theta, self._phi(m), self._info(t))
-        return Carry(theta, state | add(pick(carry.state, [RUNNING_LOSS]), self._gain(theta, m, t)))
+        state = state | add(pick(carry.state, [RUNNING_LOSS]), self._gain(theta, m, t))
+        return Carry(self.plan.strategy.before(theta, self._info(t + 1)), state)
 
     def outer(self, carry: Carry, m: Tree) -> tuple[Tensor, Tree]:
         """Return the query loss after the last step (or the weighted sum over the steps), and the prediction."""
@@ -209,7 +212,15 @@ class BoundTask:
         return under(self.own | m, "phi.")
 
     def _info(self, t: Step) -> StepInfo:
-        return StepInfo(t, self.plan.steps, self.key)
+        return StepInfo(t, self.plan.steps, self.key, self._arrivals)
+
+    @cached_property
+    def _arrivals(self) -> Tensor | None:
+        """When the classes of the task come, where a rule asks for it: the same at every step."""
+        y, head = self.task.support.y, self.plan.head
+        if not self.plan.strategy.by_class or not head or y.is_floating_point() or y.dim() != 1:
+            return None
+        return arrivals(self.task, self.ways or len(self.own[f"model.{head[0]}"]))
 
     def _theta0(self, m: Tree) -> Tree:
         theta0 = pick(under(self.own | m, "model."), self.plan.adapted)

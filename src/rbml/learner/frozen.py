@@ -20,10 +20,10 @@ from torch.utils._pytree import tree_leaves
 from rbml import strategy
 from rbml.autodiff import module as modules
 from rbml.data.batch import Batch
-from rbml.hypergrad import Adjoint, Hypergradient, MetaGradient, Unrolled
+from rbml.hypergrad import Adjoint, Hypergradient, MetaGradient, Unrolled, Windowed
 from rbml.inner import Carry, Inner
 from rbml.learner.binding import BoundTask
-from rbml.tasks import Episode, Job, Stream
+from rbml.tasks import Episode, Job, Replay, Stream
 from rbml.tree import Step, Tree, prefixed, under
 
 FEATURES = "features."
@@ -59,7 +59,7 @@ def head_that_is_adapted(bound: BoundTask) -> str | None:
     layer = layers.pop() if len(layers) == 1 else ""
     if not layer or not isinstance(plan.model.get_submodule(layer), nn.Linear) or plan.stepwise:
         return None
-    if not isinstance(bound.task, Episode | Stream | Job):
+    if not isinstance(bound.task, Episode | Stream | Job | Replay):
         return None
     if any(gate.among({name: torch.empty(0) for name in plan.adapted}) != [layer] for gate in plan.strategy.gates):
         return None
@@ -79,7 +79,7 @@ def comes_last(bound: BoundTask, layer: str) -> bool:
             alone = func.functional_call(HeadAlone(layer, bound.plan.model.get_submodule(layer)), head, (features,))
             if not torch.equal(alone, modules.call(bound.plan.model, whole, x)):
                 return False
-            return not isinstance(bound.task, Job) or _is_same_in_every_batch(bound, layer, whole)
+            return not isinstance(bound.task, Job | Replay) or _is_same_in_every_batch(bound, layer, whole)
     except Exception:  # any failure on the features alone means that the whole model is needed
         return False
 
@@ -88,9 +88,10 @@ def _is_same_in_every_batch(bound: BoundTask, layer: str, whole: Tree) -> bool:
     """Return whether the features of an example do not depend on its mini-batch, as they do with batch norm."""
     model = bound.plan.model
     stored = modules.running_statistics(model) if bound.statistics == "running" else None
-    together = modules.inputs_of(model, whole, bound.task.examples.x, layer, stored)
-    alone = modules.inputs_of(model, whole, bound.task.at(0).x, layer, stored)
-    return torch.allclose(together.index_select(0, bound.task.rows(0)), alone, rtol=1e-4, atol=1e-5)
+    batch = bound.task.at(0)
+    together = modules.inputs_of(model, whole, bound.task.support.x, layer, stored)
+    alone = modules.inputs_of(model, whole, batch.x, layer, stored)
+    return torch.allclose(together.index_select(0, batch.mask["index"]), alone, rtol=1e-4, atol=1e-5)
 
 
 @dataclass(frozen=True)
@@ -115,10 +116,11 @@ class FrozenBody:
             return modules.inputs_of(model, whole, batch.x, self.layer, statistics, batch.mask.get("example"))
 
         task, query = bound.task, of(bound.task.query, bound.fitted_statistics(whole))
-        if isinstance(task, Stream):
+        if isinstance(task, Stream | Replay):
+            stream = task if isinstance(task, Stream) else task.stream
             # Each batch by itself: a layer such as batch norm may look at all examples that it is given.
             places = torch.arange(len(task.steps.y), device=task.steps.y.device)
-            return {"support": func.vmap(lambda t: of(task.at(t), stored))(places), "query": query}
+            return {"support": func.vmap(lambda t: of(stream.at(t), stored))(places), "query": query}
         return {"support": of(task.support, stored), "query": query}
 
     def on(self, features: Tree) -> BoundTask:
@@ -185,7 +187,8 @@ def frozen_body(
         tried: what was found for tasks of these shapes before, which is added to: trying takes a few passes.
     """
     layer = head_that_is_adapted(bound)
-    if not layer or not (engine is None or isinstance(engine, Adjoint | Unrolled)):
+    within = engine.engine if isinstance(engine, Windowed) else engine
+    if not layer or not (within is None or isinstance(within, Adjoint | Unrolled)):
         return None
     tried = {} if tried is None else tried
     shapes = tuple(leaf.shape for leaf in tree_leaves(bound.task))
@@ -198,8 +201,8 @@ def frozen_body(
 def _with(task: Any, features: Tree) -> Any:
     """Return a task whose inputs are features."""
     query = task.query._replace(x=features["query"])
-    if isinstance(task, Stream):
-        return Stream(task.steps._replace(x=features["support"]), query)
+    if isinstance(task, Stream | Replay):
+        return task._replace(steps=task.steps._replace(x=features["support"]), query=query)
     if isinstance(task, Job):
         return task._replace(examples=task.examples._replace(x=features["support"]), query=query)
     return Episode(task.support._replace(x=features["support"]), query)

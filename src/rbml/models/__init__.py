@@ -5,6 +5,7 @@ from rbml.models.bayesian import BayesianLinear
 from rbml.models.conv4 import Conv4
 from rbml.models.lora import lora
 from rbml.models.mlp import MLP
+from rbml.models.modulated import Modulated, modulated
 from rbml.models.pretrained import Pretrained, efficientnet_lite0, timm
 from rbml.models.pretrained_text import hf, minilm
 from rbml.models.resnet12 import ResNet12
@@ -31,6 +32,7 @@ __all__ = [
     "Adaptor",
     "BayesianLinear",
     "Conv4",
+    "Modulated",
     "Pretrained",
     "ResNet12",
     "TextEmbedding",
@@ -39,6 +41,7 @@ __all__ = [
     "hf",
     "lora",
     "minilm",
+    "modulated",
     "timm",
     "warped",
 ]

@@ -41,7 +41,7 @@ class TextEmbedding(nn.Module):
     """
 
     def __init__(
-        self, outputs: int, vocabulary: int = 2**14, frequencies: str = "", width: int = 256, pooling: Pooling = "mean"
+        self, outputs: int, vocabulary: int = 16384, frequencies: str = "", width: int = 256, pooling: Pooling = "mean"
     ) -> None:
         """Draw the vectors; take the weights from the frequencies."""
         super().__init__()

@@ -27,7 +27,7 @@ class TfIdf(nn.Module):
             them all weights begin at one.
     """
 
-    def __init__(self, outputs: int, vocabulary: int = 2**14, frequencies: str = "") -> None:
+    def __init__(self, outputs: int, vocabulary: int = 16384, frequencies: str = "") -> None:
         """Take the weights from the frequencies."""
         super().__init__()
         self.vocabulary = vocabulary

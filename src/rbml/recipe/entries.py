@@ -50,8 +50,10 @@ ENTRIES: dict[str, Entry] = {
     "group": Entry("data.options.group", str, "Tasks", "the column that names the group of each row: one group is one "
                    "task; for a table"),
     "target": Entry("data.options.target", str, "Tasks", "the column to predict; for a table"),
-    "size": Entry("inputs.size", int, "Tasks", "height and width of the pictures in pixels"),
-    "channels": Entry("inputs.channels", int, "Tasks", "1 for grey pictures, 3 for colour"),
+    "size": Entry("inputs.size", int, "Tasks", "height and width of the pictures in pixels", "28, or what "
+                  "the source or backbone needs"),
+    "channels": Entry("inputs.channels", int, "Tasks", "1 for grey pictures, 3 for colour", "1; 3 for a folder of "
+                      "colour pictures"),
     "encoder": Entry("inputs.encoder", str, "Model", "a pretrained backbone, which stays as it is; the model learns on "
                      "its features", "none", family="backbones"),
     "algorithm": Entry("algorithm.name", str, "Learner", "the algorithm", family="algorithms"),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rbml.reports import style
 from rbml.training import Score
-from rbml.training.rivals import FINE_TUNING, LEARNER, SCRATCH
+from rbml.training.rivals import FINE_TUNING, INPUTS, LEARNER, SCRATCH
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -15,6 +15,11 @@ if TYPE_CHECKING:
 
 _COLOURS = {LEARNER: style.BLUE, FINE_TUNING: style.RED, SCRATCH: style.MUTED}
 _OTHERS = ("#009E73", "#CC79A7", "#E69F00", "#56B4E9")  # Okabe and Ito (2008)
+_DASHES: Mapping[str, Any] = {
+    **dict.fromkeys((LEARNER, FINE_TUNING, "features"), "-"),
+    **dict.fromkeys((SCRATCH, INPUTS), (0, (4, 2))),
+}
+_DOTS = (0, (1, 1.5))  # of what else can be seen without a network: colours, words
 _LEAST_GAP = 0.045  # between two labels, as a share of the height of the axes
 
 
@@ -98,19 +103,24 @@ def _is_behind(point: Point) -> bool:
 
 
 def _crossing(points: Sequence[Point], result: Mapping[str, Any]) -> tuple[str, str] | None:
-    """Return from where on a method is as good as the learner, or better; ``None`` where the learner stays ahead."""
+    """Return from where on, or up to where, a method is as good as the learner, or better; ``None`` if it never is."""
     as_good = _from_where_on(points, lambda point: not _is_ahead(point))
     if as_good is None:
-        return None
-    better = _from_where_on(points, _is_behind)
-    if better == as_good:
+        until = _from_where_on(list(reversed(points)), lambda point: not _is_ahead(point))
+        if until is None:
+            return None
+        better = all(_is_behind(point) for point in points if point.shots <= until)
+        where = "With" if until == points[0].shots else "Up to"
+        return f"{where} {until} {_examples(result, until)}", "better" if better else "as good"
+    later = _from_where_on(points, _is_behind)
+    if later == as_good:
         return _from(as_good, points, result), "better"
-    later = f", and from {better} on better" if better else ""
-    return _from(as_good, points, result), f"as good{later}"
+    more = f", and from {later} on better" if later else ""
+    return _from(as_good, points, result), f"as good{more}"
 
 
 def _from_where_on(points: Sequence[Point], holds: Any) -> int | None:
-    """Return the smallest number of shots from which on something holds for all; ``None`` where it does not."""
+    """Return the first number of shots from which on, to the last one, something holds; ``None`` if there is none."""
     found = None
     for point in reversed(points):
         if not holds(point):
@@ -160,7 +170,7 @@ def figure(result: Mapping[str, Any], title: str, subtitle: str) -> Figure:
         x = [point.shots * (1 + 0.012 * (place - len(known) / 2)) for point in points]
         axes.errorbar(
             x, [one.score.mean for one in points], [one.score.interval for one in points], color=colour,
-            linestyle="-" if name in (LEARNER, FINE_TUNING) or name.endswith("features") else (0, (4, 2)),
+            linestyle=_DASHES.get(name.partition(" on ")[2] or name, _DOTS),
             marker="o", markersize=4.5 if name == LEARNER else 3.2, linewidth=2.2 if name == LEARNER else 1.3,
             elinewidth=0.9, zorder=4 if name == LEARNER else 3,
         )  # fmt: skip

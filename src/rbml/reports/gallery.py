@@ -49,7 +49,9 @@ class Room:
 WIDE, TELEPHONE = Room(SHOTS, QUERIES, 1.5, 0.92, 18), Room(1, 3, 1.1, 0.655, 11)
 
 
-def gallery(source: RunFolder | Learner, tasks: TaskSource, seed: int, narrow: bool = False) -> Figure:
+def gallery(
+    source: RunFolder | Learner, tasks: TaskSource, seed: int, narrow: bool = False, inputs: TaskSource | None = None
+) -> Figure:
     """Draw one task: its support examples, and its queries with their predictions.
 
     For classes: one row per class, with its support examples, its queries, and the predicted class of each with its
@@ -61,23 +63,24 @@ def gallery(source: RunFolder | Learner, tasks: TaskSource, seed: int, narrow: b
         tasks: where the task comes from; it may have other ways than the learner was trained on.
         seed: which task: ``tasks.draw([seed])``.
         narrow: whether to draw for a telephone: fewer examples.
+        inputs: the same tasks with other inputs, which are drawn: the pictures of which ``tasks`` has features.
 
     Raises:
         UsageError: if the task does not fit the model, or has targets of another kind.
         CheckpointError: if the run has no checkpoint yet.
     """
     learner = source.learner() if isinstance(source, RunFolder) else source
-    while isinstance(tasks, Mixture):
-        tasks = tasks.sources[tasks.chosen_source(seed)]
+    tasks = _source(tasks, seed)
+    shown = tasks if inputs is None else _source(inputs, seed)
     task = one(tasks.draw([seed]), 0)
     stored = one(
-        getattr(tasks, "stored", tasks.draw)([seed]), 0
+        getattr(shown, "stored", shown.draw)([seed]), 0
     )  # a source that has no stored form is shown as the model sees it
     with torch.no_grad():
         x, y, mask = task.support
         prediction = learner.adapt(x, y, mask, ways=getattr(tasks, "ways", None))(task.query.x)
     tasks.target.check(prediction, task.query)
-    support, query = (tasks.modality.show(part.x) for part in (stored.support, stored.query))
+    support, query = (shown.modality.show(part.x) for part in (stored.support, stored.query))
     if isinstance(tasks, FewShot):
         records = tasks.target.decode(prediction, _names(tasks, seed))
         return _of_classes(tasks, seed, support, query, records, TELEPHONE if narrow else WIDE)
@@ -91,6 +94,13 @@ def gallery(source: RunFolder | Learner, tasks: TaskSource, seed: int, narrow: b
         in_units = [part._replace(y=tasks.target.unscaled(part.y)) for part in (task.support, task.query)]
         return truth_figure(in_units[0], in_units[1], query, records, (metric, value), narrow)
     raise UsageError(f"a gallery shows few-shot classes and real values, not targets of the kind {tasks.target.kind}")
+
+
+def _source(tasks: TaskSource, seed: int) -> TaskSource:
+    """Return the source from which a mixture takes the task of this seed."""
+    while isinstance(tasks, Mixture):
+        tasks = tasks.sources[tasks.chosen_source(seed)]
+    return tasks
 
 
 def _names(tasks: FewShot, seed: int) -> list[str]:

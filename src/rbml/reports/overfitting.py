@@ -68,7 +68,7 @@ def gap(entries: Entries, about: Facts) -> str:
         f"of validation {parts}, which training never uses."
     )
     if not overfits(entries, metric):
-        return f"{text} There is no clear sign of overfitting across tasks.\n"
+        return f"{text} There is no clear sign that longer training has made the latter worse.\n"
     at = style.count(best["step"])
     return (
         f"**This run overfits.** {text} The best validation was {_shown(metric, best['validation'])} at step {at}; "

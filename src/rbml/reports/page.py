@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from rbml.errors import RbmlError
 from rbml.reports import compare, style, wording
 from rbml.reports.adaptation import metric_by_step
+from rbml.reports.continual import accuracy_by_classes, by_classes, classes_table
 from rbml.reports.curves import journal, learning_curve
 from rbml.reports.document import Part, Picture, Report, as_html, as_markdown
 from rbml.reports.evaluations import evaluations, inner_steps
@@ -29,7 +30,15 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def write_report(run: RunFolder, tasks: TaskSource | None, seed: int, other: RunFolder | None = None) -> list[Path]:
+def write_report(
+    run: RunFolder,
+    tasks: TaskSource | None,
+    seed: int,
+    other: RunFolder | None = None,
+    *,
+    inputs: TaskSource | None = None,
+    missing: str = "",
+) -> list[Path]:
     """Write the report of a run under ``run.plots``: figures, ``report.md`` that shows them, and ``report.html``.
 
     ``report.html`` is a single file that holds everything, for a screen or a telephone.
@@ -41,6 +50,8 @@ def write_report(run: RunFolder, tasks: TaskSource | None, seed: int, other: Run
         tasks: where the task in the gallery comes from; ``None`` leaves it out.
         seed: which task the gallery shows.
         other: another run to compare it with.
+        inputs: the same tasks with the inputs that the gallery draws, where ``tasks`` has features of them.
+        missing: why there are no tasks.
 
     Returns:
         The files that were written, the HTML page last.
@@ -60,7 +71,7 @@ def write_report(run: RunFolder, tasks: TaskSource | None, seed: int, other: Run
     except OSError as error:
         raise RbmlError(f"cannot make {run.plots}: {error.strerror}") from error
     beside = [] if other is None else _beside(run, other)
-    parts = [_part(*section) for section in [*_sections(run, tasks, seed), *beside]]
+    parts = [_part(*section) for section in [*_sections(run, (tasks, inputs), seed, missing), *beside]]
     parts.append(Part("What this run is", summary))
     report = Report(run.path.resolve().name, head, parts)
     files = {f"{part.picture.name}.png": part.picture.png for part in parts if part.picture}
@@ -89,9 +100,11 @@ def _part(title: str, name: str, draw: Draw, table: Callable[[], str]) -> Part:
     return Part(title, text, Picture(name, style.png(wide), style.svg(wide), style.svg(narrow)))
 
 
-def _sections(run: RunFolder, tasks: TaskSource | None, seed: int) -> list[Section]:
+def _sections(
+    run: RunFolder, sources: tuple[TaskSource | None, TaskSource | None], seed: int, missing: str
+) -> list[Section]:
     """Return the title, the figure's name, and the functions for figure and text of each section of the page."""
-    found, problems = evaluations(run)
+    (tasks, inputs), (found, problems) = sources, evaluations(run)
     name = facts(run).metric.name
 
     def measured() -> str:
@@ -100,7 +113,8 @@ def _sections(run: RunFolder, tasks: TaskSource | None, seed: int) -> list[Secti
 
     def task() -> str:
         if tasks is None:
-            return f"Not drawn, because the data was not found: `rbml report {run.path} --data-root FOLDER`.\n"
+            why = missing or f"the data was not found: `rbml report {run.path} --data-root FOLDER`"
+            return f"Not drawn: {why.removesuffix('.')}.\n"
         return f"Task {seed}. The learner has adapted to the support examples, and predicts each query by itself.\n"
 
     stepwise = {key: one for key, one in found.items() if inner_steps(one)}
@@ -118,9 +132,17 @@ def _sections(run: RunFolder, tasks: TaskSource | None, seed: int) -> list[Secti
     if sized := by_shots(found):
         title = "How many examples are needed"
         measures.append((title, "shots", partial(metric_by_shots, sized), lambda: shots_table(sized)))
+    if streams := by_classes(found):
+        title = "What is known of a stream"
+        measures.append((title, "classes", partial(accuracy_by_classes, streams), lambda: classes_table(streams)))
     return [
         *measures,
-        ("One task", "gallery", lambda narrow: None if tasks is None else gallery(run, tasks, seed, narrow), task),
+        (
+            "One task",
+            "gallery",
+            lambda narrow: None if tasks is None else gallery(run, tasks, seed, narrow, inputs),
+            task,
+        ),
         ("Learning curve", "learning_curve", partial(learning_curve, run), lambda: gap(journal(run), facts(run))),
         (
             "The learning strategy, phi",

@@ -60,6 +60,8 @@ def figure(result: Mapping[str, Any], title: str, subtitle: str) -> Figure:
     """
     rows, targets, metric = result["rows"], result["targets"], result["metric"]
     names = [row["name"] for row in rows]
+    if any(cell["own"] for row in rows for cell in row["cells"]):
+        subtitle += "; framed: trained on other classes of the same source"
     width = 1.9 + 0.075 * max(map(len, names)) + 1.15 * len(targets)
     drawn = style.new_figure(max(width, 5.2), 1.7 + 0.42 * len(rows), title, subtitle)
     axes = drawn.subplots()

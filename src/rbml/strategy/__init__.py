@@ -4,14 +4,18 @@ from rbml.strategy.adaptive import adagrad, adam, lion, nadam, rmsprop
 from rbml.strategy.base import Gate, Part, Rule, Start, Term, Values, part
 from rbml.strategy.bayesian import bayesian_linear
 from rbml.strategy.chain import Strategy, chain
+from rbml.strategy.clipped_sgd import clipped_sgd
 from rbml.strategy.descent import momentum, sgd, weight_decay
 from rbml.strategy.draws import normal, uniform
+from rbml.strategy.ewc import ewc
 from rbml.strategy.example_weights import example_weights, weight_net
+from rbml.strategy.fresh_rows import fresh_rows
 from rbml.strategy.gates import dropout
 from rbml.strategy.generated import alfa, attenuate
 from rbml.strategy.heads import prototype, ridge, zero
 from rbml.strategy.hyper import Hyper, Scalar
 from rbml.strategy.knots import knots
+from rbml.strategy.lda import lda
 from rbml.strategy.learned_loss import metal, ml3
 from rbml.strategy.learned_optimizer import learned_lstm, learned_optimizer
 from rbml.strategy.limits import clip_norm, clip_value, noise
@@ -20,6 +24,7 @@ from rbml.strategy.precondition import kronecker, low_rank
 from rbml.strategy.restrict import only
 from rbml.strategy.ridge_cv import ridge_cv
 from rbml.strategy.schedules import cosine, exponential, inverse_time, piecewise, polynomial, warmup
+from rbml.strategy.settle import settle
 from rbml.strategy.views import Features, StepInfo, TermInputs
 from rbml.strategy.weights import Weights
 
@@ -63,6 +68,11 @@ ALL = {
     "ridge_cv": ridge_cv,
     "bayesian_linear": bayesian_linear,
     "zero": zero,
+    "lda": lda,
+    "fresh_rows": fresh_rows,
+    "settle": settle,
+    "ewc": ewc,
+    "clipped_sgd": clipped_sgd,
 }
 
 __all__ = [
@@ -88,17 +98,21 @@ __all__ = [
     "chain",
     "clip_norm",
     "clip_value",
+    "clipped_sgd",
     "confidence",
     "cosine",
     "dropout",
+    "ewc",
     "example_weights",
     "exponential",
+    "fresh_rows",
     "inverse_time",
     "knots",
     "kronecker",
     "l1",
     "l2",
     "label_smoothing",
+    "lda",
     "learned_lstm",
     "learned_optimizer",
     "lion",
@@ -118,6 +132,7 @@ __all__ = [
     "ridge",
     "ridge_cv",
     "rmsprop",
+    "settle",
     "sgd",
     "uniform",
     "warmup",

@@ -108,6 +108,9 @@ class Rule:
         sums: how its state is undone, if that is possible (``Adjoint(store="reverse")``).
         direct: whether its result depends only on the direction, its numbers and the step, not on theta or a state: it
             may then follow a running sum in a chain that is undone.
+        before: ``(theta, at) -> theta``, a pure function: what changes before step ``at.t`` takes its gradient, because
+            of what that step will see; ``None`` for the usual rule, which knows only gradients.
+        by_class: whether it must know when the classes of a stream come, ``at.arrivals``.
     """
 
     name: str
@@ -118,6 +121,8 @@ class Rule:
     origin: Origin | None = None
     sums: RunningSum | None = None
     direct: bool = False
+    before: Callable[[Tree, StepInfo], Tree] | None = None
+    by_class: bool = False
 
     __reduce__ = _pickled
 

@@ -56,6 +56,11 @@ class Strategy:
         """Whether a part draws random numbers."""
         return any(part.random for part in self.parts if not isinstance(part, Start))
 
+    @property
+    def by_class(self) -> bool:
+        """Whether a rule must know when the classes of a stream come."""
+        return any(rule.by_class for rule in self.rules)
+
     def initial(self, theta: Tree, steps: int, generator: torch.Generator | None) -> tuple[Tree, Tree]:
         """Return phi for parameters like ``theta``: the learned leaves and the fixed, named ``sgd.lr/conv.weight``."""
         learned: Tree = {}
@@ -100,6 +105,13 @@ class Strategy:
             next_state |= prefixed(own, f"{rule.name}/")
         # A step number that is a tensor is in double precision, and must not widen parameters of one number.
         return tmap(lambda leaf, d: leaf - d.to(leaf.dtype), theta, direction), next_state
+
+    def before(self, theta: Tree, at: StepInfo) -> Tree:
+        """Return theta as it is when step ``at.t`` takes its gradient."""
+        for rule in self.rules:
+            if rule.before is not None:
+                theta = rule.before(theta, at)
+        return theta
 
     def objective(self, phi: Tree, inputs: TermInputs) -> Tensor:
         """Return the support loss, or the terms that take its place, plus all other terms."""

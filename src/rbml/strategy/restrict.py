@@ -55,5 +55,10 @@ def only(pattern: str, rule: Rule) -> Rule:
         moved, after = rule.update(pick(direction, names), state, pick(theta, names), values, at)
         return direction | moved, after
 
+    def before(theta: Tree, at: StepInfo) -> Tree:
+        assert rule.before is not None
+        return theta | rule.before(pick(theta, matching(theta, pattern)), at)
+
     numbers = {name: _Restricted(pattern, one, one.learn) for name, one in rule.hypers.items()}
-    return Rule(rule.name, numbers, update, init, random=rule.random)
+    ahead = None if rule.before is None else before
+    return Rule(rule.name, numbers, update, init, random=rule.random, before=ahead, by_class=rule.by_class)

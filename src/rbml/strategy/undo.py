@@ -93,6 +93,8 @@ def split(strategy: Strategy) -> Split:
     rules = strategy.rules
     names = ", ".join(rule.name for rule in rules)
     for rule in rules:
+        if rule.before is not None:
+            raise UsageError(f"{rule.name} overwrites parameters, which cannot be undone: {_ELSE}")
         if rule.sums is None and rule.init is not stateless:
             raise UsageError(
                 f"a step of {rule.name} cannot be undone; of the rules with a state only momentum without nesterov "

@@ -29,11 +29,14 @@ class StepInfo(NamedTuple):
         t: the inner step, from 0; a tensor where one traced step serves all of them.
         steps: T, how many there are.
         key: an integer that differs from task to task, for :func:`rbml.strategy.normal`; ``None`` if nothing is drawn.
+        arrivals: for every class the first step that sees it, -1 where none does, ``(C,)``; ``None`` if no part asks
+            for it (:attr:`rbml.strategy.base.Rule.by_class`), or the targets are not classes.
     """
 
     t: Step
     steps: int = 1
     key: Tensor | None = None
+    arrivals: Tensor | None = None
 
     @property
     def time(self) -> float | Tensor:

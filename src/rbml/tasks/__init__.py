@@ -15,10 +15,12 @@ from rbml.tasks.base import (
     task_seeds,
 )
 from rbml.tasks.clusters import cactus
+from rbml.tasks.continual import Continual
 from rbml.tasks.few_shot import FewShot
 from rbml.tasks.grouped import PerGroup
 from rbml.tasks.mixture import Mixture
 from rbml.tasks.padding import stack
+from rbml.tasks.replay import Replay
 from rbml.tasks.sinusoid import Sinusoid
 from rbml.tasks.supervised import Supervised
 from rbml.tasks.unlabelled import RandomClasses, aal, umtra
@@ -26,6 +28,7 @@ from rbml.tasks.unlabelled import RandomClasses, aal, umtra
 __all__ = [
     "ALL",
     "Batch",
+    "Continual",
     "Episode",
     "Episodes",
     "FewShot",
@@ -34,6 +37,7 @@ __all__ = [
     "Mixture",
     "PerGroup",
     "RandomClasses",
+    "Replay",
     "Sinusoid",
     "Stream",
     "Supervised",
@@ -57,4 +61,5 @@ ALL = {
     "umtra": umtra,
     "aal": aal,
     "cactus": cactus,
+    "continual": Continual,
 }

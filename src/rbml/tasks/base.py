@@ -172,6 +172,25 @@ class Job(NamedTuple):
         return None
 
 
+def arrivals(task: Task, classes: int) -> Tensor:
+    """Return for every class the first step that sees it, -1 where none does, ``(C,)``.
+
+    Where there is data for any number of steps, every class of the support set is there from the first one.
+
+    Args:
+        task: one task, whose targets are classes ``(n,)``.
+        classes: C.
+    """
+    _, y, mask = task.support
+    steps = task.available()
+    when = torch.arange(len(y), device=y.device) // (len(y) if steps is None else len(y) // steps)
+    last = len(y)
+    if "example" in mask:
+        when = torch.where(mask["example"], when, last)
+    first = torch.full_like(when[:1].expand(classes), last).scatter_reduce(0, y, when, "amin")
+    return torch.where(first == last, -1, first)
+
+
 AnyTask = TypeVar("AnyTask")
 
 

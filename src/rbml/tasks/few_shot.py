@@ -83,6 +83,7 @@ class FewShot:
                 raise UsageError(f"{name} must be at least 1, not {number}.")
         self.ways, self.shots, self.queries = ways, shots, queries
         self.x, y, self.names = arrays_of(arrays)
+        self.labels = y
         self.modality: Modality = arrays.modality if isinstance(arrays, Labelled) else Arrays()
         self.target: Target = CLASSES
         self.outputs = ways

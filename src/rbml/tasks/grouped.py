@@ -5,8 +5,9 @@ Shapes: B tasks, G groups, K shots, Q queries, d targets, N examples in all, ``.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from typing import Literal, get_args
+from typing import ClassVar, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -19,6 +20,8 @@ from rbml.errors import DataError, UsageError, unknown
 from rbml.tasks.base import Episodes, generator, task_seeds
 
 Order = Literal["random", "time"]
+
+_CHANGE = 2  # a stream of a task's seed, besides those from which its group and its examples are drawn
 
 
 class PerGroup:
@@ -37,22 +40,44 @@ class PerGroup:
         shots: K, support examples.
         queries: Q, query examples.
         order: ``"random"`` or ``"time"``.
+        shift: how much is added at random to all targets of a task: the standard deviation, in the units that a model
+            learns in (of a table: standard deviations of the training targets). Where it is large, the level of a group
+            must be read from the support set (Rajendran, Irpan and Jang 2020, arXiv:2007.05549). As the next one, for
+            training: a run's evaluation is without it.
+        stretch: how much the differences between the targets of a task are changed: they are multiplied by a factor of
+            mean 1 and this standard deviation, around the mean of the support set. Few groups look too much alike; with
+            it, what a learner knows of uncertainty holds for new ones too.
 
     Raises:
-        UsageError: for numbers below one, an unknown order, or ``"time"`` for examples that have no order.
+        UsageError: for numbers below one, an unknown order, ``"time"`` for examples that have no order, or a shift or
+            stretch that is negative or infinite.
         DataError: for a group with fewer than ``shots + queries`` examples.
     """
 
-    def __init__(self, grouped: Grouped, shots: int = 5, queries: int = 15, order: Order = "random") -> None:
+    training_only: ClassVar[tuple[str, ...]] = ("shift", "stretch")
+
+    def __init__(
+        self,
+        grouped: Grouped,
+        shots: int = 5,
+        queries: int = 15,
+        order: Order = "random",
+        shift: float = 0.0,
+        stretch: float = 0.0,
+    ) -> None:
         """Check that the data has enough for such tasks."""
         for name, number in (("shots", shots), ("queries", queries)):
             if number < 1:
                 raise UsageError(f"{name} must be at least 1, not {number}.")
+        for name, size in (("shift", shift), ("stretch", stretch)):
+            if not 0 <= size < math.inf:
+                raise UsageError(f"{name} must be a number from 0 on, not {size}.")
         if order not in get_args(Order):
             raise unknown("order of examples", order, get_args(Order))
         if order == "time" and grouped.order is None:
             raise UsageError("these examples have no order: choose a column of the time, or use order='random'.")
         self.grouped, self.shots, self.queries, self.order = grouped, shots, queries, order
+        self.shift, self.stretch = shift, stretch
         self.modality: Modality = grouped.modality
         self.target: Target = grouped.target
         self._y = grouped.target.scaled(grouped.y)
@@ -89,7 +114,8 @@ class PerGroup:
                 f"the learner takes {modality.kind} {', '.join(other or [])}, but these examples ({self.about}) are "
                 f"{self.modality.kind} {', '.join(own or [])}: give it the same inputs in the same order"
             )
-        return PerGroup(self.grouped._replace(modality=modality, target=target), self.shots, self.queries, self.order)
+        same = self.grouped._replace(modality=modality, target=target)
+        return PerGroup(same, self.shots, self.queries, self.order, self.shift, self.stretch)
 
     def sample(self, count: int, generator: torch.Generator) -> Episodes:
         """Draw ``count`` tasks: support ``(B, K, ...)`` and query ``(B, Q, ...)``, targets ``(B, K or Q, d)``."""
@@ -128,7 +154,17 @@ class PerGroup:
         if not seeds:
             raise UsageError("no tasks were asked for: the count must be at least 1.")
         places = torch.stack([self._rows(seed, group) for seed, group in zip(seeds, groups, strict=True)])
-        return Episodes(self._batch(places[:, : self.shots]), self._batch(places[:, self.shots :]))
+        tasks = Episodes(self._batch(places[:, : self.shots]), self._batch(places[:, self.shots :]))
+        return self._changed(tasks, seeds) if self.shift or self.stretch else tasks
+
+    def _changed(self, tasks: Episodes, seeds: Sequence[int]) -> Episodes:
+        """Return tasks of other such groups: their levels are moved; changes are faster, slower or reversed."""
+        level = tasks.support.y.mean(1, keepdim=True)
+        drawn = [torch.randn(2, 1, self.outputs, generator=generator(seed, _CHANGE)) for seed in seeds]
+        moved, factor = torch.stack(drawn, 1).to(level)
+        return Episodes(
+            *(part._replace(y=part.y + self.shift * moved + self.stretch * factor * (part.y - level)) for part in tasks)
+        )
 
     def _rows(self, seed: int, group: int) -> Tensor:
         """Return the examples of one task, the support first: ``(K + Q,)``."""

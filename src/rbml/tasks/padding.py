@@ -54,8 +54,8 @@ def stack(tasks: Sequence[Episode], sizes: Sizes | None = None) -> Episode:
             the largest of these tasks.
 
     Raises:
-        UsageError: if there is no task, if their examples or targets have different shapes, or if a task is larger than
-            ``sizes``.
+        UsageError: if there is no task, for streams, if examples or targets have different shapes, or if a task is
+            larger than ``sizes``.
 
     >>> from rbml.data.batch import Batch
     >>> x, y = torch.ones(3, 2), torch.tensor([0, 1, 2])
@@ -65,6 +65,8 @@ def stack(tasks: Sequence[Episode], sizes: Sizes | None = None) -> Episode:
     """
     if not tasks:
         raise UsageError("there is no task to stack.")
+    if any(task.available() is not None for task in tasks):
+        raise UsageError("streams cannot be padded to one size, because their order counts: use one source of streams.")
     found = [Sizes.of(task) for task in tasks]
     largest = Sizes.largest(found)
     masked = sizes is not None or len(set(found)) > 1 or any(task.support.mask or task.query.mask for task in tasks)

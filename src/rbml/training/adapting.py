@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from rbml.training.estimate import Advance, Estimate, estimate
 from rbml.training.learned import Learned
 from rbml.training.semi_supervised import WithUnlabelled
 from rbml.training.unknown import Memory, Usual, grown, layer_of
-from rbml.training.usual import Prior
+from rbml.training.usual import QUERIES, Prior
 
 
 @dataclass(frozen=True)
@@ -137,6 +137,7 @@ def adapt(
     estimating: bool = True,
     advance: Advance = lambda count: None,
     unlabelled: Inputs | None = None,
+    comparing: bool = True,
 ) -> Outcome:
     """Adapt to labelled examples, and again without a part of them in turn: cross-validation.
 
@@ -150,6 +151,7 @@ def adapt(
         advance: called with the number of examples that were predicted by a model that had not seen them.
         unlabelled: ready inputs of classes to learn from beside them (:mod:`rbml.training.semi_supervised`). They are
             not kept with the model.
+        comparing: whether the estimate has the baselines of the target beside it, which take longer than the learner.
 
     Raises:
         UsageError: if the examples do not fit the model, or have only one class.
@@ -165,9 +167,10 @@ def adapt(
     with torch.no_grad():
         setting.target.check(adapted(support.x), support)
     judge = _Judge(helped, ways, layer_of(learner))
-    found = estimate(judge, support, setting.target, features, ways, advance) if estimating else None
+    target = setting.target if comparing else replace(setting.target, baselines={})
+    found = estimate(judge, support, target, features, ways, advance) if estimating else None
     if found is not None and prior is not None and prior.shots == typical(examples.y):
-        found = found.with_gain(prior.fewer, prior.accuracy)
+        found = found.with_gain(prior.fewer, prior.accuracy, prior.tasks * prior.ways * QUERIES)
     if ways is None:
         return Outcome(adapted, learned, examples, names, Trust(), found)
     layer = layer_of(learner)
@@ -209,4 +212,5 @@ def _usual(found: Estimate | None, judge: _Judge, y: Tensor, prior: Prior | None
     if found is None:
         return other
     members = torch.bincount(y)[found.left.truth.y]
-    return Usual.of(torch.cat(judge.scores) + grown(members), other)
+    first = torch.cat(judge.scores)[: len(members)]  # of the first pass: the same example again is no further one
+    return Usual.of(first + grown(members), other)

@@ -9,13 +9,16 @@ import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from rbml import algorithms
 from rbml.autodiff import module as modules
+from rbml.data.batch import each_input
+from rbml.data.inputs import Embedded, Pictures, Text
+from rbml.data.inputs.colour import colour_histogram
 from rbml.data.targets import Baseline, Metric
 from rbml.learner import Learner, Statistics
 from rbml.learner.frozen import FrozenBody
@@ -29,6 +32,9 @@ from rbml.training.evaluator import judge
 LEARNER = "learner"
 FINE_TUNING = "fine-tuning"
 SCRATCH = "from scratch"
+
+INPUTS = "raw inputs"
+"""Where baselines work on the inputs as they are."""
 
 RATES = tuple(10.0 ** (power / 2) for power in range(-8, 2))
 """The learning rates that fine-tuning and training from scratch may have: 0.0001 to 3."""
@@ -114,7 +120,7 @@ def fine_tuned(learner: Learner, target_loss: Any) -> Callable[[float, int], Lea
 
 
 def untrained(learner: Learner, recipe: Recipe, tasks: TaskSource) -> Callable[[float, int], Learner]:
-    """Return how the recipe's network is trained from random weights."""
+    """Return how the recipe's network is trained from its untrained start."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(generator(recipe.outer.seed, START).initial_seed())
         start = build.model(recipe, build.setting(recipe, tasks))
@@ -211,6 +217,52 @@ def baselines(tasks: TaskSource, where: str, about: str, convert: Callable[[Epis
         for name, baseline in tasks.target.baselines.items()
         if convert is None or name not in _DETAILS
     ]
+
+
+class View(NamedTuple):
+    """What can be looked at in examples without any network.
+
+    Attributes:
+        where: its name.
+        about: the same, for a sentence on what is done.
+        convert: from a stack of tasks to the same ones with other inputs; ``None`` leaves them as they are.
+    """
+
+    where: str
+    about: str
+    convert: Callable[[Episode], Episode] | None = None
+
+
+def views(tasks: TaskSource) -> list[View]:
+    """Return what baselines look at: the inputs; of colour pictures also their colours; of sentences their words."""
+    modality = tasks.modality
+    if isinstance(modality, Text):  # numbers of words are no numbers to compute with
+        return [View("words", "the words (TF-IDF)", partial(_each, modality.features))]
+    if isinstance(modality, Embedded):
+        return [View("features", f"the features of {modality.backbone}")]
+    found = [View(INPUTS, "the inputs as they are")]
+    if isinstance(modality, Pictures) and modality.channels == 3:
+        about = "the shares of the colours in a picture (hue, saturation, brightness)"
+        found.append(View("colours", about, partial(_each, _colours)))
+    return found
+
+
+def plain_baselines(tasks: TaskSource) -> list[Method]:
+    """Return the target's baselines, on everything that can be looked at without a network, as methods."""
+    return [method for view in views(tasks) for method in baselines(tasks, *view)]
+
+
+def _each(change: Callable[[Any], Tensor], part: Episode) -> Episode:
+    """Return the tasks with other inputs, which are made for all examples at once."""
+    support, query = (
+        batch._replace(x=change(each_input(lambda leaf: leaf.flatten(0, 1), batch.x)).view(*batch.y.shape[:2], -1))
+        for batch in part
+    )
+    return Episode(support, query)
+
+
+def _colours(pictures: Tensor) -> Tensor:
+    return colour_histogram((pictures * 255).round().to(torch.uint8))
 
 
 def _judged(

@@ -1,4 +1,4 @@
-"""Begin a run with what another run has learned."""
+"""Begin a run: with what another run has learned, or with a first look at the training examples."""
 
 from __future__ import annotations
 
@@ -6,11 +6,43 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor
 
 from rbml.errors import UsageError
 from rbml.learner import Learner
+from rbml.recipe.streams import START
 from rbml.strategy.serialize import described
+from rbml.tasks import TaskSource, generator, task_seeds
+from rbml.tasks.base import Episode
 from rbml.tree import Tree
+
+_LOOKED_AT = 8000
+"""So many training examples a model looks at."""
+
+
+def look(learner: Learner, training: TaskSource, seed: int) -> None:
+    """Let the model look at training examples before the first outer step, if it wants to, in place.
+
+    A model wants to that has a method ``begin(x, y)``, as :class:`rbml.models.Adaptor` has. The examples are those of
+    training tasks; the classes of each task count as classes of their own.
+
+    Args:
+        learner: the learner, whose model is changed.
+        training: where training tasks come from; other tasks than those of few examples are not looked at.
+        seed: of the run.
+    """
+    begin = getattr(learner.model, "begin", None)
+    if begin is None:
+        return
+    first = training.draw(task_seeds(1, generator(seed, START)))
+    if not isinstance(first, Episode) or not isinstance(first.support.x, Tensor) or first.support.mask:
+        return
+    size = first.support.y.shape[1] + first.query.y.shape[1]
+    tasks = training.draw(task_seeds(max(1, _LOOKED_AT // size), generator(seed, START)))
+    x, y = (torch.cat([getattr(part, name) for part in (tasks.support, tasks.query)], 1) for name in ("x", "y"))
+    if not y.is_floating_point():
+        y = y + torch.arange(len(y))[:, None] * (int(y.max()) + 1)
+    begin(x.flatten(0, 1), y.flatten(0, 1))
 
 
 class Taken(NamedTuple):

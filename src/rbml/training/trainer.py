@@ -22,6 +22,7 @@ from rbml.training.log import Log
 from rbml.training.pretraining import body_of, pretrain
 from rbml.training.progress import Outer, Progress
 from rbml.training.run_folder import PRETRAINING, RunFolder, restore
+from rbml.training.start import look
 from rbml.training.validation import Best, Validation
 from rbml.tree import Tree, norm
 
@@ -70,6 +71,7 @@ def train(
             body, saved = body_of(learner), {}
         learner = build.learner(recipe, setting, body)
         if not saved:
+            look(learner, training, recipe.outer.seed)
             run.begin(learner)
         validated = Validation.of(training, validation, recipe)
         yield from _across_tasks(run, recipe, learner, training, validated, log, saved, stop)

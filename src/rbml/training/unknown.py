@@ -1,12 +1,14 @@
 r"""None of these: how an adapted model knows that an example is of none of the classes that it was shown.
 
-The score of an example is how far its features f (what enters the head, scaled to length 1) are from the nearest class
-mean,
+The score of an example is how far its features (what enters the head) are from the nearest class mean,
 
-.. math:: s(x) = \min_k \log \|f(x) - c_k\|^2.
+.. math:: s(x) = \min_k \log \|g(x) - c_k\|^2, \qquad
+          g(x) = \frac{f(x) - 0.8\, m}{\|f(x) - 0.8\, m\|}, \qquad f(x) = \frac{h(x)}{\|h(x)\|}
 
-Largest logits and probabilities tell unseen classes much worse, and so do features of their own length: see
-``benchmarks/trust.py``.
+with h the features, c the means of g over each class, and m the mean of f over the classes. What all examples have in
+common takes up most of the length of features; without most of it, distances show more of what tells examples apart.
+Largest logits and probabilities tell unseen classes much worse, and so do features of their own length, or without
+all of m, which is known from few examples only: see ``benchmarks/trust.py``.
 
 What is far for a known example is learned from examples that were left out, so that no unknown ones are needed. With n
 examples in a class, :math:`E\|f - c\|^2 = \sigma^2 (1 + 1/n)`: scores that were found with one example fewer are
@@ -36,6 +38,7 @@ RATE = 0.05
 """The share of known examples that may be called unknown."""
 
 _TINY = 1e-12
+_SHARE = 0.8  # of the middle that is taken away
 
 
 @dataclass(frozen=True)
@@ -45,27 +48,34 @@ class Memory:
     Attributes:
         layer: the head, whose inputs are the features; empty where the model has none: the outputs are taken.
         centres: the mean features of each class, ``(C, d)``.
+        middle: the middle of all classes, times 0.8, which features are without, ``(d,)``; ``None`` in files of former
+            versions: features are with it.
     """
 
     layer: str
     centres: Tensor
+    middle: Tensor | None = None
 
     @staticmethod
     def of(adapted: Adapted, layer: str, support: Batch, ways: int) -> Memory:
         """Return the memory of a support set ``(n, ...)`` whose inputs are ready for the model."""
         features = features_of(adapted, layer, support.x)
         members = (support.y[:, None] == torch.arange(ways)).to(features.dtype)
-        return Memory(layer, members.T @ features / members.sum(0).clamp(min=1)[:, None])
+        shares = (members / members.sum(0).clamp(min=1)).T
+        middle = _SHARE * (shares @ features).mean(0)
+        return Memory(layer, shares @ functional.normalize(features - middle), middle)
 
     def score(self, adapted: Adapted, x: Any) -> Tensor:
         """Return the log of the squared distance of each example to the nearest class, ``(m,)``: low is known."""
         features = features_of(adapted, self.layer, x)
+        if self.middle is not None:
+            features = functional.normalize(features - self.middle)
         apart = ((features[:, None] - self.centres) ** 2).sum(-1)
         return (apart.amin(1) + _TINY).log()
 
     def to_content(self) -> dict[str, Any]:
         """Return its values for a file."""
-        return {"layer": self.layer, "centres": self.centres}
+        return {"layer": self.layer, "centres": self.centres, "middle": self.middle}
 
 
 def layer_of(learner: Learner) -> str:

@@ -27,6 +27,7 @@ from rbml.training.unknown import Memory, Usual, layer_of
 TASKS = 40
 QUERIES = 5
 _FILE = "calibration.json"
+_TASKS = "validation_2"  # "validation" had another score of what is unknown
 _LOOKED_AT = 500  # training examples
 _LONG = 64  # rows with more numbers, such as features of a backbone, are not looked at
 
@@ -162,7 +163,7 @@ def prior_of(
         if (one.ways, one.shots) == (tasks.ways, tasks.shots):
             return one
     found = measured(learner, tasks, run.recipe().outer.seed, advance=advance)
-    _keep(run, "validation", [one.to_json() for one in [*known, found]])
+    _keep(run, _TASKS, [one.to_json() for one in [*known, found]])
     return found
 
 
@@ -176,7 +177,7 @@ def fitting(run: RunFolder, ways: int, shots: int) -> FewShot:
     recipe = run.recipe()
     choice, *others = recipe.data
     loaded = build.examples(recipe, choice, "val", run.read_config()["data_root"])
-    if others or not isinstance(loaded, Labelled):
+    if others or not isinstance(loaded, Labelled) or loaded.classes < 2 or build.unlabelled(recipe, "val"):
         raise UsageError(f"{recipe.source} has no classes of one kind to be calibrated on")
     fewest = int(torch.bincount(loaded.y).min())
     several = max(1, min(shots, fewest - QUERIES))
@@ -262,7 +263,7 @@ def look_of(run: RunFolder) -> Look | None:
 def read(run: RunFolder) -> list[Prior]:
     """Return what was measured before; nothing if there is no file, or it cannot be used: it is made again."""
     try:
-        return [Prior.from_json(one) for one in _kept(run)["validation"]]
+        return [Prior.from_json(one) for one in _kept(run)[_TASKS]]
     except (KeyError, TypeError):
         return []
 

@@ -58,6 +58,7 @@ class Validation:
         groups: which group each validation task comes from; ``None`` where each counts by itself.
         tasks: how many tasks of the training part are measured.
         seed: the seed by which these are drawn; no training step draws them.
+        ways: the classes of a held-out task, which may be fewer than a learner has rows for; ``None`` for real values.
     """
 
     metric: Metric
@@ -66,6 +67,7 @@ class Validation:
     groups: list[int] | None
     tasks: int
     seed: int
+    ways: int | None = None
 
     @staticmethod
     def of(training: TaskSource, validation: TaskSource, recipe: Recipe) -> Validation:
@@ -73,11 +75,12 @@ class Validation:
         tasks, seed = recipe.outer.validate_tasks, recipe.outer.seed
         held_out = validation.draw(task_seeds(tasks, generator(seed, VALIDATE)))
         groups = groups_of(validation, tasks, seed, VALIDATE)
-        return Validation(training.target.metrics[0], held_out, training, groups, tasks, seed)
+        ways = getattr(validation, "ways", None)
+        return Validation(training.target.metrics[0], held_out, training, groups, tasks, seed, ways)
 
     def measure(self, learner: Learner) -> Tensor:
         """Return the metric of every validation task, ``(B,)``."""
-        return _measured(learner, self.held_out, self.metric)
+        return _measured(learner, self.held_out, self.metric, self.ways)
 
     def seen(self, learner: Learner) -> float:
         """Return the mean over as many tasks of the training part that no training step has drawn.
@@ -85,8 +88,9 @@ class Validation:
         The difference to the validation is the gap of generalisation across tasks: both are new tasks, but of these
         classes (or groups) the learner was trained on others.
         """
+        ways = getattr(self.training, "ways", None)
         parts = draw(self.training, self.tasks, learner.execution.chunk, self.seed, SEEN)
-        return torch.cat([_measured(learner, part, self.metric) for part in parts]).double().mean().item()
+        return torch.cat([_measured(learner, part, self.metric, ways) for part in parts]).double().mean().item()
 
     def entry(self, learner: Learner, step: int, best: Best | None) -> tuple[dict[str, float], Best | None]:
         """Return a validation's numbers for the journal, and the best validation including this one.
@@ -105,5 +109,6 @@ class Validation:
         return found, None if best is None else replace(best, waited=best.waited + 1)  # None: it was not a number
 
 
-def _measured(learner: Learner, tasks: Any, metric: Metric) -> Tensor:
-    return per_task(metric, learner.evaluate(tasks, each_step=False, metrics=()).prediction, tasks.query)
+def _measured(learner: Learner, tasks: Any, metric: Metric, ways: int | None) -> Tensor:
+    found = learner.evaluate(tasks, ways=ways, each_step=False, metrics=())
+    return per_task(metric, found.prediction, tasks.query)

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from rbml.data.extras import require
 
@@ -68,7 +67,9 @@ def colour_histogram(stored: Tensor) -> Tensor:
     for values, bins in zip(hsv(stored.float() / 255), BINS, strict=True):
         place = place * bins + (values * bins).long().clamp(0, bins - 1)
     total = BINS[0] * BINS[1] * BINS[2]
-    return functional.one_hot(place.flatten(1), total).float().mean(1)
+    ones = torch.ones_like(place, dtype=torch.float32).flatten(1)
+    counts = ones.new_zeros(len(ones), total).scatter_add_(1, place.flatten(1), ones)
+    return counts / ones.shape[1]
 
 
 def hsv(rgb: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -62,7 +62,7 @@ class Pictures:
                 bad.append(str(error))
         if bad:
             more = f" And {len(bad) - 3} more." if len(bad) > 3 else ""
-            raise DataError(f"{' '.join(bad[:3])}{more} Remove what is not a picture, or repair it.")
+            raise DataError(f"{' '.join(bad[:3])}{more} Remove or repair what cannot be read.")
         return torch.stack(found) if found else torch.empty(0, self.channels, self.size, self.size, dtype=torch.uint8)
 
     def ready(self, stored: Inputs) -> Inputs:
@@ -172,6 +172,8 @@ def read(path: str | Path, size: int = 28, channels: int = 1) -> Tensor:
     try:
         with opened(path) as picture:
             flat = _flat(image, exif(picture)).convert("L" if channels == 1 else "RGB")
+    except FileNotFoundError:
+        raise DataError(f"{str(path)!r} does not exist.") from None
     except Exception as error:  # decoders raise anything: OSError, SyntaxError, ValueError, struct.error ...
         raise DataError(f"{str(path)!r} cannot be read as a picture: {error}.") from None
     return from_image(flat, size, channels)

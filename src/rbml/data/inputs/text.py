@@ -57,7 +57,7 @@ class Text:
     """
 
     tokenizer: str = "ngrams"
-    buckets: int = 2**14
+    buckets: int = 16384
     longest: int = 0
     frequencies: str = ""
     text: str = ""

@@ -37,10 +37,10 @@ def load(
     split: str | None = None,
     seed: int = 0,
     tokenizer: str = "ngrams",
-    buckets: int = 2**14,
+    buckets: int = 16384,
     longest: int = 0,
 ) -> Labelled:
-    """BANKING77: questions to a bank, 77 intents (Casanueva et al., 2020), 75 to 227 sentences each.
+    """BANKING77: questions to a bank, 77 intents, 75 to 227 each (Casanueva et al., 2020).
 
     The splits ``fold-1`` to ``fold-5`` are those of ProtAugment (Dopierre et al. 2021, arXiv:2105.12995): 25/25/27
     intents; the published train and test files are pooled.

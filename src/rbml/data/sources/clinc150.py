@@ -43,10 +43,10 @@ def load(
     split: str | None = None,
     seed: int = 0,
     tokenizer: str = "ngrams",
-    buckets: int = 2**14,
+    buckets: int = 16384,
     longest: int = 0,
 ) -> Labelled:
-    """CLINC150: sentences to a voice assistant, 150 intents (Larson et al., 2019), 150 sentences each.
+    """CLINC150: requests to an assistant, 150 intents of 150 sentences (Larson et al., 2019).
 
     The splits ``fold-1`` to ``fold-5`` are those of ProtAugment (Dopierre et al. 2021, arXiv:2105.12995): 50/50/50
     intents of all domains. ``domains`` keeps whole domains apart: see :data:`DOMAINS`.

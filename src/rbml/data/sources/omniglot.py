@@ -30,8 +30,15 @@ SPLITS = ("vinyals", "vinyals-1200", "lake")
 PROTOCOL: list[tuple[dict[str, Any], dict[str, Any]]] = [
     ({}, {"split": "vinyals"}),
     ({"ways": [20], "algorithm": ["maml", "fomaml"]}, {"lr": 0.1, "steps": 5, "tasks": 16}),
-]
-"""What differs from a recipe's defaults, and in which cases: Finn et al. 2017 (arXiv:1703.03400, appendix A.1)."""
+    ({"algorithm": ["oml", "anml"]}, {
+        "split": "lake", "task": "continual", "ways": 15, "shots": 6, "queries": 2, "steps": 90, "tasks": 4, "lr": 0.1,
+        "task_options": {"remember": 30, "labels": "global"}, "validate_tasks": 16,
+    }),
+    ({"algorithm": ["streaming_lda"]}, {"split": "lake", "ways": 40, "shots": 5, "queries": 5, "tasks": 2}),
+    ({"algorithm": ["oml", "anml", "streaming_lda"], "model": ["conv4"]}, {"norm": "group"}),
+]  # fmt: skip
+"""What differs from a recipe's defaults, and in which cases: Finn et al. 2017 (arXiv:1703.03400, appendix A.1) for
+MAML; streams of classes without batch norm, because a step sees a single drawing."""
 
 _DRAWINGS, _SIZE = 20, 28
 _ROTATIONS = ("rot000", "rot090", "rot180", "rot270")  # counterclockwise, as in the published lists' own loader

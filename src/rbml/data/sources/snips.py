@@ -28,10 +28,10 @@ def load(
     split: str | None = None,
     seed: int = 0,
     tokenizer: str = "ngrams",
-    buckets: int = 2**14,
+    buckets: int = 16384,
     longest: int = 0,
 ) -> Labelled:
-    """SNIPS: sentences to a voice assistant, 7 intents (Coucke et al., 2018), about 2000 sentences each; test only.
+    """SNIPS: requests to an assistant, 7 intents of about 2000 (Coucke et al., 2018); test only.
 
     Args:
         part: ``"test"``.

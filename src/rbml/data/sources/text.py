@@ -31,7 +31,7 @@ def load(
     text: str = "",
     label: str = "",
     tokenizer: str = "ngrams",
-    buckets: int = 2**14,
+    buckets: int = 16384,
     longest: int = 0,
 ) -> Labelled:
     """Sentences of your own, one per row of a CSV, TSV or JSONL file: text:FILE.

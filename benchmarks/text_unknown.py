@@ -1,0 +1,101 @@
+"""Does a bot know what it has not been told? Sentences out of scope and unseen intents; calibration.
+
+    python benchmarks/text_unknown.py --data-root DATA                       # backbone:minilm, which needs no run
+    python benchmarks/text_unknown.py --data-root DATA RUN --sets banking77 --shots 1
+
+Per draw, ``--ways`` test intents of fold 1 of ProtAugment are learned from ``--shots`` sentences each. Known are 20
+other sentences of each of them, unseen 20 of each other test intent, out of scope the 1000 of CLINC150. AUROC: the
+probability that a known sentence seems more familiar than another one; 50 % is chance.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+
+import torch
+from torch import Tensor
+
+from rbml import data
+from rbml.data import Labelled
+from rbml.data.batch import Batch
+from rbml.data.inputs import embedded
+from rbml.data.inputs.embedded import Embedded
+from rbml.data.sources.clinc150 import out_of_scope
+from rbml.training import adapting
+from rbml.training.calibration import auroc, calibration_error
+from rbml.training.learned import Learned, load
+
+COLUMNS = (
+    "AUROC unseen", "AUROC out of scope", "called unknown: known", "unseen", "out of scope", "ECE before", "ECE after",
+    "accuracy",
+)  # fmt: skip
+EACH = 20
+
+
+def features(learned: Learned, name: str, root: str) -> tuple[Labelled, Tensor]:
+    """Return the test sentences and those out of scope, as the learner's modality stores them."""
+    modality = learned.setting.modality
+    assert isinstance(modality, Embedded), "a learner on features of an encoder is needed"
+    tests = data.load(name, "test", root, "fold-1", tokenizer=modality.backbone)
+    assert isinstance(tests, Labelled)
+    sentences = out_of_scope("test", root)
+    others = Labelled(tests.modality.read(sentences), torch.zeros(len(sentences), dtype=torch.int64), ["none"], "",
+                      tests.modality)  # fmt: skip
+    none = embedded.embedded(others, modality.backbone).x
+    assert isinstance(none, Tensor)
+    return embedded.embedded(tests, modality.backbone), none
+
+
+def one_draw(learned: Learned, tests: Labelled, none: Tensor, ways: int, shots: int, seed: int) -> list[float]:
+    """Return the figures of one draw, in the order of the columns."""
+    source = torch.Generator().manual_seed(seed)
+    support, known, unseen = [], [], []
+    for place, label in enumerate(torch.randperm(tests.classes, generator=source).tolist()):
+        members = torch.nonzero(tests.y == label).flatten()
+        members = members[torch.randperm(len(members), generator=source)]
+        if place < ways:
+            support.append(members[:shots])
+            known.append(members[shots : shots + EACH])
+        else:
+            unseen.append(members[:EACH])
+    assert isinstance(tests.x, Tensor)
+    x, y = tests.x, torch.arange(ways)
+    examples = Batch(x[torch.cat(support)], y.repeat_interleave(shots))
+    outcome = adapting.adapt(learned, examples, [str(label) for label in range(ways)], comparing=False)
+    memory, usual, truth = outcome.trust.memory, outcome.trust.usual, y.repeat_interleave(EACH)
+    assert memory is not None
+    scores = [memory.score(outcome.adapted, some) for some in (x[torch.cat(known)], x[torch.cat(unseen)], none)]
+    limit = float("inf") if usual is None else usual.threshold()
+    with torch.no_grad():
+        logits = outcome.adapted(x[torch.cat(known)])
+    return [
+        *(auroc(-scores[0], -some) for some in scores[1:]),
+        *((some > limit).double().mean().item() for some in scores),
+        *(calibration_error(logits / by, truth) for by in (1.0, outcome.trust.temperature)),
+        (logits.argmax(1) == truth).double().mean().item(),
+    ]
+
+
+def main() -> None:
+    """Print a table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("learner", nargs="?", default="backbone:minilm", help="a run, or backbone:NAME")
+    parser.add_argument("--data-root", required=True)
+    parser.add_argument("--sets", nargs="+", default=["clinc150", "banking77"])
+    parser.add_argument("--ways", type=int, default=5)
+    parser.add_argument("--shots", nargs="+", type=int, default=[1, 5])
+    parser.add_argument("--draws", type=int, default=30)
+    given = parser.parse_args()
+    learned = load(given.learner)
+    print(f"| {given.learner}, {given.draws} draws | {' | '.join(COLUMNS)} |\n| --- |{' ---: |' * len(COLUMNS)}")
+    for name in given.sets:
+        tests, none = features(learned, name, given.data_root)
+        for shots in given.shots:
+            draws = [one_draw(learned, tests, none, given.ways, shots, seed) for seed in range(given.draws)]
+            cells = [f"{100 * statistics.fmean(column):.1f}" for column in zip(*draws, strict=True)]
+            print(f"| {name}, {given.ways}-way {shots}-shot, % | {' | '.join(cells)} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,63 @@
+"""OML, ANML and streaming LDA: what is adapted, what is learned, and that none is what it is without its point."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import nn
+
+from rbml import Learner, models
+from rbml.algorithms import anml, oml, streaming_lda
+from rbml.errors import UsageError
+from rbml.hypergrad import Unrolled
+from rbml.learner import frozen
+from rbml.tasks import Continual, FewShot, generator
+from rbml.tasks.base import one
+from rbml.tree import Tree
+
+ARRAYS = (torch.randn(96, 4, generator=generator(0)).double(), torch.arange(96) // 8)  # twelve classes of eight
+
+
+def net(outputs: int) -> models.MLP:
+    torch.manual_seed(0)
+    return models.MLP(4, outputs, (6, 5), nn.Tanh).double()
+
+
+@pytest.mark.parametrize("preset", [oml, anml])
+def test_streams_with_what_is_to_be_remembered(
+    preset: Callable[..., Learner], error: Callable[[Tree, Tree], float]
+) -> None:
+    source = Continual(ARRAYS, ways=2, shots=3, queries=2, remember=4, labels="global")
+    tasks = source.draw([1, 2])
+    learner = preset(net(12), steps=6)
+    found = learner.meta_gradient(tasks).grads
+    truth = preset(net(12), steps=6, hypergradient=Unrolled())
+    truth.load_state_dict(learner.state_dict())
+    assert error(found, truth.meta_gradient(tasks).grads) < 1e-8
+    rows = found["model.head.weight"].norm(dim=1)
+    used = {*tasks.query.y.flatten().tolist()} - {*tasks.steps.y.flatten().tolist()}
+    assert all(rows[name] > 0 for name in used), "rows of classes that are only remembered are learned across streams"
+
+
+def test_the_representation_runs_once_and_the_modulation_is_not_adapted() -> None:
+    stream = one(Continual(ARRAYS, ways=2, shots=3, queries=2).draw([1]), 0)
+    assert frozen.frozen_body(oml(net(2), steps=6).bind(stream)) == "head"
+    learner = anml(net(2), steps=6)
+    assert learner.adapted and not [name for name in learner.adapted if name.startswith("modulation.")]
+    assert [name for name, _ in learner.named_parameters() if name.startswith("model.modulation.")]
+    assert not torch.equal(learner.model.modulation.body[1].weight, learner.model.body.body[1].weight)
+    with pytest.raises(UsageError, match=r"needs an nn\.Linear as its last layer"):
+        anml(nn.Linear(4, 2))
+
+
+def test_streaming_lda_is_learned_on_ordinary_tasks_and_for_any_number_of_classes() -> None:
+    learner = streaming_lda(net(3))
+    found = learner.meta_gradient(FewShot(ARRAYS, 3, 4, 4).draw([1, 2]))
+    assert {"phi.lda.shrink", "phi.lda.scale", "model.body.1.weight"} <= {
+        name for name, grad in found.grads.items() if grad.abs().sum() > 0
+    }
+    many = FewShot(ARRAYS, 9, 4, 4).draw([3])
+    adapted = learner.adapt(*one(many, 0).support)
+    assert adapted(one(many, 0).query.x).shape == (36, 9)

@@ -1,0 +1,51 @@
+"""What ``rbml evaluate`` prints and keeps of a run on streams, and how the report shows it."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import pytest
+import torch
+
+from rbml import models
+from rbml.algorithms import oml, streaming_lda
+from rbml.cli import continual
+from rbml.reports import continual as reports
+from rbml.tasks import Continual, generator
+
+X = torch.randn(130, 6, generator=generator(0)) + (torch.arange(130) // 10)[:, None] * torch.randn(
+    6, generator=generator(1)
+)
+SOURCE = Continual((X, torch.arange(130) // 10), ways=4, shots=3, queries=2)
+
+
+def test_a_learner_is_followed_through_as_many_classes_as_there_are(capsys: pytest.CaptureFixture[str]) -> None:
+    torch.manual_seed(0)
+    found = json.loads(json.dumps(continual.by_classes(oml(models.MLP(6, 4, (8,)), steps=12), SOURCE, seed=0)))
+    assert found["marks"] == [10, 13] and found["streams"] == 2
+    assert list(found["lines"]) == ["learned", continual.MEANS, continual.DISCRIMINANT]
+    assert all(0 <= score["mean"] <= 1 for line in found["lines"].values() for score in line)
+    continual.show_by_classes(found)
+    shown = capsys.readouterr().out
+    assert "accuracy in % over all classes seen so far" in shown and "backward transfer" in shown
+    best = max(found["lines"], key=lambda name: found["lines"][name][-1]["mean"])
+    assert (f"At 13 classes {best} knows more than the learner's own steps" in " ".join(shown.split())) == (
+        best != "learned"
+    )
+
+
+def test_a_head_from_examples_stands_alone_and_a_batch_divides_the_stream() -> None:
+    learner = streaming_lda(models.MLP(6, 4, (8,)))
+    found = continual.by_classes(learner, Continual((X, torch.arange(130) // 10), 4, 3, 2, batch=4), seed=0)
+    assert found["marks"] == [10, 12] and list(found["lines"]) == ["learned"]
+    assert not math.isnan(found["lines"]["learned"][0]["mean"])
+
+
+def test_the_report_draws_one_line_per_learner() -> None:
+    score = {"mean": 0.5, "interval": 0.1, "tasks": 2, "groups": None}
+    found = {"marks": [10, 50], "shots": 5, "streams": 2, "lines": {"learned": [score] * 2, "class means": [score] * 2}}
+    assert reports.by_classes({"a": {}, "b": {"by_classes": found}}) == found and reports.by_classes({"a": {}}) is None
+    assert "50.0 ± 10.0" in reports.classes_table(found)
+    axes = reports.accuracy_by_classes(found).axes[0]
+    assert [line.get_label() for line in axes.lines] == ["learned", "class means"]
