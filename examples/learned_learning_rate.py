@@ -68,7 +68,10 @@ def measured(learner: Learner, task: Job) -> tuple[float, float]:
 
 def checked(steps: int, seed: int, task: Job) -> str:
     """Return the derivative of the validation loss by the logarithm of the rate, beside a central difference."""
-    learner, task = run_of(RATE, steps, seed).double(), task._replace(**_double(task))
+    learner, task = (
+        run_of(RATE, steps, seed).double(),
+        task._replace(examples=_double(task.examples), query=_double(task.query)),
+    )
     found = {name: leaf for name, leaf in learner.meta_gradient(task).grads.items() if name.startswith("phi.")}
     m = {name: leaf.detach() for name, leaf in learner.named_parameters()}
     along = {name: torch.ones_like(leaf) for name, leaf in found.items()}
@@ -77,8 +80,8 @@ def checked(steps: int, seed: int, task: Job) -> str:
     return f"derivative by the logarithm of the rate {grad.item():.8f}, by a central difference {difference.item():.8f}"
 
 
-def _double(task: Job) -> dict[str, Batch]:
-    return {name: getattr(task, name)._replace(x=getattr(task, name).x.double()) for name in ("examples", "query")}
+def _double(batch: Batch) -> Batch:
+    return batch._replace(x=batch.x.double())
 
 
 def draw(seen: list[tuple[float, float]], fixed: list[tuple[float, float]], out: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import click
 
@@ -39,7 +39,7 @@ TOPICS = {
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the division into three parts and the runs.")
 def command(
     place: Path, out: Path, target: str, classes: bool, encoder: str, seconds: float, starts: int, steps: int | None,
-    batch: int, how: str, resume: bool, seed: int,
+    batch: int, how: Literal["auto", "whole", "online"], resume: bool, seed: int,
 ) -> None:  # fmt: skip
     """Train a model on your own data, and tune how it is trained: learning rates, weight decay, momentum, schedule.
 
@@ -75,7 +75,7 @@ def command(
         found = tune(
             data.model(), data.examples, target=data.setting.target, seconds=seconds, starts=starts, steps=steps,
             size=batch, how=how, seed=seed, state=state, watch=watch, asked=lambda: interrupt.asked is not None,
-        )  # type: ignore[arg-type]  # fmt: skip
+        )  # fmt: skip
     save_adapted(out, found.adapted, data.recipe, data.setting, data.names)
     if not found.stopped:
         state.unlink(missing_ok=True)
