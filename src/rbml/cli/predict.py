@@ -92,7 +92,7 @@ def command(
         raw, names = [found.raw[place] for place in records], [found.names[place] for place in records]
         for sentence in concerns(predictor.modality, raw, names, None):
             errors.print(f"Warning: {sentence}.")
-        strangers = sum(record.get("unknown", False) for record in records.values())
+        strangers = sum(bool(record.get("unknown", False)) for record in records.values())
         if len(records) >= _SEVERAL and strangers > len(records) / 2:
             errors.print(
                 f"Warning: {strangers} of {len(records)} are unlike all that was learned from: is it the right model? "

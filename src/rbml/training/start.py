@@ -13,7 +13,7 @@ from rbml.learner import Learner
 from rbml.recipe.streams import START
 from rbml.strategy.serialize import described
 from rbml.tasks import TaskSource, generator, task_seeds
-from rbml.tasks.base import Episodes
+from rbml.tasks.base import Episode
 from rbml.tree import Tree
 
 _LOOKED_AT = 8000
@@ -35,7 +35,7 @@ def look(learner: Learner, training: TaskSource, seed: int) -> None:
     if begin is None:
         return
     first = training.draw(task_seeds(1, generator(seed, START)))
-    if not isinstance(first, Episodes) or not isinstance(first.support.x, Tensor) or first.support.mask:
+    if not isinstance(first, Episode) or not isinstance(first.support.x, Tensor) or first.support.mask:
         return
     size = first.support.y.shape[1] + first.query.y.shape[1]
     tasks = training.draw(task_seeds(max(1, _LOOKED_AT // size), generator(seed, START)))
