@@ -7,6 +7,7 @@ import io
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ import torch
 from rbml.data.sources.folder import read_classes
 from rbml.predictor import Predictor
 from rbml.training import RunFolder
+from rbml.training.unknown import Usual
 
 
 def predicted(rbml: Callable, *arguments: object) -> list[dict[str, Any]]:
@@ -189,12 +191,21 @@ def test_what_is_unlike_all_classes_is_unknown(
 ) -> None:
     support = drawn(tmp_path / "support", 3, [6])
     rbml("adapt", trained, "--support", support, "--out", "mine")
-    files = sorted(drawn(tmp_path / "others", 3, [8]).glob("*/*.*"))  # most of them of other patterns
+    files = sorted(support.glob("*/*.*"))
+    predictor = Predictor.load("mine")
+    memory, modality = predictor.trust.memory, predictor.modality
+    scores = torch.tensor([memory.score(predictor.adapted, modality.ready(modality.read([one]))) for one in files])
+    usual = Usual(scores.median().item(), float(scores.std()), 1000)
     few, many = (
-        [row["unknown"] for row in predicted(rbml, "mine", *files, "--unknown-rate", rate)] for rate in ("0.1%", "45%")
+        [
+            one["unknown"]
+            for one in replace(predictor, trust=replace(predictor.trust, usual=usual), unknown_rate=rate)(files).records
+        ]
+        for rate in (0.0001, 0.45)
     )
+    assert many == (scores > usual.threshold(0.45)).tolist()
     assert sum(few) < sum(many)
-    assert "unknown" in rbml("predict", "mine", *files, "--unknown-rate", "45%").out
+    assert "unknown" in predicted(rbml, "mine", files[0], "--unknown-rate", "45%")[0]
     assert "unknown" not in predicted(rbml, "mine", files[0], "--no-unknown")[0]
     assert "expected a share above 0" in rbml("predict", "mine", files[0], "--unknown-rate", "3").err
 

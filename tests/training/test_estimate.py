@@ -105,7 +105,7 @@ def test_one_example_more_per_class_shifts_the_estimate_in_logits() -> None:
     better = found.with_gain(0.5, 0.8, 1_000_000)
     assert better.value == pytest.approx(0.8, abs=1e-4) and better.measured == 0.5 and better.corrected
     assert found.low < better.low < 0.8 < better.high < 1
-    less, chance = found.with_gain(0.5, 0.8, 100), found.with_gain(0.5, 0.8, 5)
+    less, chance = found.with_gain(0.5, 0.8, 100), found.with_gain(0.5, 0.8, 4)
     gain, variance = math.log(0.8 / 0.2), (1 / 0.25 + 1 / 0.16) / 100
     assert less.value == pytest.approx(1 / (1 + math.exp(-(gain - variance / gain))))
     assert chance.value == pytest.approx(0.5) and not chance.corrected

@@ -65,7 +65,8 @@ def cells(result: Mapping[str, Any]) -> list[list[str]]:
 def sentences(result: Mapping[str, Any]) -> list[str]:
     """Return where the learner is ahead of everything else, and from how many examples on which method is as good.
 
-    A method is as good where the 95 % interval of the paired difference includes zero or lies on its side.
+    A method is as good where the 95 % interval of the paired difference includes zero or lies on its side. Nothing is
+    said of being ahead of all where one of them was not measured.
     """
     known = lines(result)
     own, others = known.pop(LEARNER, []), {name: points for name, points in known.items() if points}
@@ -75,14 +76,14 @@ def sentences(result: Mapping[str, Any]) -> list[str]:
     where = [
         shots
         for shots in result["shots"]
-        if (points := [one for line in others.values() for one in line if one.shots == shots])
+        if len(points := [one for line in others.values() for one in line if one.shots == shots]) == len(others)
         and all(_is_ahead(one) for one in points)
     ]
     if where == [one.shots for one in own]:
         said.append("The learner is ahead of all others at every number of examples that was measured.")
     elif where:
         said.append(f"The learner is ahead of all others with {_listed(where)} {_examples(result, where[-1])}.")
-    else:
+    elif all(len(points) == len(own) for points in others.values()):
         said.append("At no number of examples is the learner ahead of all others.")
     found: dict[tuple[str, str], list[str]] = {}
     for name, points in others.items():

@@ -3,12 +3,14 @@ r"""None of these: how an adapted model knows that an example is of none of the 
 The score of an example is how far its features (what enters the head) are from the nearest class mean,
 
 .. math:: s(x) = \min_k \log \|g(x) - c_k\|^2, \qquad
-          g(x) = \frac{f(x) - 0.8\, m}{\|f(x) - 0.8\, m\|}, \qquad f(x) = \frac{h(x)}{\|h(x)\|}
+          g(x) = \frac{f(x) - a\, m}{\|f(x) - a\, m\|}, \qquad f(x) = \frac{h(x)}{\|h(x)\|}, \qquad
+          a = \max\left(0,\; 1 - \frac{\sum_k \|m_k - m\|^2}{C (C - 1)\, \|m\|^2}\right)
 
-with h the features, c the means of g over each class, and m the mean of f over the classes. What all examples have in
-common takes up most of the length of features; without most of it, distances show more of what tells examples apart.
-Largest logits and probabilities tell unseen classes much worse, and so do features of their own length, or without
-all of m, which is known from few examples only: see ``benchmarks/trust.py``.
+with h the features, c the means of g over each class, :math:`m_k` those of f, and m their mean. What all examples have
+in common takes up most of the length of raw features; without it, distances show more of what tells examples apart.
+The share a (James and Stein 1961) leaves features as they are where a run has learned to centre them: their mean over
+a few classes is then only chance. Largest logits and probabilities tell unseen classes much worse, and so do features
+of their own length: see ``benchmarks/trust.py``.
 
 What is far for a known example is learned from examples that were left out, so that no unknown ones are needed. With n
 examples in a class, :math:`E\|f - c\|^2 = \sigma^2 (1 + 1/n)`: scores that were found with one example fewer are
@@ -38,7 +40,6 @@ RATE = 0.05
 """The share of known examples that may be called unknown."""
 
 _TINY = 1e-12
-_SHARE = 0.8  # of the middle that is taken away
 
 
 @dataclass(frozen=True)
@@ -48,8 +49,8 @@ class Memory:
     Attributes:
         layer: the head, whose inputs are the features; empty where the model has none: the outputs are taken.
         centres: the mean features of each class, ``(C, d)``.
-        middle: the middle of all classes, times 0.8, which features are without, ``(d,)``; ``None`` in files of former
-            versions: features are with it.
+        middle: the middle of all classes, times its share a, which features are without, ``(d,)``; ``None`` in former
+            files: features are with it.
     """
 
     layer: str
@@ -62,7 +63,7 @@ class Memory:
         features = features_of(adapted, layer, support.x)
         members = (support.y[:, None] == torch.arange(ways)).to(features.dtype)
         shares = (members / members.sum(0).clamp(min=1)).T
-        middle = _SHARE * (shares @ features).mean(0)
+        middle = _common(shares @ features)
         return Memory(layer, shares @ functional.normalize(features - middle), middle)
 
     def score(self, adapted: Adapted, x: Any) -> Tensor:
@@ -76,6 +77,13 @@ class Memory:
     def to_content(self) -> dict[str, Any]:
         """Return its values for a file."""
         return {"layer": self.layer, "centres": self.centres, "middle": self.middle}
+
+
+def _common(means: Tensor) -> Tensor:
+    """Return what the means of classes ``(C, d)`` have in common, shrunk by how much of it may be chance, ``(d,)``."""
+    middle = means.mean(0)
+    chance = ((means - middle) ** 2).sum() / (len(means) * max(1, len(means) - 1))
+    return middle * (1 - chance / (middle**2).sum().clamp(min=_TINY)).clamp(min=0)
 
 
 def layer_of(learner: Learner) -> str:
