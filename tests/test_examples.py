@@ -138,3 +138,12 @@ def test_own_modality_and_target_go_end_to_end(capsys):
     assert after < before and 0 < baseline < 180
     assert re.fullmatch(r"b: \d+ degrees, ddd: \d+ degrees", predicted)
     assert re.fullmatch(r"leaving out one word at a time: [\d.]+ degrees", left_out)
+
+
+def test_learned_learning_rate_receives_a_gradient_and_improves_on_its_start(run):
+    lines = run("learned_learning_rate", "--steps 20 --outer-steps 4 --no-compile")
+    by_engine, by_difference = (float(word) for word in re.findall(r"-?\d+\.\d+", lines[0]))
+    assert by_engine == pytest.approx(by_difference, rel=1e-6)
+    rates = [float(word) for word in lines[1].partition(": ")[2].split(", ")]
+    assert rates[-1] > rates[0]  # 20 steps are few: the larger, the better
+    assert [line.split("  ")[0] for line in lines[-2:]] == ["fixed at 1.0", f"learned: {rates[-1]:.3g}"]

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from rbml.errors import BlindError, RbmlError, UnsoundError
     from rbml.learner import Adapted, Curriculum, Evaluation, Execution, Head, Initial, Learner, Phase
     from rbml.tasks import Batch, Episode, Episodes, Job, Stream
+    from rbml.training.tune import Tuned, tune
 
 __version__ = "0.1.0"
 
@@ -33,6 +34,7 @@ __all__ = [
     "Phase",
     "RbmlError",
     "Stream",
+    "Tuned",
     "UnsoundError",
     "algorithms",
     "check",
@@ -42,9 +44,12 @@ __all__ = [
     "models",
     "strategy",
     "tasks",
+    "tune",
 ]
 
 _HOME = {
+    "Tuned": "rbml.training.tune",
+    "tune": "rbml.training.tune",
     "UnsoundError": "rbml.errors",
     "Stream": "rbml.tasks",
     "Phase": "rbml.learner",

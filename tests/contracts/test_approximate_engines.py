@@ -31,6 +31,7 @@ from rbml.hypergrad import (
     Reptile,
     Sama,
     Unrolled,
+    ValueFunction,
     Windowed,
 )
 from rbml.learner.options import curriculum_of
@@ -83,6 +84,7 @@ APPROXIMATE: dict[str, list[Row]] = {
         Row([Implicit(GMRES(2), at="step"), Implicit(NormalEquations(2), at="step")], pulled, (free, "*", UNSEEN)),
     ],
     "sama": [Row([Sama()], pulled, (free, "*", UNSEEN))],
+    "value_function": [Row([ValueFunction(iterations=3)], pulled, (free, "*", UNSEEN))],
     "reptile": [
         Row([Reptile(), Reptile(scale=2.0)], fixed, (free, "*", UNSEEN[1:])),
         Row([], fixed, (fixed, "head.*", ["model.body.1.weight"])),
@@ -102,6 +104,7 @@ TRACED: list[Hypergradient] = [  # small ones: tracing takes two milliseconds an
     Implicit(GMRES(1)),
     Implicit(NormalEquations(1), at="step"),
     Sama(),
+    ValueFunction(iterations=2),
     Reptile(),
     Evolution(pairs=2, window=1),
 ]

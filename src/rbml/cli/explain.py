@@ -42,6 +42,7 @@ def command(
     from rbml.cli.show import console, table
     from rbml.cli.subject import subject
     from rbml.diagnostics.explaining import amount, explain
+    from rbml.diagnostics.smoothness import ROUGH, smoothness_of
 
     learner, episodes = subject(place, data_root, settings, config, given)
     found = explain(learner, episodes, None if memory is None else memory * 2**30)
@@ -68,6 +69,16 @@ def command(
     if size.steps == 0:
         console.print("There are no inner steps to differentiate through: the engines do not differ here.")
     console.print(f"Choice: {found.chosen.name}: {found.why}.")
+    if size.steps:
+        learner.hypergradient = found.chosen.engine
+        smooth = smoothness_of(learner, episodes)
+        if smooth.rough:
+            console.print(f"Warning: {smooth.advice}.")
+        else:
+            console.print(
+                f"The loss is smooth along the hypergradient ({smooth.value:.2f}; 1 is a straight line, below {ROUGH} "
+                "is rough): its derivative can be trusted."
+            )
 
 
 def _note(found: Explanation, row: Row) -> str:

@@ -21,7 +21,18 @@ from torch import Tensor, func
 from rbml.autodiff import OverTasks
 from rbml.autodiff.products import Mode, grad_product
 from rbml.errors import BlindError, RbmlError
-from rbml.hypergrad import Adjoint, Evolution, FirstOrder, Forward, Hypergradient, Implicit, Reptile, Sama, Unrolled
+from rbml.hypergrad import (
+    Adjoint,
+    Evolution,
+    FirstOrder,
+    Forward,
+    Hypergradient,
+    Implicit,
+    Reptile,
+    Sama,
+    Unrolled,
+    ValueFunction,
+)
 from rbml.inner import Carry, Inner
 from rbml.learner import Learner, Phase
 from rbml.tasks.base import count, one, part
@@ -215,6 +226,7 @@ def _costs(size: Size) -> list[tuple[str, Hypergradient, bool, float, float]]:
         ("FirstOrder()", FirstOrder(), False, all_ + size.activations, once),
         ("Implicit()", Implicit(), False, pass_ + 6 * size.theta, once + solver * size.product),
         ("Sama()", Sama(), False, pass_ + 5 * size.theta, once + 4 * size.gradient),
+        ("ValueFunction()", ValueFunction(), False, pass_ + 6 * size.theta, once + 63 * size.gradient),
         ("Reptile()", Reptile(), False, 2 * size.carry + size.activations, once),
         ("Evolution()", Evolution(), False, 2 * pairs * (size.carry + size.activations), 2 * pairs * once),
     ]

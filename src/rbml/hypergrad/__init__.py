@@ -11,6 +11,7 @@ from rbml.hypergrad.reptile import Reptile
 from rbml.hypergrad.sama import Sama
 from rbml.hypergrad.solve import GMRES, ConjugateGradient, Neumann, NormalEquations, Nystrom
 from rbml.hypergrad.unrolled import Unrolled
+from rbml.hypergrad.value_function import ValueFunction
 from rbml.hypergrad.windowed import Windowed
 
 ALL = {
@@ -21,6 +22,7 @@ ALL = {
     "implicit": Implicit,
     "reptile": Reptile,
     "sama": Sama,
+    "value_function": ValueFunction,
     "evolution": Evolution,
     "windowed": Windowed,
 }
@@ -52,6 +54,7 @@ __all__ = [
     "Reptile",
     "Sama",
     "Unrolled",
+    "ValueFunction",
     "Windowed",
     "directional_difference",
     "online",

@@ -14,6 +14,7 @@ from rbml.strategy.gates import dropout
 from rbml.strategy.generated import alfa, attenuate
 from rbml.strategy.heads import prototype, ridge, zero
 from rbml.strategy.hyper import Hyper, Scalar
+from rbml.strategy.knots import knots
 from rbml.strategy.lda import lda
 from rbml.strategy.learned_loss import metal, ml3
 from rbml.strategy.learned_optimizer import learned_lstm, learned_optimizer
@@ -42,6 +43,7 @@ ALL = {
     "inverse_time": inverse_time,
     "warmup": warmup,
     "piecewise": piecewise,
+    "knots": knots,
     "clip_norm": clip_norm,
     "clip_value": clip_value,
     "noise": noise,
@@ -105,6 +107,7 @@ __all__ = [
     "exponential",
     "fresh_rows",
     "inverse_time",
+    "knots",
     "kronecker",
     "l1",
     "l2",

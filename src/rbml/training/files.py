@@ -25,6 +25,7 @@ _MAKERS = {
     "adapted": "rbml adapt",
     "strategy": "rbml strategy export",
     "start": "rbml train",
+    "tuning": "rbml tune",
 }
 _INSTEAD = "restore it from a copy, or make it again"
 

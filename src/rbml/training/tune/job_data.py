@@ -1,0 +1,129 @@
+"""A user's own training job, from files: a table, a folder of pictures, or labelled texts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+
+from rbml.data import targets
+from rbml.data.batch import Batch
+from rbml.data.inputs.rows import Row, Rows, check_columns, numbers, read_rows
+from rbml.data.inputs.table import Table
+from rbml.data.setting import Setting
+from rbml.data.targets import Units, real
+from rbml.errors import DataError, UsageError
+from rbml.recipe import Recipe, build, protocol
+from rbml.training.tune.tuning import division
+
+ENCODERS = {"pictures": "efficientnet_lite0", "text": "minilm"}
+"""The frozen backbone on whose features a model is trained, unless another one is named."""
+
+
+class JobData(NamedTuple):
+    """What a training job needs.
+
+    Attributes:
+        examples: inputs as the model takes them, and targets.
+        stored: inputs as the modality stores them.
+        names: of the classes or values.
+        setting: inputs and targets of the model.
+        recipe: of the model.
+        places: a name for each example, such as its file or line.
+        shown: how an example can be shown in one line, such as its text.
+    """
+
+    examples: Batch
+    stored: Any
+    names: list[str]
+    setting: Setting
+    recipe: Recipe
+    places: list[str]
+    shown: list[str]
+
+    def model(self) -> nn.Module:
+        """Return the model with first weights."""
+        return build.model(self.recipe, self.setting)
+
+
+def read(place: str | Path, target: str = "", classes: bool = False, encoder: str = "", seed: int = 0) -> JobData:
+    """Read a CSV file of numbers (with a target column), a folder with one folder of pictures per class, or texts.
+
+    Args:
+        place: the file or the folder.
+        target: the column to predict, of a table; empty for pictures and texts.
+        classes: whether a column of numbers names classes.
+        encoder: the frozen backbone for pictures and texts; empty takes that of :data:`ENCODERS`.
+        seed: of the division into three parts: a table is standardised by the rows of the first two.
+
+    Raises:
+        UsageError: where the options do not fit the data.
+        DataError: naming the line or file that cannot be used.
+    """
+    path = Path(place).expanduser()
+    if target:
+        if path.is_dir():
+            raise UsageError(f"{path} is a folder of pictures, whose folders name the classes: leave --target out")
+        return _table(read_rows(path), target, classes, seed)
+    kind = "pictures" if path.is_dir() else "text"
+    name = encoder or ENCODERS[kind]
+    recipe = _recipe(encoder=name, **protocol.facts(name))
+    modality = build.setting(recipe).modality
+    found = modality.find([path], labelled=True)
+    stored = modality.read(found.raw)
+    y, names = targets.CLASSES.read(found.labels or [], found.targets)
+    if len(names) < 2:
+        raise DataError(f"{path} has only one class ({names[0]}): add another one.")
+    setting = Setting(modality, targets.CLASSES, len(names))
+    shown = [str(getattr(one, "text", one)) for one in found.raw]
+    return JobData(Batch(modality.ready(stored), y), stored, names, setting, recipe, list(found.names), shown)
+
+
+def _recipe(**more: Any) -> Recipe:
+    return Recipe.of(**({"algorithm": "maml", "model": "mlp", "model_options": {"hidden": [64]}} | more))
+
+
+def _table(file: Rows, target: str, classes: bool, seed: int) -> JobData:
+    check_columns([target], file.columns, str(file.path))
+    columns = [name for name in file.columns if name != target]
+    if not columns:
+        raise DataError(f"{file.path} has no column besides {target!r} to predict it from.")
+    train, val, _ = division(len(file.rows), seed)
+    known = [file.rows[place] for place in [*train.tolist(), *val.tolist()]]
+    named = classes or not all(_is_number(row, target) for row in file.rows)
+    table = Table.fitted(columns, numbers(known, columns), [target])
+    if named:
+        y, names = targets.CLASSES.read([_label(row, target) for row in file.rows], None)
+        if len(names) < 2:
+            raise DataError(f"{file.path} has only one class in the column {target!r} ({names[0]}).")
+        setting = Setting(table, targets.CLASSES, len(names))
+    else:
+        units = Units.fitted(numbers(known, [target]))
+        own = real(units.offset, units.scale)
+        y, names = own.read([float(row.cells[target]) for row in file.rows], [target])
+        setting = Setting(table, own, 1)
+    stored = table.read(file.rows)
+    shown = [_line(row.cells, columns) for row in file.rows]
+    return JobData(
+        Batch(table.ready(stored), y), stored, names, setting, _recipe(), [row.place for row in file.rows], shown
+    )
+
+
+def _label(row: Row, target: str) -> str:
+    if not row.cells[target]:
+        raise DataError(f"{row.place} has nothing in the column {target!r}: write a class there, or remove the row.")
+    return row.cells[target]
+
+
+def _is_number(row: Row, name: str) -> bool:
+    try:
+        return bool(torch.isfinite(torch.tensor(float(row.cells[name]))))
+    except ValueError:
+        return False
+
+
+def _line(cells: Mapping[str, str], columns: list[str]) -> str:
+    return ", ".join(f"{name} {cells[name]}" for name in columns[:4]) + (", ..." if len(columns) > 4 else "")
