@@ -53,8 +53,8 @@ def names(family: str) -> tuple[str, ...]:
 
     Where the package is loaded already, its table itself is asked: a program may have added members of its own.
 
-    >>> names("models")
-    ('mlp', 'conv4', 'resnet12', 'adaptor', 'efficientnet_lite0', 'timm')
+    >>> {"mlp", "conv4"} <= set(names("models"))
+    True
     """
     loaded = getattr(sys.modules.get(TABLES[family]), "ALL", None)
     return tuple(loaded) if loaded is not None else _written_names(family)
