@@ -281,7 +281,7 @@ def carry(arguments: argparse.Namespace) -> None:
         "a rate per step": (chain(sgd(replace(rate, per_step=True)), fresh_rows()), 15),
         "a rate that falls as 1 / (1 + a t)": (chain(sgd(rate), inverse_time(rate), fresh_rows()), 15),
         "a rate, and rows that settle": (
-            chain(sgd(rate), settle(Hyper(15.0, bounds=positive)), fresh_rows(when="arrival")),
+            chain(sgd(rate), settle(Hyper(15.0, bounds=positive)), fresh_rows()),
             15,
         ),
         "class means, a scale": (chain(prototype(scale), sgd(0.1)), 15),
