@@ -100,8 +100,9 @@ def trained(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def run(trained: Path, tmp_path: Path) -> RunFolder:
-    """A copy of the finished run, to write into."""
-    return RunFolder(shutil.copytree(trained, tmp_path / "run"))
+    """A copy of the finished run, to write into: without what other tests have measured of it."""
+    measured = shutil.ignore_patterns("evaluations", "calibration.json")
+    return RunFolder(shutil.copytree(trained, tmp_path / "run", ignore=measured))
 
 
 @pytest.fixture
