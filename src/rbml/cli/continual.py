@@ -28,7 +28,7 @@ def by_classes(learner: Learner, source: Continual, seed: int) -> dict[str, Any]
 
     Args:
         learner: the learner.
-        source: streams of the classes to measure on, which say how many examples per class has, and per step.
+        source: streams of the classes to measure on, which say how many examples there are per class and per step.
         seed: of the streams.
     """
     most = min(len(source.names), MARKS[-1])
