@@ -20,7 +20,7 @@ from rbml.errors import UsageError
 from rbml.training import RunFolder
 from rbml.training.processes import Dealt, Several
 
-KILLS = 4
+KILLS = 3
 
 
 @pytest.mark.parametrize(("total", "chunk", "size"), [(8, 2, 3), (7, 2, 2), (5, 4, 3), (1, 1, 2), (200, 32, 4)])
@@ -80,7 +80,7 @@ def test_several_processes_end_as_one_does_also_if_they_are_killed(
         folder.mkdir(parents=True)
         for number in range(3):
             image.fromarray(source.integers(0, 255, (8, 8), dtype=np.uint8)).save(folder / f"{number}.png")
-    options = "--ways 2 --queries 2 --size 8 --filters 4 --tasks 5 --chunk 2 --meta-steps 8 --pretrain 3"
+    options = "--ways 2 --queries 2 --size 8 --filters 4 --tasks 5 --chunk 2 --meta-steps 6 --pretrain 2"
     more = "--validate-every 3 --validate-tasks 5 --save-every 2 --threads 1 --no-verify"
     arguments = ["train", f"folder:{tmp_path / 'pictures'}", *options.split(), *more.split()]
     script = Path(__file__).with_name("together.py")

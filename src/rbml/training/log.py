@@ -38,6 +38,10 @@ class Records(Protocol):
         """Write a file of the given kind."""
         ...
 
+    def prune(self, folder: Path, kept: list[Path]) -> None:
+        """Remove all files of a folder but some."""
+        ...
+
 
 class Silent:
     """Writes nothing: for a process that is not the first one of its run."""
@@ -52,6 +56,9 @@ class Silent:
         """Do nothing."""
 
     def save(self, path: Path, kind: str, content: dict[str, Any]) -> None:
+        """Do nothing."""
+
+    def prune(self, folder: Path, kept: list[Path]) -> None:
         """Do nothing."""
 
 
@@ -119,7 +126,16 @@ class Log:
 
     def save(self, path: Path, kind: str, content: dict[str, Any]) -> None:
         """Write a file of the given kind."""
+        with writing(path):
+            path.parent.mkdir(exist_ok=True)
         files.save(path, kind, content)
+
+    def prune(self, folder: Path, kept: list[Path]) -> None:
+        """Remove all files of a folder but some; a folder that is not there has none."""
+        with writing(folder):
+            for path in folder.iterdir() if folder.is_dir() else []:
+                if path not in kept:
+                    path.unlink()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -53,7 +53,7 @@ class Outer:
         optimizer = torch.optim.Adam(learner.parameters(), lr=lr)
         return Outer(optimizer, torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps))
 
-    def save(self, log: Records, run: RunFolder, learner: Learner, step: int, best: Best | None, **more: str) -> None:
+    def save(self, log: Records, run: RunFolder, learner: Learner, step: int, best: Best | None, **more: Any) -> None:
         """Write the checkpoint from which training can resume."""
         content = {
             "learner": learner.state_dict(),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Generator, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from rbml.recipe import Recipe, build
 from rbml.recipe.streams import TRAIN
 from rbml.tasks import Supervised, TaskSource, generator, task_seeds
 from rbml.training import files
+from rbml.training.ensemble import Ranking
 from rbml.training.evaluator import per_task
 from rbml.training.log import Records, recorded
 from rbml.training.pretraining import body_of, pretrain
@@ -94,15 +96,17 @@ def _across_tasks(
     shard = processes.shard(recipe.outer.tasks, recipe.execution.chunk)
     outer = Outer.of(learner, recipe.outer.lr, total)
     torch.manual_seed(recipe.outer.seed)  # rbml itself does not use the global state, but a model or an engine may
-    step, best = 0, None
+    step, best, ranking = 0, None, Ranking(recipe.outer.keep_best, metric)
     if saved:
         restore(learner, saved["learner"], run.last)
         outer.restore(saved)
         step, best = saved["step"], Best.restored(saved)
+        ranking = Ranking.restored(ranking.size, metric, saved)
     processes.agree(learner)
     log.begin(step)
+    log.prune(run.ensemble, [run.among_best(place) for place in ranking.steps])
     if total == 0:  # only pretraining: its result is the result of the run
-        _keep_best(log, run, learner, 0, validation.measure(learner).double().mean().item())
+        _keep(log, run.best, learner, 0, validation.measure(learner).double().mean().item())
         outer.save(log, run, learner, 0, None)
     while step < total and not _given_up(recipe, best):
         began = time.perf_counter()
@@ -125,7 +129,10 @@ def _across_tasks(
             found, best = validation.entry(learner, step, best)
             entry |= found
             if best is not None and best.step == step:
-                _keep_best(log, run, learner, step, best.value)
+                _keep(log, run.best, learner, step, best.value)
+            ranking = ranking.including(step, found["validation"])
+            if step in ranking.steps:
+                _keep(log, run.among_best(step), learner, step, found["validation"])
         entry["seconds"] = time.perf_counter() - began
         log(entry)
         asked, done = processes.any(stop()), step == total or _given_up(recipe, best)
@@ -133,7 +140,8 @@ def _across_tasks(
             # The journal first: on resumption later entries are removed, but missing ones could not be recovered.
             processes.agree(learner)
             log.sync()
-            outer.save(log, run, learner, step, best)
+            outer.save(log, run, learner, step, best, **ranking.saved())
+            log.prune(run.ensemble, [run.among_best(place) for place in ranking.steps])  # the last one named others
         yield Progress(step, entry["loss"], entry[metric.name], entry.get("validation"), metric)
         if asked:
             return
@@ -144,9 +152,9 @@ def _given_up(recipe: Recipe, best: Best | None) -> bool:
     return bool(recipe.outer.patience) and best is not None and best.waited >= recipe.outer.patience
 
 
-def _keep_best(log: Records, run: RunFolder, learner: Learner, step: int, validation: float) -> None:
+def _keep(log: Records, path: Path, learner: Learner, step: int, validation: float) -> None:
     content = {"learner": learner.state_dict(), "step": step, "validation": validation}
-    log.save(run.best, "best", content)
+    log.save(path, "best", content)
 
 
 def _check_finite(loss: Tensor, size: Tensor, losses: Tensor, step: int, seeds: list[int], run: RunFolder) -> None:
