@@ -3,7 +3,8 @@
     python benchmarks/processes.py --processes 1 2 --rounds 3
 
 Runs of ``rbml train`` take turns, so that a busy machine slows all alike. Prints the median and the least time of an
-outer step, from their journals without the first five steps, and the speed-up over one process and its share of the ideal.
+outer step, from their journals without the first five steps, and the speed-up over one process and its share of the
+ideal.
 """
 
 from __future__ import annotations
