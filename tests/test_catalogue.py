@@ -28,7 +28,10 @@ def test_a_member_that_a_program_has_added_counts(monkeypatch: pytest.MonkeyPatc
 
 
 def test_constants_are_plain_values() -> None:
-    assert catalogue.constant("data", "omniglot", "SPLITS") == ("vinyals", "vinyals-1200", "lake")
+    assert catalogue.constant("data", "omniglot", "SPLITS") == (
+        *("vinyals", "vinyals-1200", "lake"),
+        *("lake-within", "antoniou"),
+    )
     assert catalogue.constant("data", "omniglot", "NONE") is None
     assert catalogue.constant("data", "elsewhere", "SPLITS") is None
 

@@ -36,6 +36,7 @@ FLOORS: dict[str, int] = {
     "rbml.predictor": 7,
     "rbml.reports": 7,
     "rbml.cli": 8,
+    "rbml.__main__": 9,
 }
 BESIDE: dict[str, set[str]] = {
     "rbml.random": {"rbml.tree"},

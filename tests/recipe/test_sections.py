@@ -25,7 +25,7 @@ def changed() -> Recipe:
         model="conv4", filters=8, norm="group", pool="max", size=20, channels=3, context=3, dropout=0.5,
         shared_head=True, statistics="inductive", meta_steps=9, pretrain=4, tasks=3, outer_lr=0.5, clip=0.0, seed=11,
         chunk=2, compile="step", vectorise="no", verify=False, validate_every=4, validate_tasks=6, save_every=5,
-        patience=2,
+        patience=2, keep_best=3,
         strategy="momentum, sgd", settings={"sgd.lr.per": "layer", "sgd.lr.bounds": [0, None]},
         options={"adapt": "head.*"}, strategy_file="x", freeze_strategy=True,
     )  # fmt: skip
@@ -46,7 +46,7 @@ def test_short_names_are_places_in_the_tree() -> None:
     assert recipe.algorithm.options == {"shared_head": True, "lr": 0.25, "steps": 3, "statistics": "inductive",
                                         "adapt": "head.*"}  # fmt: skip
     assert recipe.outer == Outer(start="/runs/a", meta_steps=9, pretrain=4, tasks=3, lr=0.5, clip=0.0, seed=11,
-                                 validate_every=4, validate_tasks=6, save_every=5, patience=2)  # fmt: skip
+                                 validate_every=4, validate_tasks=6, save_every=5, patience=2, keep_best=3)  # fmt: skip
 
 
 def test_another_source_model_or_engine_begins_without_the_options_of_the_former() -> None:

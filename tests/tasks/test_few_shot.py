@@ -192,6 +192,38 @@ def test_turned_classes_are_classes_of_their_own() -> None:
             assert torch.equal(part.x[task], torch.stack(true))
 
 
+def test_classes_turned_at_random_are_turned_alike_in_support_and_queries() -> None:
+    data = labelled([6] * 4)
+    plain, changed = FewShot(data, 3, 2, 3), FewShot(data, 3, 2, 3, turn_classes=True)
+    seeds, found = list(range(40)), set()
+    (support, query), (support_, query_) = plain.stored(seeds), changed.stored(seeds)
+    for task in seeds:
+        for one in range(3):
+            turns = []
+            for x, y in ((support.x, support_.x), (query.x, query_.x)):
+                size = x.shape[1] // 3
+                own, turned = (part[task, one * size : (one + 1) * size] for part in (x, y))
+                turns.append({turn for turn in range(4) if torch.equal(own.rot90(turn, (-2, -1)), turned)})
+            assert turns[0] & turns[1]
+            found |= turns[0] & turns[1]
+    assert found == {0, 1, 2, 3}
+    assert torch.equal(changed.stored([7]).query.x[0], query_.x[7])
+
+
+def test_tasks_within_a_family_have_its_classes_only() -> None:
+    names = ["A/1", "B/1", "A/2", "B/2", "B/3", "C/1"]
+    x = torch.arange(6.0).repeat_interleave(4)[:, None]
+    tasks = FewShot(Labelled(x, x[:, 0].long(), names, ""), 2, 1, 2, within=True)
+    drawn = tasks.draw(range(60))
+    families = [{names[int(one)][0] for one in task} for task in drawn.query.x.unique(dim=1)[..., 0]]
+    assert {frozenset(one) for one in families} == {frozenset("A"), frozenset("B")}
+    assert all(names[place][0] in families[seed] for seed in range(60) for place in tasks.chosen(seed))
+    with pytest.raises(UsageError, match="largest one has 3 classes"):
+        FewShot(Labelled(x, x[:, 0].long(), names, ""), 4, 1, 2, within=True)
+    with pytest.raises(UsageError, match="Greek/character01"):
+        FewShot((x, x[:, 0].long()), 2, 1, 2, within=True)
+
+
 def test_mixed_classes_lie_between_two_classes() -> None:
     x = torch.arange(4.0).repeat_interleave(8)[:, None]  # examples that carry their class
     tasks = FewShot((x, x[:, 0].long()), ways=3, shots=1, queries=2, mix_classes=1.0)

@@ -6,9 +6,9 @@ Shapes: B tasks in a stack.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, Protocol, TypeVar
 
 import torch
 from torch import Tensor, func
@@ -19,6 +19,53 @@ from rbml.errors import RbmlError, UsageError
 from rbml.tree import Tree, add, scale
 
 Vectorise = Literal["auto"] | bool
+Rows = TypeVar("Rows", Sequence[Any], Tensor)
+
+
+class Shard(Protocol):
+    """Which tasks of a stack this process computes, and how the results of all processes are put together."""
+
+    def count(self, own: int) -> int:
+        """Return the number of tasks of all processes, given that of this one."""
+        ...
+
+    def own(self, rows: Rows) -> Rows:
+        """Return the rows of this process's tasks, of a sequence or tensor with one row for every task."""
+        ...
+
+    def added(self, sums: Iterable[Tree]) -> Tree:
+        """Return the sum of one tree per chunk, over the chunks of all processes, added in the order of the chunks."""
+        ...
+
+    def joined(self, values: Tensor) -> Tensor:
+        """Return the values of all tasks, in order, from those of this process's tasks: the first dimension."""
+        ...
+
+
+class Whole:
+    """The shard of a process that computes all tasks."""
+
+    def count(self, own: int) -> int:
+        """Return the same number."""
+        return own
+
+    def own(self, rows: Rows) -> Rows:
+        """Return all rows."""
+        return rows
+
+    def added(self, sums: Iterable[Tree]) -> Tree:
+        """Return the sum of the chunks, none of which is kept."""
+        total: Tree = {}
+        for one in sums:
+            total = add(total, one)
+        return total
+
+    def joined(self, values: Tensor) -> Tensor:
+        """Return the values."""
+        return values
+
+
+WHOLE = Whole()
 
 
 class OverTasks:
@@ -45,6 +92,7 @@ class OverTasks:
         tasks: Any,
         compiled: Compiled | None = None,
         variant: Any = None,
+        shard: Shard = WHOLE,
     ) -> tuple[Tensor, Tree, Tree]:
         """Run ``function`` on every task, and average its first two results.
 
@@ -54,9 +102,11 @@ class OverTasks:
             tasks: a tree of tensors with the tasks as their first dimension, ``(B, ...)``.
             compiled: where compiled graphs are kept; ``None`` runs PyTorch's operators one by one.
             variant: everything else that the function depends on, for :class:`Compiled`.
+            shard: which tasks of all processes these are.
 
         Returns:
-            The mean loss, the mean gradients, and aux with the tasks as the first dimension.
+            The mean loss and the mean gradients over the tasks of all processes, and aux of the given tasks, with the
+            tasks as the first dimension.
 
         Raises:
             UsageError: if ``vectorise=True`` and the function does not run under ``vmap``.
@@ -67,11 +117,11 @@ class OverTasks:
             return loss, {name: grad.sum(0) for name, grad in grads.items()}, aux
 
         if compiled is None:
-            return self._mean(run, m, tasks)
-        return self._mean(partial(compiled, run, variant=variant), m, tasks)
+            return self._mean(run, m, tasks, shard)
+        return self._mean(partial(compiled, run, variant=variant), m, tasks, shard)
 
     def mean_of_stacks(
-        self, function: Callable[[Tree, Any], tuple[Tensor, Tree, Tree]], m: Tree, tasks: Any
+        self, function: Callable[[Tree, Any], tuple[Tensor, Tree, Tree]], m: Tree, tasks: Any, shard: Shard = WHOLE
     ) -> tuple[Tensor, Tree, Tree]:
         """Do the same as :meth:`mean` for a function of whole chunks, whose results have one row per task."""
 
@@ -79,17 +129,20 @@ class OverTasks:
             loss, grads, aux = function(m, part)
             return loss, {name: grad.sum(0) for name, grad in grads.items()}, aux
 
-        return self._mean(run, m, tasks)
+        return self._mean(run, m, tasks, shard)
 
-    def _mean(self, run: Callable[..., Any], m: Tree, tasks: Any) -> tuple[Tensor, Tree, Tree]:
+    def _mean(self, run: Callable[..., Any], m: Tree, tasks: Any, shard: Shard) -> tuple[Tensor, Tree, Tree]:
         losses, auxes = [], []
-        total: Tree = {}
-        for part in self.parts(tasks):
-            loss, grads, aux = run(m, part)
-            losses.append(loss)
-            auxes.append(aux)
-            total = add(total, grads)
-        loss = torch.cat(losses)
+
+        def sums() -> Iterator[Tree]:
+            for part in self.parts(tasks):
+                loss, grads, aux = run(m, part)
+                losses.append(loss)
+                auxes.append(aux)
+                yield grads
+
+        total = shard.added(sums())
+        loss = shard.joined(torch.cat(losses))
         return loss.mean(), scale(total, 1 / len(loss)), joined(auxes)
 
     def each(self, function: Callable[..., Any], tasks: Any) -> Any:

@@ -16,7 +16,7 @@ from rbml.errors import UsageError
 TOPICS = {
     FIRST: ["source", "ways", "shots", "episodes", "honest"],
     "Which tasks": ["part", "split", "queries", "seed"],
-    "Which learner": ["which", "steps"],
+    "Which learner": ["which", "ensemble", "steps"],
     OTHERS: ["data_root", "as_json"],
 }
 
@@ -65,6 +65,11 @@ TOPICS = {
     default="best",
     help="The learner of the best validation, or of the last step.  [default: best]",
 )
+@click.option(
+    "--ensemble",
+    is_flag=True,
+    help="The mean prediction of the learners of the best validations, of a run trained with --keep-best; for classes.",
+)
 @click.option("--data-root", metavar="PATH", help="Where data is looked for.  [default: the run's]")
 @click.option(
     "--baselines",
@@ -80,6 +85,7 @@ def command(
     episodes: int,
     seed: int,
     which: str,
+    ensemble: bool,
     honest: bool,
     as_json: bool,
     **changes: Any,
@@ -108,6 +114,7 @@ def command(
     from rbml.cli.sources import usual_part
     from rbml.tasks import Continual
     from rbml.training import RunFolder
+    from rbml.training.ensemble import Ensemble
     from rbml.training.evaluator import sizes_of
     from rbml.training.kept import valid_json
 
@@ -120,28 +127,33 @@ def command(
         changes |= {"data": source, "split": changes["split"] or ""}
     own_shots = changes["shots"] is None
     changes = {name: (value or None) for name, value in changes.items() if value is not None}
+    if ensemble and which != "best":
+        raise UsageError("--ensemble measures the best learners together: leave --which out")
     learner = folder.learner(which)
     if changes.get("ways") and folder.setting().target.kind != "classes":
         raise UsageError(f"the tasks of {own} have no classes: leave --ways out")
     tasks = tasks_of(folder, part, root, **changes)
-    result = measure(learner, tasks, episodes, seed, steps)
+    members = Ensemble(folder.learners()) if ensemble else None
+    result = measure(members or learner, tasks, episodes, seed, steps)
     name = (source or own).replace("/", "_").replace(":", "-").strip("-")
     result |= {"tasks": source or own, "part": part}
     sizes = "".join(f"{size}{what[0]}" for what, size in sizes_of(tasks).items())
     told = {"split": changes.get("split"), "steps": steps, "which": which if which != "best" else None}
+    told |= {"ensemble": len(members.learners) if members else None}
     result |= {what: value for what, value in told.items() if value is not None}
     result["trained"] = folder.trained(which)
     other = [part] * (part in ("train", "val")) + [
         f"{what}-{value}" for what, value in told.items() if value is not None
     ]
     result["name"] = "-".join([name, sizes, *other])
-    result |= calibrated(folder, learner, tasks, episodes, seed)
+    if members is None:
+        result |= calibrated(folder, learner, tasks, episodes, seed)
     if honest:
         found = baselines(folder.recipe(), tasks, episodes, seed)
         result["baselines"] = {other: asdict(score) for other, score in found.items()}
-    if own_shots and hasattr(tasks, "shots") and not hasattr(tasks, "ways"):
+    if own_shots and members is None and hasattr(tasks, "shots") and not hasattr(tasks, "ways"):
         result["by_shots"] = by_shots(folder, learner, part, root, changes, (episodes, seed, steps))
-    if isinstance(tasks, Continual) and steps is None:
+    if isinstance(tasks, Continual) and steps is None and members is None:
         result["by_classes"] = by_classes(learner, tasks, seed)
     keep(folder, result)
     if as_json:

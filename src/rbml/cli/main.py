@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 import rbml
+from rbml.cli.processes import follows, several
 from rbml.cli.threads import with_threads
 from rbml.errors import RbmlError, UsageError, unknown
 
@@ -44,6 +45,10 @@ class LazyGroup(click.Group):
         """Import and return one command."""
         if cmd_name not in COMMANDS:
             return None
+        if several() and cmd_name != "train":
+            raise UsageError(
+                f"rbml {cmd_name} works in one process: start it without torchrun, which is for rbml train"
+            )
         command: click.Command = importlib.import_module(f"rbml.cli.{cmd_name}").command
         return command if cmd_name in ("strategy", "list") else with_threads(command)
 
@@ -74,15 +79,16 @@ class LazyGroup(click.Group):
         except (Exception, KeyboardInterrupt) as error:
             if debug:
                 traceback.print_exception(error)
-            code = _explain(error)
+            message, code = explained(error)
+            if not follows():  # the first process says it
+                click.echo(message, err=True)
         sys.exit(code if isinstance(code, int) else 0)
 
 
-def _explain(error: BaseException) -> int:
-    """Print one line on an error and return the exit code."""
+def explained(error: BaseException) -> tuple[str, int]:
+    """Return one line on an error, and the exit code."""
     if isinstance(error, click.exceptions.NoArgsIsHelpError):
-        click.echo(error.format_message())
-        return 2
+        return error.format_message(), 2
     if isinstance(error, click.UsageError):
         command = error.ctx.command_path if error.ctx else "rbml"
         message, code = f"{error.format_message().rstrip('.')} ({command} --help)", 2
@@ -100,8 +106,7 @@ def _explain(error: BaseException) -> int:
         message, code = str(error), 1
     else:
         message, code = f"{type(error).__name__}: {error} (this is a bug of rbml; --debug shows where)", 1
-    click.echo(f"rbml: {' '.join(message.split())}", err=True)
-    return code
+    return f"rbml: {' '.join(message.split())}", code
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})

@@ -16,6 +16,7 @@ from rbml.learner import Learner
 from rbml.recipe.streams import TEST
 from rbml.tasks import TaskSource
 from rbml.training import RunFolder, Score, evaluate, kept
+from rbml.training.ensemble import Ensemble
 from rbml.training.evaluator import describe_sizes, sizes_of
 
 SHOTS = (1, 3, 5, 10, 20)
@@ -39,7 +40,9 @@ def tasks_of(folder: RunFolder, part: str, root: str | None, **changes: Any) -> 
     return tasks_for(folder.recipe(), folder.setting(), whose, part, root, **changes)
 
 
-def measure(learner: Learner, tasks: TaskSource, episodes: int, seed: int, steps: int | None = None) -> dict[str, Any]:
+def measure(
+    learner: Learner | Ensemble, tasks: TaskSource, episodes: int, seed: int, steps: int | None = None
+) -> dict[str, Any]:
     """Evaluate with a progress bar and return the result as plain values: by metric, by statistics, by inner step."""
     with bar(episodes, what="evaluating") as progress:
         one = progress.task_ids[0]

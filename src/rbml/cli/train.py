@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from rbml.cli.options import RecipeCommand, gathered, recipe_options, setting_options, with_colour
+from rbml.cli.processes import follows, take_part, together
 from rbml.errors import UsageError
 from rbml.recipe import Data, Recipe
 from rbml.recipe.protocol import recipe_of
 
 if TYPE_CHECKING:
     from rbml.training import RunFolder
+    from rbml.training.processes import Processes
 
 
 @click.command("train", cls=RecipeCommand)
@@ -60,13 +62,32 @@ def command(
     rbml train folder:photos --encoder efficientnet_lite0
     rbml train --from runs/omniglot-5w1s-maml quickdraw
     rbml train --resume runs/omniglot-5w1s-maml
+    torchrun --nproc-per-node 2 -m -- rbml train omniglot --chunk 16
     """  # noqa: D301  \b is click's
+    if follows():
+        with together() as processes:
+            take_part(processes)
+        return
     source, given = gathered(source, given, settings, config)
     if resume is not None and run is not None:
         raise UsageError("--resume names the run folder: leave --run out")
     begins = resume is None or not (resume / "config.json").is_file()
     wanted = _wanted(source, given, resume) if begins else None  # before PyTorch is loaded, which takes seconds
 
+    with together() as processes:
+        _train(wanted, resume, run, source, given, (data_root, threads), processes)
+
+
+def _train(
+    wanted: Recipe | None,
+    resume: Path | None,
+    run: Path | None,
+    source: str | None,
+    given: dict[str, Any],
+    where: tuple[str | None, int | None],
+    processes: Processes,
+) -> None:
+    """Begin a run, or go on with it where nothing is wanted, and train it to its end."""
     from rbml.cli.show import console
     from rbml.cli.training import meta_train
     from rbml.training import RunFolder
@@ -81,8 +102,8 @@ def command(
         if folder.config.is_file():
             again = f"use --resume {folder.path} to continue it, or another --run"
             raise UsageError(f"{folder.path} already holds a run: {again}")
-    meta_train(folder, recipe, data_root, threads, f"rbml train --resume {shlex.quote(str(folder.path))}")
     place = shlex.quote(str(folder.path))
+    meta_train(folder, recipe, *where, f"rbml train --resume {place}", processes)
     pile = recipe.tasks.labels == "none" and any(_is_pile(one) for one in recipe.data)  # nothing to evaluate on
     console.print(f"Next: rbml adapt {place} --support DIR --out FILE" if pile else f"Next: rbml evaluate {place}")
 

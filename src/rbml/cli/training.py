@@ -11,6 +11,7 @@ import torch
 
 from rbml import hypergrad
 from rbml.cli.features import features_shown
+from rbml.cli.processes import check_work
 from rbml.cli.show import console, follow, keep_memory
 from rbml.diagnostics.explaining import explain
 from rbml.learner import Learner
@@ -20,9 +21,17 @@ from rbml.strategy.serialize import described
 from rbml.tasks import TaskSource, generator, task_seeds
 from rbml.training import Interrupt, RunFolder, train
 from rbml.training.evaluator import describe_sizes, describe_steps, normalises, sizes_of
+from rbml.training.processes import ALONE, Processes, Several
 
 
-def meta_train(folder: RunFolder, recipe: Recipe, data_root: str | None, threads: int | None, again: str) -> None:
+def meta_train(
+    folder: RunFolder,
+    recipe: Recipe,
+    data_root: str | None,
+    threads: int | None,
+    again: str,
+    processes: Processes = ALONE,
+) -> None:
     """Train a run from its last checkpoint to its end, showing progress.
 
     Args:
@@ -31,11 +40,13 @@ def meta_train(folder: RunFolder, recipe: Recipe, data_root: str | None, threads
         data_root: where data is looked for; ``None`` means where the run has looked before.
         threads: processor threads; ``None`` means as many as before: identical results need the same number.
         again: the command that resumes the run.
+        processes: that train it together; this is the first one of them.
 
     Raises:
         SystemExit: with 130 or 143 after a signal; the run is saved.
     """
     keep_memory()
+    idle = check_work(recipe, processes, begins=not folder.config.is_file())
     if folder.config.is_file():
         config = folder.read_config()
         data_root, threads = data_root or config["data_root"], threads or config["threads"]
@@ -50,6 +61,9 @@ def meta_train(folder: RunFolder, recipe: Recipe, data_root: str | None, threads
     if not folder.config.is_file():
         _begin(folder, recipe, training, validation, data_root)
         recipe = folder.recipe()
+    if isinstance(processes, Several):
+        place = str(folder.path.absolute())
+        processes.tell({"run": place, "data_root": data_root, "threads": torch.get_num_threads()})
     learner = folder.fresh()
     console.print(f"{recipe.algorithm.name} on {training.about}")
     console.print(describe_protocol(recipe, learner, training))
@@ -67,8 +81,11 @@ def meta_train(folder: RunFolder, recipe: Recipe, data_root: str | None, threads
     done, total, metric = folder.saved_step(), recipe.outer.meta_steps, training.target.metrics[0]
     if folder.last.is_file() and done < total:
         console.print(f"Resuming after step {done + recipe.outer.pretrain if done <= 0 else done}")
-    with Interrupt("Finishing this step, then saving. Press again to stop at once.") as interrupt:
-        steps = train(folder, recipe, training, validation, lambda: interrupt.asked is not None, classes)
+    if processes.world_size > 1:
+        console.print(f"{processes.world_size} processes{f': {idle}' if idle else ''}")
+    notice = "Finishing this step, then saving." + " Press again to stop at once." * (processes.world_size == 1)
+    with Interrupt(notice, again=processes.world_size == 1) as interrupt:
+        steps = train(folder, recipe, training, validation, lambda: interrupt.asked is not None, classes, processes)
         try:
             with closing(steps):
                 first = done if folder.last.is_file() else -recipe.outer.pretrain
@@ -77,7 +94,8 @@ def meta_train(folder: RunFolder, recipe: Recipe, data_root: str | None, threads
             saved = folder.saved_step()
             kept = f"the checkpoint of step {saved} is kept" if folder.last.is_file() else "nothing was saved yet"
             _stopped(f"Stopped at once; {kept}", again, interrupt)
-    if interrupt.asked is not None and last is not None and last.step < total:
+        stopped = processes.any(interrupt.asked is not None)
+    if stopped and last is not None and last.step < total:
         where = f"step {last.step}" if last.step > 0 else f"step {last.step + recipe.outer.pretrain} of pretraining"
         _stopped(f"Stopped after {where}; everything is saved", again, interrupt)
     best = f"; best validation {metric.name} {metric.shown(folder.best_validation())}" if folder.best.is_file() else ""

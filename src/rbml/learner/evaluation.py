@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor
 
+from rbml.autodiff import Shard
 from rbml.data.targets import Metric
 from rbml.data.targets.classes import ACCURACY
 from rbml.inner import step
@@ -88,6 +89,7 @@ def evaluate(
     ways: int | None,
     each_step: bool,
     metrics: Sequence[Metric] | None,
+    shard: Shard,
 ) -> Evaluation:
     """Adapt to every task of a stack and measure the result; arguments as in :meth:`rbml.Learner.evaluate`."""
     ways = learner.ways if ways is None else ways
@@ -101,6 +103,6 @@ def evaluate(
         task, key = given
         return measured(learner.bind(task, statistics, ways, key=key), layer, metrics, steps, each_step)
 
-    keys = torch.arange(count(tasks), device=tasks.query.y.device)
+    keys = shard.own(torch.arange(shard.count(count(tasks)), device=tasks.query.y.device))
     with torch.no_grad(), explained(predict, learner.loss, (first.support, first.query)):
         return Evaluation(**learner.over_tasks.each(measure, (tasks, keys)))

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rbml.autodiff import Compiled, OverTasks
+from rbml.autodiff import WHOLE, Compiled, OverTasks, Shard
 from rbml.autodiff import module as modules
 from rbml.data.batch import Batch, Inputs
 from rbml.data.targets import Loss, Metric
@@ -129,7 +129,12 @@ class Learner(nn.Module):
         return with_strategy(self, strategy, generator)
 
     def meta_gradient(
-        self, tasks: Task, warm: Tree | None = None, phase: Phase | None = None, ways: int | None = None
+        self,
+        tasks: Task,
+        warm: Tree | None = None,
+        phase: Phase | None = None,
+        ways: int | None = None,
+        shard: Shard = WHOLE,
     ) -> MetaGradient:
         """Return the mean query loss over the tasks and its derivative with respect to every parameter of the learner.
 
@@ -139,6 +144,8 @@ class Learner(nn.Module):
                 ``{}`` at first, then ``under(result.info, "solution.")`` of the last call. ``None`` begins at zero.
             phase: the engine and the step weights; ``None`` means those of the end of training.
             ways: C; the default is the learner's own.
+            shard: which tasks these are of those that several processes compute together; ``loss`` and ``grads`` of the
+                result are then the means over all of them, and ``aux`` and ``info`` are of these.
 
         Returns:
             ``grads`` has the names of ``named_parameters()``; ``aux`` has ``loss`` ``(B,)`` and ``prediction``
@@ -149,11 +156,13 @@ class Learner(nn.Module):
             BlindError: if the engine cannot give the derivative of a parameter.
             UnsoundError: if the engine's derivative is wrong for this model (checked once per shape of tasks).
         """
-        return meta_gradient(self, tasks, warm, phase, ways)
+        return meta_gradient(self, tasks, warm, phase, ways, shard)
 
-    def backward(self, tasks: Task, warm: Tree | None = None, phase: Phase | None = None) -> MetaGradient:
+    def backward(
+        self, tasks: Task, warm: Tree | None = None, phase: Phase | None = None, shard: Shard = WHOLE
+    ) -> MetaGradient:
         """Add the meta-gradient to ``.grad`` of the parameters, as ``loss.backward()`` does, and return it."""
-        result = self.meta_gradient(tasks, warm, phase)
+        result = self.meta_gradient(tasks, warm, phase, shard=shard)
         for name, parameter in self.named_parameters():
             if name in result.grads:
                 grad = result.grads[name]
@@ -168,6 +177,7 @@ class Learner(nn.Module):
         ways: int | None = None,
         each_step: bool = True,
         metrics: Sequence[Metric] | None = None,
+        shard: Shard = WHOLE,
     ) -> Evaluation:
         """Adapt to every task and measure the result before and after each inner step.
 
@@ -178,11 +188,12 @@ class Learner(nn.Module):
             ways: how many classes; the default is the learner's own.
             each_step: whether to measure before and after every step, or only after the last one, which is faster.
             metrics: what to measure besides the loss; ``None`` means the accuracy if the targets are classes.
+            shard: which tasks these are of those that several processes measure together; the result is of these.
 
         Raises:
             UsageError: if the tasks do not fit the model.
         """
-        return evaluate(self, tasks, statistics, steps, ways, each_step, metrics)
+        return evaluate(self, tasks, statistics, steps, ways, each_step, metrics, shard)
 
     def adapt(
         self,

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
+from rbml.autodiff import Shard
 from rbml.errors import UsageError
 from rbml.hypergrad import Hypergradient, Implicit, MetaGradient
 from rbml.learner.binding import BoundTask
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
 
 def meta_gradient(
-    learner: Learner, tasks: Task, warm: Tree | None, phase: Phase | None, ways: int | None
+    learner: Learner, tasks: Task, warm: Tree | None, phase: Phase | None, ways: int | None, shard: Shard
 ) -> MetaGradient:
     """Return the mean over a stack of tasks; arguments as in :meth:`rbml.Learner.meta_gradient`."""
     phase = learner.phase(1.0) if phase is None else phase
@@ -36,10 +37,12 @@ def meta_gradient(
     check_tasks(tasks, ways, learner.steps, learner.dtype, predict)
     first = one(tasks, 0)
     with explained(predict, learner.loss, (first.support, first.query)):
-        return _over_tasks(learner, tasks, phase, ways, warm)
+        return _over_tasks(learner, tasks, phase, ways, warm, shard)
 
 
-def _over_tasks(learner: Learner, tasks: Task, phase: Phase, ways: int | None, warm: Tree | None) -> MetaGradient:
+def _over_tasks(
+    learner: Learner, tasks: Task, phase: Phase, ways: int | None, warm: Tree | None, shard: Shard
+) -> MetaGradient:
     engine: Any = phase.hypergradient
     if warm is not None and not isinstance(engine, Implicit):
         raise UsageError(f"warm= works only with the engine Implicit, and this is {engine}: leave it out")
@@ -48,7 +51,8 @@ def _over_tasks(learner: Learner, tasks: Task, phase: Phase, ways: int | None, w
     # One key per task: an engine that takes a step twice must draw the same numbers both times.
     dropping = bool(dropouts(learner.model))
     drawn = learner.strategy.random or dropping
-    keys = torch.randint(2**62, (count(tasks),), device=device) if drawn else None
+    # Every process draws those of all tasks.
+    keys = shard.own(torch.randint(2**62, (shard.count(count(tasks)),), device=device)) if drawn else None
     _verify_once(learner, tasks, engine, keys, ways)
     m = {name: leaf.detach() for name, leaf in learner.named_parameters() if leaf.requires_grad}
 
@@ -80,9 +84,9 @@ def _over_tasks(learner: Learner, tasks: Task, phase: Phase, ways: int | None, w
     if learner.execution.compile == "step":
         assert learner.compiled is not None
         run = partial(stacked, bind, layer, engine, compiled=learner.compiled, variant=variant)
-        loss, grads, kept = learner.over_tasks.mean_of_stacks(run, m, stack)
+        loss, grads, kept = learner.over_tasks.mean_of_stacks(run, m, stack, shard)
         return MetaGradient(loss, grads, kept, {})
-    loss, grads, kept = learner.over_tasks.mean(single, m, stack, learner.compiled, variant)
+    loss, grads, kept = learner.over_tasks.mean(single, m, stack, learner.compiled, variant, shard)
     return MetaGradient(loss, grads, under(kept, "aux."), under(kept, "info."))
 
 

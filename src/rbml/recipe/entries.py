@@ -96,6 +96,8 @@ ENTRIES: dict[str, Entry] = {
     "validate_tasks": Entry("outer.validate_tasks", int, "Training across tasks", "tasks per validation"),
     "patience": Entry("outer.patience", int, "Training across tasks", "end the run early after so many validations "
                       "without a better one; 0: never"),
+    "keep_best": Entry("outer.keep_best", int, "Training across tasks", "how many of the best learners by validation "
+                       "to keep, for rbml evaluate --ensemble"),
     "save_every": Entry("outer.save_every", int, "Training across tasks", "outer steps between checkpoints"),
     "chunk": Entry("execution.chunk", int, "Execution", "tasks that run side by side; fewer need less memory"),
     "compile": Entry("execution.compile", str, "Execution", "compile before training: whole (the meta-gradient: "

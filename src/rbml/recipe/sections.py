@@ -122,6 +122,7 @@ class Outer(Section):
     validate_every: Count = 200
     validate_tasks: Count = 200
     patience: Annotated[int, Field(ge=0)] = 0
+    keep_best: Count = 1
     save_every: Count = 100
 
 

@@ -74,6 +74,7 @@ _DIFFERENCES = {
     "split": "split {}",
     "steps": "{} steps",
     "which": "{} checkpoint",
+    "ensemble": "mean of {} learners",
 }
 """What is said of an evaluation where evaluations differ in it."""
 

@@ -50,6 +50,10 @@ class FewShot:
         rotate_classes: each class also turned by 90, 180 and 270 degrees, each of these a class of its own: four times
             as many classes.
         mix_classes: the probability with which a class of a task is mixed with another one: 0 never, 1 always.
+        turn_classes: every class of a task turned by 0, 90, 180 or 270 degrees at random, support and queries alike:
+            augmentation with as many classes as before (Antoniou et al. 2019, arXiv:1810.09502).
+        within: all classes of a task from one family, drawn uniformly: an alphabet, where classes have names such as
+            ``Greek/character01``. For evaluation too: it is harder, because such classes look alike.
 
     Raises:
         UsageError: for numbers below one, more ways than classes, arrays that do not fit together, or changes
@@ -64,7 +68,7 @@ class FewShot:
     tensor([0, 0, 1, 1, 2, 2])
     """
 
-    training_only: ClassVar[tuple[str, ...]] = ("augment", "strength", "rotate_classes", "mix_classes")
+    training_only: ClassVar[tuple[str, ...]] = ("augment", "strength", "rotate_classes", "mix_classes", "turn_classes")
 
     def __init__(
         self,
@@ -76,6 +80,8 @@ class FewShot:
         strength: float = 1.0,
         rotate_classes: bool = False,
         mix_classes: float = 0.0,
+        turn_classes: bool = False,
+        within: bool = False,
     ) -> None:
         """Check that the data has enough for such tasks."""
         for name, number in (("ways", ways), ("shots", shots), ("queries", queries)):
@@ -92,14 +98,15 @@ class FewShot:
         usual = arrays.augment if isinstance(arrays, Labelled) else ()
         self.augmentation = Augmentation.of(augment, usual, strength)
         self.augmentation.check(self.x)
-        variants.check(self.x, rotate_classes, mix_classes)
-        self.mix_classes, self._classes = mix_classes, len(self.names)
+        variants.check(self.x, rotate_classes or turn_classes, mix_classes)
+        self.mix_classes, self.turn_classes, self._classes = mix_classes, turn_classes, len(self.names)
         self._counts = torch.bincount(y, minlength=len(self.names))
         _check_counts(self._counts, self.names, shots, queries)
         if rotate_classes:
             self.names = variants.turned_names(self.names)
         if ways > len(self.names):
             raise UsageError(f"{ways} ways need {ways} classes, but the data has {len(self.names)}: lower the ways.")
+        self._families = variants.families(self.names, ways) if within else [torch.arange(len(self.names))]
         self._members = torch.argsort(y, stable=True)  # the examples of class c begin at _starts[c]
         self._starts = self._counts.cumsum(0) - self._counts
         self._places = torch.arange(int(self._counts.max()))
@@ -134,6 +141,9 @@ class FewShot:
             support, query = (
                 variants.mixed(x, other, share) for x, other in zip((support, query), others, strict=True)
             )
+        if self.turn_classes:
+            turns = variants.turns(seeds, self.ways)
+            support, query = variants.turned(support, turns), variants.turned(query, turns)
         if self.augmentation.names:
             key = torch.tensor(list(seeds), device=device_of(self.x))
             support, query = (self.augmentation(x, random.fold(key, at)) for at, x in enumerate((support, query)))
@@ -141,7 +151,7 @@ class FewShot:
 
     def chosen(self, seed: int) -> list[int]:
         """Return the N classes of the task of ``seed`` in the order of its targets; ``names`` has their names."""
-        return _classes(generator(seed), len(self.names), self.ways).tolist()
+        return self._chosen(generator(seed)).tolist()
 
     def indices(self, seeds: Sequence[int]) -> tuple[Tensor, Tensor]:
         """Return the rows of ``x`` that the tasks hold: support ``(B, N*K)`` and query ``(B, N*Q)``, on the CPU."""
@@ -160,10 +170,16 @@ class FewShot:
             raise UsageError("no tasks were asked for: the count must be at least 1.")
         classes, keys = [], []
         for source in map(generator, seeds):
-            classes.append(_classes(source, len(self.names), self.ways))
+            classes.append(self._chosen(source))
             # The examples with the smallest keys are taken. In double precision: float32 has only 2**24 different keys.
             keys.append(torch.rand(self.ways, len(self._places), generator=source, dtype=torch.float64))
         return torch.stack(classes), torch.stack(keys)
+
+    def _chosen(self, source: torch.Generator) -> Tensor:
+        """Draw the N classes of a task."""
+        several = len(self._families) > 1
+        family = self._families[int(torch.randint(len(self._families), (), generator=source)) if several else 0]
+        return family[torch.randperm(len(family), generator=source)[: self.ways]]
 
     def _inputs(self, classes: Tensor, keys: Tensor) -> tuple[Any, Any]:
         """Return the stored inputs of classes ``(B, N)``, turned ones included: support and query."""
@@ -183,10 +199,6 @@ class FewShot:
         tasks, count = (x if isinstance(x, Tensor) else next(iter(x.values()))).shape[:2]
         y = torch.arange(self.ways, device=device_of(x)).repeat_interleave(count // self.ways)
         return Batch(x, y.expand(tasks, -1).contiguous())
-
-
-def _classes(source: torch.Generator, classes: int, ways: int) -> Tensor:
-    return torch.randperm(classes, generator=source)[:ways]
 
 
 def arrays_of(arrays: Labelled | tuple[Any, Any] | MapStyle) -> tuple[Inputs, Tensor, list[str]]:

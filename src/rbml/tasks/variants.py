@@ -17,7 +17,7 @@ from rbml.tasks.base import generator
 TURNS = 4
 """Turned by 0, 90, 180 and 270 degrees."""
 
-_PARTNER, _SHARE = 101, 102  # streams of a task's seed, besides the one from which its examples are drawn
+_PARTNER, _SHARE, _TURN = 101, 102, 103  # streams of a task's seed, besides the one from which its examples are drawn
 _LEAST = 0.3  # the least share of either class: with less it would look like the other class alone
 
 
@@ -39,6 +39,36 @@ def turned(x: Tensor, turns: Tensor) -> Tensor:
         places = each == turn
         changed[places] = x[places].rot90(turn, (-2, -1))
     return changed
+
+
+def turns(seeds: Sequence[int], ways: int) -> Tensor:
+    """Return by how many quarter turns every class of a task is turned, ``(B, N)``."""
+    return torch.stack([torch.randint(TURNS, (ways,), generator=generator(seed, _TURN)) for seed in seeds])
+
+
+def families(names: Sequence[str], ways: int) -> list[Tensor]:
+    """Return the classes of each family that has at least ``ways``: a family is what is before the first slash.
+
+    Args:
+        names: of the classes.
+        ways: N.
+
+    Raises:
+        UsageError: if there are no families, or none has so many classes.
+    """
+    found: dict[str, list[int]] = {}
+    for place, name in enumerate(names):
+        if "/" not in name:
+            raise UsageError(
+                f"tasks within a family need class names such as Greek/character01, and one is {name!r}: leave "
+                "within out."
+            )
+        found.setdefault(name.partition("/")[0], []).append(place)
+    large = [torch.tensor(places) for places in found.values() if len(places) >= ways]
+    if not large:
+        most = max(map(len, found.values()))
+        raise UsageError(f"{ways} ways within a family, but the largest one has {most} classes: lower the ways.")
+    return large
 
 
 def partners(seeds: Sequence[int], ways: int, classes: int) -> Tensor:

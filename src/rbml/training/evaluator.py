@@ -17,6 +17,7 @@ from rbml.learner import Learner, Statistics
 from rbml.recipe.streams import TEST
 from rbml.tasks import TaskSource, generator, task_seeds
 from rbml.tasks.base import count, one
+from rbml.training.ensemble import Ensemble
 
 BOTH: tuple[Statistics, ...] = ("transductive", "inductive")
 _STUDENT = (
@@ -122,7 +123,7 @@ def per_task(metric: Metric, prediction: Tensor, batch: Batch) -> Tensor:
 
 
 def evaluate(
-    learner: Learner,
+    learner: Learner | Ensemble,
     tasks: TaskSource,
     episodes: int,
     seed: int,
@@ -134,7 +135,7 @@ def evaluate(
     """Measure a learner on tasks, drawn in the same way for every learner that is given the same seed.
 
     Args:
-        learner: the learner.
+        learner: the learner, or several, which are measured after the last inner step only.
         tasks: where tasks come from; their target decides what is measured.
         episodes: how many tasks.
         seed: the seed by which they are drawn.
@@ -169,7 +170,7 @@ def evaluate(
     }
 
 
-def normalises(learner: Learner) -> bool:
+def normalises(learner: Learner | Ensemble) -> bool:
     """Return whether the learner's model has batch norm: only then do the statistics of queries matter."""
     return next(batch_norms(learner.model), None) is not None
 

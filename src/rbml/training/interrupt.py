@@ -10,17 +10,19 @@ from types import FrameType, TracebackType
 class Interrupt:
     """A context in which the first signal sets ``asked``, so that the loop can finish its step, save and end.
 
-    A second signal raises ``KeyboardInterrupt`` at once. Outside the main thread Python allows no signal handlers, and
-    ``asked`` stays false.
+    A second signal raises ``KeyboardInterrupt`` at once, unless it is the launcher of several processes that sends it
+    ``again``: it passes a signal on that they have all got. Outside the main thread Python allows no signal handlers,
+    and ``asked`` stays false.
 
     Args:
         notice: what to print on standard error at the first signal.
+        again: whether a second signal counts.
     """
 
-    def __init__(self, notice: str = "") -> None:
+    def __init__(self, notice: str = "", again: bool = True) -> None:
         """Begin with no signal received."""
         self.asked: int | None = None
-        self.notice = notice
+        self.notice, self.again = notice, again
         self._before: dict[int, object] = {}
 
     def __enter__(self) -> Interrupt:
@@ -41,7 +43,9 @@ class Interrupt:
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
         if self.asked is not None:
-            raise KeyboardInterrupt
+            if self.again:
+                raise KeyboardInterrupt
+            return
         self.asked = number
         if self.notice:
             os.write(2, f"\n{self.notice}\n".encode())  # sys.stderr may be in the middle of a write

@@ -6,15 +6,81 @@ import json
 import os
 import platform
 import time
-from collections.abc import Mapping
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Protocol
 
+from rbml.training import files
 from rbml.training.files import writing
 from rbml.training.run_folder import RunFolder
 
 _NO_CURVES = ("step", "stage", "seconds")
+
+
+class Records(Protocol):
+    """What training writes into a run folder."""
+
+    def begin(self, step: int) -> None:
+        """Open the journal at ``step`` outer steps; entries of later steps are removed: they will be taken again."""
+        ...
+
+    def __call__(self, entry: Mapping[str, Any]) -> None:
+        """Write one entry into the journal; it needs a ``step``."""
+        ...
+
+    def sync(self) -> None:
+        """Flush the journal to the disk: a checkpoint must not be ahead of it."""
+        ...
+
+    def save(self, path: Path, kind: str, content: dict[str, Any]) -> None:
+        """Write a file of the given kind."""
+        ...
+
+    def prune(self, folder: Path, kept: list[Path]) -> None:
+        """Remove all files of a folder but some."""
+        ...
+
+
+class Silent:
+    """Writes nothing: for a process that is not the first one of its run."""
+
+    def begin(self, step: int) -> None:
+        """Do nothing."""
+
+    def __call__(self, entry: Mapping[str, Any]) -> None:
+        """Do nothing."""
+
+    def sync(self) -> None:
+        """Do nothing."""
+
+    def save(self, path: Path, kind: str, content: dict[str, Any]) -> None:
+        """Do nothing."""
+
+    def prune(self, folder: Path, kept: list[Path]) -> None:
+        """Do nothing."""
+
+
+@contextmanager
+def recorded(run: RunFolder, rank: int) -> Iterator[Records]:
+    """Open what the process of this rank writes; the first one locks the run meanwhile.
+
+    Args:
+        run: the run.
+        rank: of the process.
+
+    Yields:
+        What writes, or does nothing.
+
+    Raises:
+        RbmlError: if another process is training the run, or a file cannot be written.
+    """
+    if rank:
+        yield Silent()
+        return
+    with run.locked(), Log(run) as log:
+        yield log
 
 
 class Log:
@@ -57,6 +123,19 @@ class Log:
         """Flush the journal to the disk: a checkpoint must not be ahead of it."""
         with writing(self.run.journal):
             os.fsync(self.journal.fileno())
+
+    def save(self, path: Path, kind: str, content: dict[str, Any]) -> None:
+        """Write a file of the given kind."""
+        with writing(path):
+            path.parent.mkdir(exist_ok=True)
+        files.save(path, kind, content)
+
+    def prune(self, folder: Path, kept: list[Path]) -> None:
+        """Remove all files of a folder but some; a folder that is not there has none."""
+        with writing(folder):
+            for path in folder.iterdir() if folder.is_dir() else []:
+                if path not in kept:
+                    path.unlink()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

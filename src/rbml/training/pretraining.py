@@ -15,7 +15,8 @@ from rbml.recipe import Recipe
 from rbml.recipe.streams import PRETRAIN
 from rbml.tasks import Supervised, generator, task_seeds
 from rbml.training.evaluator import per_task
-from rbml.training.log import Log
+from rbml.training.log import Records
+from rbml.training.processes import Processes
 from rbml.training.progress import Outer, Progress
 from rbml.training.run_folder import PRETRAINING, RunFolder, restore
 from rbml.tree import Tree, norm
@@ -26,9 +27,10 @@ def pretrain(
     recipe: Recipe,
     learner: Learner,
     classes: Supervised,
-    log: Log,
+    log: Records,
     saved: Mapping[str, Any],
     stop: Callable[[], bool],
+    processes: Processes,
 ) -> Generator[Progress, None, bool]:
     """Train a learner without inner steps in the ordinary way, one batch per step, with Adam and a cosine.
 
@@ -42,6 +44,7 @@ def pretrain(
         log: the journal.
         saved: the checkpoint from which to resume; empty to begin.
         stop: called after every step; returns whether to save and stop.
+        processes: that train together. A batch is not divided among them: the first one computes it.
 
     Yields:
         The progress after every step.
@@ -53,6 +56,7 @@ def pretrain(
         DivergedError: if a loss or a gradient is not finite.
     """
     total, metric = recipe.outer.pretrain, classes.target.metrics[0]
+    shard = processes.shard(1, 1)
     outer = Outer.of(learner, recipe.outer.lr, total)
     torch.manual_seed(recipe.outer.seed)
     step = -total
@@ -65,7 +69,7 @@ def pretrain(
         began = time.perf_counter()
         batch = classes.draw(task_seeds(1, generator(recipe.outer.seed, PRETRAIN, step + total)))
         outer.optimizer.zero_grad()
-        result = learner.backward(batch)
+        result = learner.backward(batch, shard=shard)
         loss, size = result.loss.item(), norm(result.grads).item()
         if not math.isfinite(loss) or not math.isfinite(size):
             raise DivergedError(
@@ -74,17 +78,18 @@ def pretrain(
             )
         if recipe.outer.clip:
             torch.nn.utils.clip_grad_norm_(learner.parameters(), recipe.outer.clip)
-        value = per_task(metric, result.aux["prediction"], batch.query).mean().item()
+        value = shard.joined(per_task(metric, result.aux["prediction"], batch.query)).mean().item()
         rate = outer.schedule.get_last_lr()[0]
         outer.optimizer.step()
         outer.schedule.step()
         step += 1
         entry = {"step": step, "stage": PRETRAINING, "loss": loss, "grad_norm": size, metric.name: value}
         log(entry | {"outer_lr": rate, "seconds": time.perf_counter() - began})
-        asked = stop()
+        asked = processes.any(stop())
         if (step + total) % recipe.outer.save_every == 0 or step == 0 or asked:
             log.sync()
-            outer.save(run, learner, step, None, stage=PRETRAINING)
+            processes.agree(learner)
+            outer.save(log, run, learner, step, None, stage=PRETRAINING)
         yield Progress(step, loss, value, None, metric)
         if asked:
             return True

@@ -11,7 +11,7 @@ import torch
 
 from rbml.data.targets import Metric
 from rbml.learner import Learner
-from rbml.training import files
+from rbml.training.log import Records
 from rbml.training.run_folder import RunFolder
 from rbml.training.validation import Best
 
@@ -53,7 +53,7 @@ class Outer:
         optimizer = torch.optim.Adam(learner.parameters(), lr=lr)
         return Outer(optimizer, torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps))
 
-    def save(self, run: RunFolder, learner: Learner, step: int, best: Best | None, **more: str) -> None:
+    def save(self, log: Records, run: RunFolder, learner: Learner, step: int, best: Best | None, **more: Any) -> None:
         """Write the checkpoint from which training can resume."""
         content = {
             "learner": learner.state_dict(),
@@ -63,7 +63,7 @@ class Outer:
             "step": step,
             "best": None if best is None else best.value,
         }
-        files.save(run.last, "checkpoint", content | ({} if best is None else best.saved()) | more)
+        log.save(run.last, "checkpoint", content | ({} if best is None else best.saved()) | more)
 
     def restore(self, saved: Mapping[str, Any]) -> None:
         """Restore optimizer, schedule and PyTorch's global random state from a checkpoint.

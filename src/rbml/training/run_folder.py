@@ -8,6 +8,7 @@
     journal.jsonl     one line per outer step, with the validation if there was one
     last.pt           the checkpoint to resume from: theta0, phi, optimizer, schedule, step
     best.pt           theta0 and phi of the best validation
+    ensemble/         theta0 and phi of the best validations, by outer step, if more than one is kept
     tensorboard/      the same curves for TensorBoard
     evaluations/      one file of scores per source of tasks on which it was measured
     plots/            the report of ``rbml report``
@@ -69,6 +70,15 @@ class RunFolder:
     def best(self) -> Path:
         """The learner of the best validation."""
         return self.path / "best.pt"
+
+    @property
+    def ensemble(self) -> Path:
+        """Where the learners of the best validations are, if more than one is kept."""
+        return self.path / "ensemble"
+
+    def among_best(self, step: int) -> Path:
+        """The learner of one of the best validations."""
+        return self.ensemble / f"{step}.pt"
 
     @property
     def strategy(self) -> Path:
@@ -202,6 +212,22 @@ class RunFolder:
         learner = build.learner(recipe, self.setting())
         restore(learner, content["learner"], path)
         return learner
+
+    def learners(self) -> list[Learner]:
+        """Return the learners of the best validations, the best first.
+
+        Raises:
+            CheckpointError: if only one was kept, or a file is damaged or of another model.
+        """
+        places = files.load(self.last, "checkpoint").get("ranking", []) if self.last.is_file() else []
+        if len(places) < 2:
+            kept = "only its best learner" if self.best.is_file() else "no learner yet"
+            raise CheckpointError(f"{self.path} has kept {kept}: an ensemble needs a run trained with --keep-best 5")
+        recipe, setting, found = self.recipe(), self.setting(), []
+        for step, _ in places:
+            found.append(build.learner(recipe, setting))
+            restore(found[-1], files.load(self.among_best(step), "best")["learner"], self.among_best(step))
+        return found
 
     def fresh(self) -> Learner:
         """Return the learner before any training, without pretrained weights.

@@ -5,21 +5,23 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Generator, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from rbml.data.targets import Metric
 from rbml.errors import DivergedError, UsageError
 from rbml.learner import Learner
 from rbml.recipe import Recipe, build
 from rbml.recipe.streams import TRAIN
 from rbml.tasks import Supervised, TaskSource, generator, task_seeds
 from rbml.training import files
+from rbml.training.ensemble import Ranking
 from rbml.training.evaluator import per_task
-from rbml.training.log import Log
+from rbml.training.log import Records, recorded
 from rbml.training.pretraining import body_of, pretrain
+from rbml.training.processes import ALONE, Processes
 from rbml.training.progress import Outer, Progress
 from rbml.training.run_folder import PRETRAINING, RunFolder, restore
 from rbml.training.start import look
@@ -34,6 +36,7 @@ def train(
     validation: TaskSource,
     stop: Callable[[], bool] = lambda: False,
     classes: Supervised | None = None,
+    processes: Processes = ALONE,
 ) -> Generator[Progress]:
     """Meta-train from the run's last checkpoint, or from the start, to the recipe's last step.
 
@@ -46,6 +49,7 @@ def train(
         validation: where validation tasks come from.
         stop: called after every step; if it returns true, the loop saves and ends.
         classes: all training classes at once; needed if the recipe pretrains.
+        processes: those that train this run together, all of which must call this; the result does not depend on them.
 
     Yields:
         The progress after every outer step. The run's files stay open and locked until the generator is exhausted or
@@ -60,21 +64,21 @@ def train(
     if recipe.outer.pretrain and classes is None:
         raise UsageError("the recipe pretrains: give all training classes as classes=tasks.Supervised(...)")
     setting = run.setting()
-    with run.locked(), Log(run) as log:
+    with recorded(run, processes.rank) as log:
         saved = files.load(run.last, "checkpoint") if run.last.is_file() else {}
         body: Tree = {}
         if recipe.outer.pretrain and (not saved or saved.get("stage") == PRETRAINING):
             assert classes is not None
             learner = build.pretrainer(recipe, build.setting(recipe, classes))
-            if (yield from pretrain(run, recipe, learner, classes, log, saved, stop)):
+            if (yield from pretrain(run, recipe, learner, classes, log, saved, stop, processes)):
                 return
             body, saved = body_of(learner), {}
         learner = build.learner(recipe, setting, body)
         if not saved:
             look(learner, training, recipe.outer.seed)
             run.begin(learner)
-        validated = Validation.of(training, validation, recipe)
-        yield from _across_tasks(run, recipe, learner, training, validated, log, saved, stop)
+        validated = Validation.of(training, validation, recipe, processes)
+        yield from _across_tasks(run, recipe, learner, training, validated, log, saved, stop, processes)
 
 
 def _across_tasks(
@@ -83,34 +87,39 @@ def _across_tasks(
     learner: Learner,
     training: TaskSource,
     validation: Validation,
-    log: Log,
+    log: Records,
     saved: Mapping[str, Any],
     stop: Callable[[], bool],
+    processes: Processes,
 ) -> Generator[Progress]:
     total, metric = recipe.outer.meta_steps, validation.metric
+    shard = processes.shard(recipe.outer.tasks, recipe.execution.chunk)
     outer = Outer.of(learner, recipe.outer.lr, total)
     torch.manual_seed(recipe.outer.seed)  # rbml itself does not use the global state, but a model or an engine may
-    step, best = 0, None
+    step, best, ranking = 0, None, Ranking(recipe.outer.keep_best, metric)
     if saved:
         restore(learner, saved["learner"], run.last)
         outer.restore(saved)
         step, best = saved["step"], Best.restored(saved)
+        ranking = Ranking.restored(ranking.size, metric, saved)
+    processes.agree(learner)
     log.begin(step)
+    log.prune(run.ensemble, [run.among_best(place) for place in ranking.steps])
     if total == 0:  # only pretraining: its result is the result of the run
-        _keep_best(run, learner, 0, validation.measure(learner).double().mean().item())
-        outer.save(run, learner, 0, None)
+        _keep(log, run.best, learner, 0, validation.measure(learner).double().mean().item())
+        outer.save(log, run, learner, 0, None)
     while step < total and not _given_up(recipe, best):
         began = time.perf_counter()
         seeds = task_seeds(recipe.outer.tasks, generator(recipe.outer.seed, TRAIN, step))
-        tasks = training.draw(seeds)
+        tasks = training.draw(shard.own(seeds))
         outer.optimizer.zero_grad()
-        result = learner.backward(tasks, phase=learner.phase(step / total))
+        result = learner.backward(tasks, phase=learner.phase(step / total), shard=shard)
         size = norm(result.grads)
-        _check_finite(result.loss, size, result.aux["loss"], step, seeds, run)
+        _check_finite(result.loss, size, shard.joined(result.aux["loss"]), step, seeds, run)
         if recipe.outer.clip:
             torch.nn.utils.clip_grad_norm_(learner.parameters(), recipe.outer.clip)
         entry: dict[str, Any] = {"step": step + 1, "loss": result.loss.item(), "grad_norm": size.item()}
-        entry[metric.name] = _measured(metric, result.aux["prediction"], tasks)
+        entry[metric.name] = shard.joined(per_task(metric, result.aux["prediction"], tasks.query)).mean().item()
         entry["outer_lr"] = outer.schedule.get_last_lr()[0]
         outer.optimizer.step()
         outer.schedule.step()
@@ -120,14 +129,19 @@ def _across_tasks(
             found, best = validation.entry(learner, step, best)
             entry |= found
             if best is not None and best.step == step:
-                _keep_best(run, learner, step, best.value)
+                _keep(log, run.best, learner, step, best.value)
+            ranking = ranking.including(step, found["validation"])
+            if step in ranking.steps:
+                _keep(log, run.among_best(step), learner, step, found["validation"])
         entry["seconds"] = time.perf_counter() - began
         log(entry)
-        asked, done = stop(), step == total or _given_up(recipe, best)
+        asked, done = processes.any(stop()), step == total or _given_up(recipe, best)
         if step % recipe.outer.save_every == 0 or done or asked:
             # The journal first: on resumption later entries are removed, but missing ones could not be recovered.
+            processes.agree(learner)
             log.sync()
-            outer.save(run, learner, step, best)
+            outer.save(log, run, learner, step, best, **ranking.saved())
+            log.prune(run.ensemble, [run.among_best(place) for place in ranking.steps])  # the last one named others
         yield Progress(step, entry["loss"], entry[metric.name], entry.get("validation"), metric)
         if asked:
             return
@@ -138,14 +152,9 @@ def _given_up(recipe: Recipe, best: Best | None) -> bool:
     return bool(recipe.outer.patience) and best is not None and best.waited >= recipe.outer.patience
 
 
-def _measured(metric: Metric, prediction: Tensor, tasks: Any) -> float:
-    """Return the mean of a metric over the tasks."""
-    return per_task(metric, prediction, tasks.query).mean().item()
-
-
-def _keep_best(run: RunFolder, learner: Learner, step: int, validation: float) -> None:
+def _keep(log: Records, path: Path, learner: Learner, step: int, validation: float) -> None:
     content = {"learner": learner.state_dict(), "step": step, "validation": validation}
-    files.save(run.best, "best", content)
+    log.save(path, "best", content)
 
 
 def _check_finite(loss: Tensor, size: Tensor, losses: Tensor, step: int, seeds: list[int], run: RunFolder) -> None:

@@ -9,12 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rbml.autodiff import WHOLE, Shard
 from rbml.data.targets import Metric
 from rbml.learner import Learner
 from rbml.recipe import Recipe
 from rbml.recipe.streams import SEEN, VALIDATE
 from rbml.tasks import TaskSource, generator, task_seeds
-from rbml.training.evaluator import Score, draw, groups_of, per_task
+from rbml.training.evaluator import Score, groups_of, per_task
+from rbml.training.processes import Processes
 
 
 @dataclass(frozen=True)
@@ -53,11 +55,12 @@ class Validation:
 
     Attributes:
         metric: the metric.
-        held_out: the validation tasks, the same every time.
+        held_out: the validation tasks of this process, the same every time.
         training: where training tasks come from.
         groups: which group each validation task comes from; ``None`` where each counts by itself.
-        tasks: how many tasks of the training part are measured.
-        seed: the seed by which these are drawn; no training step draws them.
+        tasks: how many tasks are measured, of either part.
+        seed: the seed by which those of the training part are drawn; no training step draws them.
+        shard: which tasks this process measures.
         ways: the classes of a held-out task, which may be fewer than a learner has rows for; ``None`` for real values.
     """
 
@@ -67,20 +70,22 @@ class Validation:
     groups: list[int] | None
     tasks: int
     seed: int
+    shard: Shard
     ways: int | None = None
 
     @staticmethod
-    def of(training: TaskSource, validation: TaskSource, recipe: Recipe) -> Validation:
+    def of(training: TaskSource, validation: TaskSource, recipe: Recipe, processes: Processes) -> Validation:
         """Return the validation of a recipe."""
         tasks, seed = recipe.outer.validate_tasks, recipe.outer.seed
-        held_out = validation.draw(task_seeds(tasks, generator(seed, VALIDATE)))
+        shard = processes.shard(tasks, recipe.execution.chunk)
+        held_out = validation.draw(shard.own(task_seeds(tasks, generator(seed, VALIDATE))))
         groups = groups_of(validation, tasks, seed, VALIDATE)
         ways = getattr(validation, "ways", None)
-        return Validation(training.target.metrics[0], held_out, training, groups, tasks, seed, ways)
+        return Validation(training.target.metrics[0], held_out, training, groups, tasks, seed, shard, ways)
 
     def measure(self, learner: Learner) -> Tensor:
         """Return the metric of every validation task, ``(B,)``."""
-        return _measured(learner, self.held_out, self.metric, self.ways)
+        return self.shard.joined(_measured(learner, self.held_out, self.metric, self.ways, self.shard))
 
     def seen(self, learner: Learner) -> float:
         """Return the mean over as many tasks of the training part that no training step has drawn.
@@ -89,8 +94,11 @@ class Validation:
         classes (or groups) the learner was trained on others.
         """
         ways = getattr(self.training, "ways", None)
-        parts = draw(self.training, self.tasks, learner.execution.chunk, self.seed, SEEN)
-        return torch.cat([_measured(learner, part, self.metric, ways) for part in parts]).double().mean().item()
+        seeds = self.shard.own(task_seeds(self.tasks, generator(self.seed, SEEN)))
+        chunk = learner.execution.chunk  # at a time, so that no more than that are in memory
+        parts = (self.training.draw(seeds[start : start + chunk]) for start in range(0, len(seeds), chunk))
+        found = torch.cat([_measured(learner, part, self.metric, ways, WHOLE) for part in parts])
+        return self.shard.joined(found).double().mean().item()
 
     def entry(self, learner: Learner, step: int, best: Best | None) -> tuple[dict[str, float], Best | None]:
         """Return a validation's numbers for the journal, and the best validation including this one.
@@ -109,6 +117,6 @@ class Validation:
         return found, None if best is None else replace(best, waited=best.waited + 1)  # None: it was not a number
 
 
-def _measured(learner: Learner, tasks: Any, metric: Metric, ways: int | None) -> Tensor:
-    found = learner.evaluate(tasks, ways=ways, each_step=False, metrics=())
+def _measured(learner: Learner, tasks: Any, metric: Metric, ways: int | None, shard: Shard) -> Tensor:
+    found = learner.evaluate(tasks, ways=ways, each_step=False, metrics=(), shard=shard)
     return per_task(metric, found.prediction, tasks.query)

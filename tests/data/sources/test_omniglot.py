@@ -26,6 +26,12 @@ Image = pytest.importorskip("PIL.Image")
         ("lake", "train", 883),
         ("lake", "val", 81),
         ("lake", "test", 659),
+        ("lake-within", "train", 853),
+        ("lake-within", "val", 111),
+        ("lake-within", "test", 659),
+        ("antoniou", "train", 1150),
+        ("antoniou", "val", 50),
+        ("antoniou", "test", 423),
     ],
 )
 def test_splits_have_the_published_classes(data_root: Path, split: str, part: str, classes: int) -> None:
@@ -36,7 +42,7 @@ def test_splits_have_the_published_classes(data_root: Path, split: str, part: st
     assert split in data.about and part in data.about
 
 
-@pytest.mark.parametrize("split", ["vinyals", "lake"])
+@pytest.mark.parametrize("split", ["vinyals", "lake", "lake-within", "antoniou"])
 def test_parts_share_no_class(data_root: Path, split: str) -> None:
     names = [omniglot.load(part, data_root, split=split).names for part in ("train", "val", "test")]
     assert len(set().union(*names)) == sum(map(len, names))

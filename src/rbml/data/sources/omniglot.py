@@ -25,11 +25,13 @@ from rbml.data.extras import require
 from rbml.data.inputs import Pictures
 from rbml.errors import DataError
 
-SPLITS = ("vinyals", "vinyals-1200", "lake")
+SPLITS = ("vinyals", "vinyals-1200", "lake", "lake-within", "antoniou")
 
 PROTOCOL: list[tuple[dict[str, Any], dict[str, Any]]] = [
     ({}, {"split": "vinyals"}),
     ({"ways": [20], "algorithm": ["maml", "fomaml"]}, {"lr": 0.1, "steps": 5, "tasks": 16}),
+    ({"split": ["antoniou"]}, {"queries": 1, "task_options": {"turn_classes": True}}),
+    ({"split": ["lake-within"]}, {"ways": 20, "queries": 1, "task_options": {"within": True}}),
     ({"algorithm": ["oml", "anml"]}, {
         "split": "lake", "task": "continual", "ways": 15, "shots": 6, "queries": 2, "steps": 90, "tasks": 4, "lr": 0.1,
         "task_options": {"remember": 30, "labels": "global"}, "validate_tasks": 16,
@@ -41,6 +43,7 @@ PROTOCOL: list[tuple[dict[str, Any], dict[str, Any]]] = [
 MAML; streams of classes without batch norm, because a step sees a single drawing."""
 
 _DRAWINGS, _SIZE = 20, 28
+_LEAST = {"lake": 0, "lake-within": 20}
 _ROTATIONS = ("rot000", "rot090", "rot180", "rot270")  # counterclockwise, as in the published lists' own loader
 
 _ZIP_URL = "https://raw.githubusercontent.com/brendenlake/omniglot/master/python/images_{}.zip"
@@ -68,6 +71,11 @@ def load(part: str, root: str | Path | None = None, *, split: str | None = None,
         settings that were chosen before, and for comparison with work that trains on 1200 characters.
         ``lake``: 883/81/659 characters without rotations; test is the evaluation set of Lake et al., val the 5
         alphabets with the fewest characters of their background set, train the rest (Triantafillou et al., 2020).
+        ``lake-within``: the same, with the classes of a task from one alphabet, as in the one-shot test of Lake et al.
+        with 20 ways; val is the 5 smallest background alphabets of at least 20 characters. Their test draws a task's
+        support set and its queries from one person each, and here every drawing is of anyone.
+        ``antoniou``: 1150/50/423 of all characters, shuffled; characters are not turned, but in training each class of
+        a task is turned at random; one query per class (Antoniou et al., 2019, MAML++).
 
     Returns:
         ``x`` ``(20 * C, 1, 28, 28)`` uint8, from 105x105 (Lanczos); names are ``Alphabet/characterNN/rotRRR``.
@@ -76,14 +84,14 @@ def load(part: str, root: str | Path | None = None, *, split: str | None = None,
     split = check_split(split, *SPLITS)
     paths = {archive: _archive(archive, root) for archive in _ZIPS}
     pictures, index = _characters(paths)
-    names = _lake(part, index) if split == "lake" else _vinyals(part, split, root)
+    names = _names(part, split, index, root)
     x = torch.stack([_drawings(name, pictures, index) for name in names]).flatten(0, 1)
     y = torch.arange(len(names)).repeat_interleave(_DRAWINGS)
     return Labelled(x, y, names, _about(part, split, len(names), paths["background"].parent), Pictures(_SIZE), DRAWINGS)
 
 
 def _about(part: str, split: str, classes: int, folder: Path) -> str:
-    turned = "" if split == "lake" else ", rotations by 90 degrees counted as classes"
+    turned = ", rotations by 90 degrees counted as classes" if split.startswith("vinyals") else ""
     shared = " (val is a part of train)" if split == "vinyals-1200" and part != "test" else ""
     origin = f"Omniglot, split {split}, part {part}{shared}"
     return f"{origin}: {classes} classes x {_DRAWINGS} drawings, 28x28{turned}; {folder}"
@@ -100,6 +108,20 @@ def _archive(archive: str, root: str | Path | None) -> Path:
     return store.fetch(f"omniglot/{name}", _ZIP_URL.format(archive), _ZIPS[archive][1])
 
 
+def _names(part: str, split: str, index: dict[str, int], root: str | Path | None) -> list[str]:
+    """Return the classes ``Alphabet/characterNN/rotRRR`` of a part; ``index`` has the background set first."""
+    if split.startswith("vinyals"):
+        return _vinyals(part, split, root)
+    characters = _shuffled(part, list(index)) if split == "antoniou" else _lake(part, index, _LEAST[split])
+    return [f"{character}/{_ROTATIONS[0]}" for character in characters]
+
+
+def _shuffled(part: str, characters: list[str]) -> list[str]:
+    order = torch.randperm(len(characters), generator=torch.Generator().manual_seed(0)).tolist()
+    places = {"train": order[:1150], "val": order[1150:1200], "test": order[1200:]}[part]
+    return [characters[place] for place in sorted(places)]
+
+
 def _vinyals(part: str, split: str, root: str | Path | None) -> list[str]:
     lists = ("train", "val") if (part, split) == ("train", "vinyals-1200") else (part,)
     return [name for one in lists for name in _list(one, root)]
@@ -113,17 +135,16 @@ def _list(part: str, root: str | Path | None) -> list[str]:
     return path.read_text(encoding="utf-8").split()
 
 
-def _lake(part: str, index: dict[str, int]) -> list[str]:
-    """Return ``Alphabet/characterNN/rot000`` of a part; ``index`` has the background set first."""
+def _lake(part: str, index: dict[str, int], least: int) -> list[str]:
+    """Return the characters of a part; validation alphabets have at least so many."""
     characters, cut = list(index), _ZIPS["background"][0]
     background, evaluation = characters[:cut], characters[cut:]
     sizes = Counter(_alphabet(character) for character in background)
-    smallest = sorted(sizes, key=lambda alphabet: (sizes[alphabet], alphabet))[:5]
-    if part != "test":
-        chosen = [character for character in background if (_alphabet(character) in smallest) == (part == "val")]
-    else:
-        chosen = evaluation
-    return [f"{character}/{_ROTATIONS[0]}" for character in chosen]
+    enough = [alphabet for alphabet, size in sizes.items() if size >= least]
+    smallest = sorted(enough, key=lambda alphabet: (sizes[alphabet], alphabet))[:5]
+    if part == "test":
+        return evaluation
+    return [character for character in background if (_alphabet(character) in smallest) == (part == "val")]
 
 
 def _alphabet(character: str) -> str:
