@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -28,12 +28,15 @@ from rbml.tree import Tree
 
 
 @pytest.fixture
-def in_double(monkeypatch: pytest.MonkeyPatch) -> None:
+def in_double(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Let Keras itself compute float64 in double precision on PyTorch, which it does not."""
     monkeypatch.setitem(dtypes.BIT64_TO_BIT32_DTYPE, "float64", "float64")
-    keras.config.set_floatx("float64")
+    before = keras.config.dtype_policy()
+    keras.config.set_floatx("float64")  # of keras.Input
+    keras.config.set_dtype_policy("float64")
     yield
     keras.config.set_floatx("float32")
+    keras.config.set_dtype_policy(before)
 
 
 def functional(*shape: int) -> Callable[[Callable[[Any], Any]], Any]:
@@ -150,7 +153,7 @@ def test_every_layer_computes_as_keras_does_with_values_that_are_given(name: str
     found = functional_call(module, given, (x,))
     assert found.dtype == torch.float64
     assert torch.allclose(found, output, rtol=1e-12, atol=1e-12)
-    leaves = {leaf.variable.path: (name, leaf) for name, leaf in module.leaves().items()}
+    leaves = {leaf.path: (name, leaf) for name, leaf in module.leaves().items()}
     trained = [leaves[variable.path] for variable in model.trainable_variables]
     grads = torch.autograd.grad(found.pow(3).sum(), [given[name] for name, _ in trained])
     for grad, (_, leaf), own in zip(grads, trained, truth, strict=True):
@@ -189,9 +192,7 @@ def mlp_in_keras() -> Any:
 
 def mlp_in_torch() -> nn.Module:
     parts = {"first": nn.Linear(6, 8), "a": nn.Tanh(), "second": nn.Linear(8, 7), "b": nn.Tanh()}
-    return nn.Sequential(nn.ModuleDict(parts | {"head": nn.Linear(7, 3)}))._modules["0"].__class__ and _named(
-        parts | {"head": nn.Linear(7, 3)}
-    )
+    return _named(parts | {"head": nn.Linear(7, 3)})
 
 
 def _named(parts: dict[str, nn.Module]) -> nn.Sequential:

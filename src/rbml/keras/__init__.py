@@ -14,9 +14,9 @@ from rbml.errors import UsageError
 if TYPE_CHECKING:
     from rbml.keras.convert import from_keras
     from rbml.keras.export import to_keras
+    from rbml.keras.learned_rates import rates
     from rbml.keras.meta_model import MetaModel
     from rbml.keras.optimizer import PerVariableSGD
-    from rbml.keras.rates import rates
 
 __all__ = ["MetaModel", "PerVariableSGD", "from_keras", "rates", "to_keras"]
 
@@ -31,7 +31,7 @@ _INSTEAD = "for Keras on TensorFlow use rbml.keras.MetaModel"
 _HOME = {
     "from_keras": _Home("rbml.keras.convert", "torch", _INSTEAD),
     "to_keras": _Home("rbml.keras.export", "torch", _INSTEAD),
-    "rates": _Home("rbml.keras.rates", "torch", _INSTEAD),
+    "rates": _Home("rbml.keras.learned_rates", "torch", _INSTEAD),
     "PerVariableSGD": _Home("rbml.keras.optimizer", None, ""),
     "MetaModel": _Home("rbml.keras.meta_model", "tensorflow", "for Keras on PyTorch use rbml.keras.from_keras"),
 }

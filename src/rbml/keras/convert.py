@@ -78,7 +78,7 @@ def from_keras(model: keras.Model, logits: bool = False) -> KerasModule:
         raise UsageError("logits=True leaves out a softmax at the end of the model, and there is none: leave it out")
     if logits:
         leave_out_activation(softmax)
-    return KerasModule(Graph(own), "" if logits or softmax is None else named(softmax))
+    return KerasModule(Graph(own, model), "" if logits or softmax is None else named(softmax))
 
 
 def _put(root: nn.Module, name: str, module: nn.Module) -> None:

@@ -38,9 +38,9 @@ def to_keras(model: KerasModule | Learner | Adapted) -> keras.Model:
         if isinstance(module.get_submodule(name), Linear)
     }
     own = copied(module.graph.model, {layer.name: n for layer, n in rows.items() if layer.units != n})
-    variables = {old.path: new for old, new in zip(module.graph.model.variables, own.variables, strict=True)}
+    variables = {id(old): new for old, new in zip(module.graph.model.weights, own.weights, strict=True)}
     for name, leaf in module.leaves().items():
-        variables[leaf.variable.path].assign(_array(leaf.to_keras(values[name])))
+        variables[id(leaf.variable)].assign(_array(leaf.to_keras(values[name])))
     return own
 
 

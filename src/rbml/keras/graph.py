@@ -24,22 +24,25 @@ class Graph:
 
     Args:
         model: a copy that nobody else uses.
+        source: the model of which it is a copy, whose paths name the layers: Keras numbers some layers anew.
 
     Attributes:
         layers: the layers with variables of their own, by name.
+        paths: the paths of the variables in the source, by the id of the variable.
     """
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, source: Any) -> None:
         """Send the calls of every layer with variables to its counterpart."""
         self.model = model
         self.dtype = getattr(torch, model.variable_dtype)
-        self.layers = dict(_layers(model))
+        self.paths = {id(new): old.path for new, old in zip(model.weights, source.weights, strict=True)}
+        self.layers = dict(_layers(model, self.paths, source.name))
         for name, layer in self.layers.items():
             _route(layer, name)
 
     def counterparts(self) -> dict[str, Counterpart]:
         """Return new counterparts of all layers with variables of their own."""
-        return {name: counterpart(layer, *own_variables(layer)) for name, layer in self.layers.items()}
+        return {name: counterpart(layer, *own_variables(layer), self.paths) for name, layer in self.layers.items()}
 
     def run(self, counterparts: Mapping[str, Counterpart], x: Tensor | dict[str, Tensor]) -> Any:
         """Return the model's output for ``x`` with the values in the counterparts."""
@@ -122,18 +125,8 @@ def own_variables(layer: Any) -> tuple[list[Any], list[Any]]:
     return list(layer._trainable_variables), fixed
 
 
-def dotted(path: str, model: Any) -> str:
-    """Return the name of a Keras path in a module: with dots, and without the name of the model itself.
-
-    Args:
-        path: such as ``"sequential_3/block/dense/kernel"``.
-        model: the model that the path begins with, or not.
-    """
-    return path.removeprefix(f"{model.name}/").replace("/", ".")
-
-
-def _layers(model: Any) -> Iterator[tuple[str, Any]]:
-    """Yield the layers with variables of their own, and their names.
+def _layers(model: Any, paths: Mapping[int, str], root: str) -> Iterator[tuple[str, Any]]:
+    """Yield the layers with variables of their own, and their paths, with dots and without the name of the model.
 
     Raises:
         UsageError: if two layers have one name.
@@ -143,8 +136,8 @@ def _layers(model: Any) -> Iterator[tuple[str, Any]]:
         variables = [variable for group in own_variables(layer) for variable in group]
         if not variables:
             continue
-        path, _, _ = variables[0].path.rpartition("/")
-        name = dotted(path, model)
+        path, _, _ = paths[id(variables[0])].rpartition("/")
+        name = path.removeprefix(f"{root}/").replace("/", ".")
         if name in seen:
             raise UsageError(
                 f"two layers of the model have the path {path!r}, {type(seen[name]).__name__} and "

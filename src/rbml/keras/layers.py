@@ -18,6 +18,7 @@ every other layer                as it is               the same name and shape
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -38,12 +39,14 @@ class Leaf(NamedTuple):
 
     Attributes:
         variable: the Keras variable of the copied model.
+        path: of the variable in the model that was copied.
         name: the name of its counterpart in the module.
         axes: the permutation from Keras's axes to those of the counterpart; empty for none.
         fixed: whether it is never trained, such as statistics.
     """
 
     variable: Any
+    path: str
     name: str
     axes: tuple[int, ...]
     fixed: bool
@@ -157,19 +160,20 @@ class BatchNorm(_BatchNorm):
 Counterpart = Plain | Linear | BatchNorm
 
 
-def counterpart(layer: Any, trained: list[Any], fixed: list[Any]) -> Counterpart:
+def counterpart(layer: Any, trained: list[Any], fixed: list[Any], paths: Mapping[int, str]) -> Counterpart:
     """Return the counterpart of a Keras layer.
 
     Args:
         layer: the layer.
         trained: its own trainable variables, of any ``trainable`` state.
         fixed: its own other variables.
+        paths: the paths of variables in the model that was copied, by the id of the variable.
     """
     kind, names = _kind(layer)
     leaves = []
     for at, variable in enumerate([*trained, *fixed]):
         name, axes = names.get(variable.name, (variable.name, ()))
-        leaves.append(Leaf(variable, name, axes, fixed=at >= len(trained)))
+        leaves.append(Leaf(variable, paths[id(variable)], name, axes, fixed=at >= len(trained)))
     return kind(Original(layer, leaves))
 
 

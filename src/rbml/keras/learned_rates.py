@@ -37,7 +37,7 @@ def rates(learner: Learner, step: int = 0, of: str = "sgd.lr") -> dict[str, np.n
     found = learner.strategy.values(numbers[of], phi, theta, step)[of.rpartition(".")[2]]
     leaves = module.leaves()
     return {
-        leaves[name].variable.path: (leaves[name].to_keras(value) if value.dim() else value).detach().cpu().numpy()
+        leaves[name].path: (leaves[name].to_keras(value) if value.dim() else value).detach().cpu().numpy()
         for name, value in found.items()
         if name in leaves
     }
