@@ -84,6 +84,14 @@ class Original:
         """Return itself."""
         return self
 
+    @torch.no_grad()
+    def draw(self, module: nn.Module) -> None:
+        """Draw the numbers of a counterpart anew by Keras's initializers, seeded by PyTorch's global generator."""
+        for leaf in self.leaves:
+            if (initializer := _initializer(self.layer, leaf.variable.name)) is not None:
+                value = leaf.to_torch(initializer(tuple(leaf.variable.shape), dtype="float32"))
+                getattr(module, leaf.name).copy_(value)
+
 
 class Plain(nn.Module):
     """The counterpart of a layer that computes as Keras does, with these values for its variables."""
@@ -101,6 +109,10 @@ class Plain(nn.Module):
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Compute as Keras does."""
         return self.original.call(*args, **kwargs)
+
+    def reset_parameters(self) -> None:
+        """Draw the numbers anew, as Keras does."""
+        self.original.draw(self)
 
 
 class PlainNorm(Plain):
@@ -123,6 +135,12 @@ class Linear(nn.Linear):
         if layer.activation in (None, keras.activations.linear) or WITHOUT_ACTIVATION in layer.__dict__:
             return output
         return layer.activation(output)
+
+    def reset_parameters(self) -> None:
+        """Draw the numbers anew, as Keras does."""
+        # PyTorch's own __init__ calls this before there is anything to draw.
+        if "original" in self.__dict__:
+            self.original.draw(self)
 
 
 class BatchNorm(_BatchNorm):
@@ -155,6 +173,12 @@ class BatchNorm(_BatchNorm):
         """Normalise by the statistics of the batch in training, and by the stored ones otherwise."""
         stored = (None, None) if self.training else (self.running_mean, self.running_var)
         return F.batch_norm(x, *stored, self.weight, self.bias, self.training, 0.0, self.eps)
+
+    def reset_parameters(self) -> None:
+        """Draw the numbers anew, as Keras does."""
+        # PyTorch's own __init__ calls this before there is anything to draw.
+        if "original" in self.__dict__:
+            self.original.draw(self)
 
 
 Counterpart = Plain | Linear | BatchNorm
@@ -213,6 +237,26 @@ def _fill(module: nn.Module, leaves: list[Leaf]) -> None:
             parameter = nn.Parameter(value, requires_grad=bool(leaf.variable.trainable))
             module._parameters.pop(leaf.name, None)
             module.register_parameter(leaf.name, parameter)
+
+
+def _initializer(layer: Any, variable: str) -> Any:
+    """Return a layer's initializer of a variable, with a new seed; ``None`` for what has none, such as statistics."""
+    found = getattr(layer, f"{variable}_initializer", None) or getattr(layer, _INITIALIZERS.get(variable, ""), None)
+    if found is None:
+        return None
+    config = found.get_config()
+    if "seed" in config:
+        config["seed"] = int(torch.randint(2**31, ()))
+    return type(found).from_config(config)
+
+
+_INITIALIZERS = {
+    "recurrent_kernel": "recurrent_initializer",
+    "depthwise_kernel": "depthwise_initializer",
+    "pointwise_kernel": "pointwise_initializer",
+    "moving_variance": "moving_variance_initializer",
+}
+"""The initializers that are not called like their variable."""
 
 
 def _first(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
