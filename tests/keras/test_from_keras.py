@@ -317,3 +317,9 @@ def test_a_softmax_is_refused_with_a_loss_of_logits_and_can_be_left_out(end: lis
 def test_regularizers_are_left_out_with_a_warning() -> None:
     with pytest.warns(UserWarning, match=r"left out \(.*dense.*/kernel\)"):
         from_keras(stacked(FLAT, L.Dense(3, kernel_regularizer="l2")))
+
+
+def test_batch_norm_on_masked_inputs_is_refused() -> None:
+    model = stacked((5,), L.Embedding(7, 4, mask_zero=True), L.BatchNormalization(name="bn"), L.GRU(3))
+    with pytest.raises(UsageError, match="bn is a batch norm whose inputs have a mask"):
+        from_keras(model)(torch.ones(2, 5, dtype=torch.int64))
