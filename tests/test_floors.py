@@ -35,6 +35,7 @@ FLOORS: dict[str, int] = {
     "rbml.recipe.build": 6,
     "rbml.predictor": 7,
     "rbml.reports": 7,
+    "rbml.keras": 7,
     "rbml.cli": 8,
     "rbml.__main__": 9,
 }

@@ -192,3 +192,14 @@ def test_every_replacement_is_still_needed() -> None:
         func.jvp(func.grad(lambda p: F.scaled_dot_product_attention(p, p, p).sum()), (x[None, None],), (x[None, None],))
     with pytest.raises(RuntimeError, match="running_mean"):
         func.grad(lambda m: F.batch_norm(x, m, m + 1).sum())(torch.zeros(3, dtype=torch.float64))
+
+
+def test_layouts_in_memory_do_not_stand_in_the_way_of_vmap() -> None:
+    x = torch.randn(2, 3, 4, 5, 5)
+
+    def last(x: torch.Tensor) -> torch.Tensor:
+        with Differentiable():
+            assert not x.is_contiguous(memory_format=torch.channels_last)
+            return 2 * x.contiguous(memory_format=torch.channels_last).contiguous()
+
+    assert torch.equal(torch.func.vmap(last)(x), 2 * x)

@@ -78,7 +78,21 @@ def isolated(module: nn.Module) -> nn.Module:
 
 def _check(module: nn.Module) -> None:
     """Refuse layers that cannot be run as a pure function."""
+    if is_keras(module) or not isinstance(module, nn.Module):
+        what = f"a {type(module).__module__}.{type(module).__name__}"
+        way_out = (
+            "convert it with rbml.keras.from_keras(model), which needs Keras on PyTorch (KERAS_BACKEND=torch); for "
+            "Keras on TensorFlow use rbml.keras.MetaModel"
+        )
+        raise UsageError(
+            f"the model is {what}, and a PyTorch module is needed" + (f": {way_out}" if is_keras(module) else "")
+        )
     for name, layer in module.named_modules():
+        if is_keras(layer):
+            raise UsageError(
+                f"{name} is a Keras layer ({type(layer).__name__}), which reads its own variables, so that nothing "
+                "would be learned: convert a whole Keras model with rbml.keras.from_keras(model)"
+            )
         if any(isinstance(leaf, nn.UninitializedParameter) for leaf in layer.parameters(recurse=False)):
             raise UsageError(f"{name} has no parameters yet: run the model once on an example before you give it")
         hooks = list(layer._forward_pre_hooks.values())
@@ -99,6 +113,11 @@ def _check(module: nn.Module) -> None:
                 f"{name or 'the model'} has a backward hook, which torch.func cannot run: remove it (handle.remove()), "
                 "and put what it does to gradients into the strategy"
             )
+
+
+def is_keras(value: Any) -> bool:
+    """Return whether something is a Keras layer or model, without importing Keras."""
+    return any(kind.__module__.startswith("keras.") and kind.__name__ == "Layer" for kind in type(value).__mro__)
 
 
 def _detached(module: nn.Module) -> dict[int, Any]:

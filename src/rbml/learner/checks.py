@@ -7,7 +7,8 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 from rbml.autodiff.remedies import named
 from rbml.data.batch import Batch, Inputs, each_input
@@ -21,6 +22,27 @@ Predict = Callable[[Any], Tensor]
 
 IGNORED = -100
 """PyTorch's default ``ignore_index``: the label of examples that its losses leave out."""
+
+
+def check_loss(loss: Loss, model: Any) -> None:
+    """Refuse a loss that has parameters of its own, or one of logits for a model that gives probabilities.
+
+    Args:
+        loss: the loss.
+        model: the model; if its attribute ``probabilities`` is not empty, it names the layer whose softmax is the
+            output.
+
+    Raises:
+        UsageError: saying what to do.
+    """
+    if isinstance(loss, nn.Module) and any(parameter.requires_grad for parameter in loss.parameters()):
+        raise UsageError("the loss has parameters: trained by this loss itself, they would only make it small")
+    layer = getattr(model, "probabilities", "")
+    if layer and (loss is F.cross_entropy or isinstance(loss, nn.CrossEntropyLoss)):
+        raise UsageError(
+            f"the model gives probabilities (the softmax of {layer}), and cross entropy expects logits, of which it "
+            "takes the softmax itself: use from_keras(model, logits=True), or give the learner loss= of probabilities"
+        )
 
 
 def check_tasks(tasks: Task, ways: int | None, steps: int, dtype: torch.dtype, predict: Predict) -> None:

@@ -21,7 +21,7 @@ from rbml.hypergrad import Hypergradient, MetaGradient
 from rbml.inner import Inner
 from rbml.learner.adapted import Adapted, adapt
 from rbml.learner.binding import BoundTask, Plan, Statistics, check_statistics
-from rbml.learner.checks import Predict
+from rbml.learner.checks import Predict, check_loss
 from rbml.learner.evaluation import Evaluation, evaluate
 from rbml.learner.initial import prepare
 from rbml.learner.meta import meta_gradient, step_weights
@@ -76,8 +76,7 @@ class Learner(nn.Module):
         super().__init__()
         if steps < 0:
             raise UsageError(f"steps must be at least 0, not {steps}")
-        if isinstance(loss, nn.Module) and any(parameter.requires_grad for parameter in loss.parameters()):
-            raise UsageError("the loss has parameters: trained by this loss itself, they would only make it small")
+        check_loss(loss, model)
         self.model = modules.isolated(model)
         self.strategy = chain(sgd(0.1) if strategy is None else strategy)
         check_rules(self.strategy, steps)

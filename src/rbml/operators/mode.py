@@ -76,6 +76,16 @@ def _instance_norm(
     return _batch_norm(input, running_mean, running_var, weight, bias, False, momentum, eps)
 
 
+def _is_contiguous(tensor: Tensor, memory_format: torch.memory_format = torch.contiguous_format) -> bool:
+    """Return whether the tensor is contiguous; ``False`` for other formats, which ``vmap`` cannot look up."""
+    return memory_format == torch.contiguous_format and tensor.is_contiguous()
+
+
+def _contiguous(tensor: Tensor, memory_format: torch.memory_format = torch.contiguous_format) -> Tensor:
+    """Return a contiguous tensor; for other formats the tensor as it is: they change the speed and no value."""
+    return tensor.contiguous() if memory_format == torch.contiguous_format else tensor
+
+
 def _register_hook(tensor: Tensor, hook: Callable[[Tensor], Tensor | None]) -> Any:
     """Register a hook that may look at a gradient and may not change it."""
 
@@ -111,6 +121,8 @@ REPLACED: Mapping[Callable[..., Any], Callable[..., Any]] = {
     # Under torch.func, .data is a constant only for the innermost transform.
     Tensor.data.__get__: Tensor.detach,  # type: ignore[attr-defined]
     Tensor.register_hook: _register_hook,
+    Tensor.is_contiguous: _is_contiguous,  # Keras asks for channels in the last place in memory
+    Tensor.contiguous: _contiguous,
     **RANDOM,
     **RECURRENT,
 }
