@@ -33,6 +33,7 @@ FLOORS: dict[str, int] = {
     "rbml.diagnostics": 5,
     "rbml.training": 6,
     "rbml.recipe.build": 6,
+    "rbml.keras": 7,
     "rbml.predictor": 7,
     "rbml.reports": 7,
     "rbml.cli": 8,

@@ -1,8 +1,8 @@
 """Keras layers on TensorFlow: normalisation with right derivatives of every order, and what a model must not contain.
 
-``tf.nn.moments`` stops the gradient at the mean inside the variance. The first derivative of the variance by the mean is
-zero, so that first derivatives are right, but the derivative of a gradient is not: for batch norm the meta-gradient is
-wrong by 1e-3 after one inner step, and by 1e-2 after five.
+``tf.nn.moments`` stops the gradient at the mean inside the variance. The first derivative of the variance by the mean
+is zero, so that first derivatives are right, but the derivative of a gradient is not: for batch norm the meta-gradient
+is wrong by 1e-3 after one inner step, and by 1e-2 after five.
 """
 
 from __future__ import annotations
