@@ -14,7 +14,7 @@ from rbml.keras import MetaModel
 from rbml.strategy import Strategy
 from rbml.tasks import generator
 
-CLASSES = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+CLASSES = keras.losses.SparseCategoricalCrossentropy(from_logits=True, dtype="float64")
 
 
 class Case(NamedTuple):

@@ -148,6 +148,20 @@ def test_tasks_of_rbml_are_taken_as_they_are_and_pictures_turned() -> None:
     assert meta.evaluate(turned, verbose=0, return_dict=True) == pytest.approx(found)
 
 
+def test_the_founding_programme_gives_its_rate_a_gradient(capsys: Any) -> None:
+    path = Path(__file__).parents[2] / "examples" / "keras_metamodel.py"
+    spec = importlib.util.spec_from_file_location("keras_metamodel", path)
+    assert spec is not None
+    assert spec.loader is not None
+    example = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(example)
+    example.main(["--steps", "12", "--outer-steps", "2"])
+    rows = [line.split() for line in capsys.readouterr().out.splitlines() if "%" in line]
+    learned, start = (float(row[-5]) for row in rows[:2])
+    assert len(rows) == 2 + len(example.FIXED)
+    assert learned > start, "12 steps are few: the larger, the better"
+
+
 class Half(keras.layers.Layer):
     def call(self, x: Any) -> Any:
         return (x + keras.ops.stop_gradient(x)) / 2

@@ -83,7 +83,12 @@ class MetaModel(keras.Model):  # type: ignore[misc]  # Keras has no types
         self.model, self.strategy, self.steps, self.statistics = model, chain(strategy or sgd(0.1)), steps, statistics
         self.settings = {"adapt": adapt, "reset": reset, "seed": seed}
         check_rules(self.strategy)
-        self.adapted = self._named(adapt, "adapt", self._variables())
+        names = self._variables()
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise UsageError(
+                f"several variables of the model are named {', '.join(twice)}: give its layers other names"
+            )
+        self.adapted = self._named(adapt, "adapt", names)
         self.fixed = self._named(reset, "reset", self.adapted) if reset else []
         self.phi = self._start_of_phi(seed)
         self._checked: set[Any] = set()
@@ -160,7 +165,7 @@ class MetaModel(keras.Model):  # type: ignore[misc]  # Keras has no types
             return self.model(inputs, training=training)
         support, x = inputs
         inner, m = self._inner(), self._m()
-        return over_tasks(lambda one: inner.predictions(m, *one), (support, x), self.compute_dtype)
+        return over_tasks(lambda one: inner.predictions(m, *one), (support, x), self._types[1])
 
     def learned(self) -> dict[str, Any]:
         """Return the numbers of the strategy within their bounds, by name: rates, decays.
@@ -182,7 +187,7 @@ class MetaModel(keras.Model):  # type: ignore[misc]  # Keras has no types
         support, query, _ = self._unpacked(data)
         inner, m = self._inner(), self._m()
         learned = [name for name in m if name not in self.fixed and (name not in self.phi or self.phi[name].trainable)]
-        kinds = (self.compute_dtype, self.compute_dtype, {name: m[name].dtype for name in learned})
+        kinds = (*self._types, {name: m[name].dtype for name in learned})
         loss, prediction, grads = over_tasks(
             lambda one: tuple(inner.gradient(m, learned, *one)), (support, query), kinds
         )
@@ -197,8 +202,7 @@ class MetaModel(keras.Model):  # type: ignore[misc]  # Keras has no types
         """Measure a stack of tasks."""
         support, query, _ = self._unpacked(data)
         inner, m = self._inner(), self._m()
-        kinds = (self.compute_dtype, self.compute_dtype)
-        loss, prediction = over_tasks(lambda one: inner.measure(m, *one), (support, query), kinds)
+        loss, prediction = over_tasks(lambda one: inner.measure(m, *one), (support, query), self._types)
         return self._measured(loss, prediction, query)
 
     def get_config(self) -> dict[str, Any]:
@@ -220,6 +224,11 @@ class MetaModel(keras.Model):  # type: ignore[misc]  # Keras has no types
     @property
     def _shape(self) -> tuple[int | None, ...]:
         return tuple(self.model.inputs[0].shape[1:])
+
+    @property
+    def _types(self) -> tuple[str, str]:
+        """The types of a loss and of predictions."""
+        return self.model.trainable_variables[0].dtype, self.model.outputs[0].dtype
 
     def _variables(self) -> list[str]:
         prefix = f"{self.model.name}/"
@@ -299,7 +308,7 @@ class MetaModel(keras.Model):  # type: ignore[misc]  # Keras has no types
         return (x, y), (query_x, query_y), None
 
     def _tensor(self, x: Any) -> Any:
-        return tf.cast(x, self.model.compute_dtype) if np.dtype(self.model.inputs[0].dtype).kind == "f" else x
+        return tf.cast(x, self.model.inputs[0].dtype)
 
     def _check(self, x: Any) -> None:
         shape = tuple(x.shape[1:])

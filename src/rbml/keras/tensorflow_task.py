@@ -136,7 +136,8 @@ class InnerLoop:
 
     def _mean_loss(self, y: Any, prediction: Any, extra: list[Any]) -> Any:
         # Losses of layers (regularizers, add_loss) count in both loops, as they do in Keras's own training.
-        return tf.add_n([tf.reduce_mean(self.loss(y, prediction)), *extra])
+        kind = self.model.trainable_variables[0].dtype
+        return tf.add_n([tf.cast(each, kind) for each in (tf.reduce_mean(self.loss(y, prediction)), *extra)])
 
     def _batch(self, support: Examples, t: Any) -> Examples:
         return (support[0][t], support[1][t]) if self._streams(support[0]) else support
