@@ -15,7 +15,7 @@ from rbml.keras.tensorflow_data import Drawn, is_source, is_tasks, pairs
 from rbml.keras.tensorflow_layers import batch_norms, check_operators
 from rbml.keras.tensorflow_rules import Tensors, check_rules, valid
 from rbml.keras.tensorflow_task import Examples, InnerLoop, over_tasks
-from rbml.strategy import Part, Strategy, chain, sgd
+from rbml.strategy import Hyper, Part, Strategy, chain, sgd
 from rbml.strategy.serialize import from_plain, plain
 from rbml.tree import matching
 
@@ -175,6 +175,7 @@ class MetaModel(keras.Model):  # type: ignore[misc]  # Keras has no types
         found = {}
         for rule in self.strategy.rules:
             for name, number in rule.hypers.items():
+                assert isinstance(number, Hyper)  # all rules here have no other
                 for leaf, variable in self.phi.items():
                     if leaf.partition("/")[0] == f"{rule.name}.{name}":
                         found[leaf] = np.asarray(valid(number, variable.value))
@@ -208,7 +209,8 @@ class MetaModel(keras.Model):  # type: ignore[misc]  # Keras has no types
     def get_config(self) -> dict[str, Any]:
         """Return what makes the same meta-model again; ``save`` writes it beside the variables."""
         own = {"steps": self.steps, "statistics": self.statistics, "strategy": plain(self.strategy)} | self.settings
-        return super().get_config() | own | {"model": keras.saving.serialize_keras_object(self.model)}
+        config: dict[str, Any] = super().get_config()
+        return config | own | {"model": keras.saving.serialize_keras_object(self.model)}
 
     @classmethod
     def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> MetaModel:

@@ -102,7 +102,7 @@ def check_rules(strategy: Strategy) -> None:
 
 def start(strategy: Strategy, theta: Tensors) -> Tensors:
     """Return the state before the first step: one sum per adapted parameter for every momentum."""
-    state = {}
+    state: Tensors = {}
     for rule in strategy.rules:
         if _maker(rule) == "momentum":
             state |= {f"{rule.name}/{name}": tf.zeros_like(leaf) for name, leaf in theta.items()}
@@ -122,7 +122,7 @@ def update(
         phi: the leaves of phi, learned and fixed, named ``sgd.lr/dense.kernel``.
         t: the step.
     """
-    direction, after = grads, {}
+    direction, after = grads, dict[str, Any]()
     for rule in strategy.rules:
         own = under(state, f"{rule.name}/")
         values = {name: _of(phi, f"{rule.name}.{name}", number, theta, t) for name, number in rule.hypers.items()}
