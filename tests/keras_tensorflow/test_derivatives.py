@@ -134,6 +134,7 @@ NORMS = {
     "batch, first axis": lambda: keras.layers.BatchNormalization(axis=1, name="norm"),
     "group": lambda: keras.layers.GroupNormalization(2, name="norm"),
     "layer": lambda: keras.layers.LayerNormalization(name="norm"),
+    "layer, both axes": lambda: keras.layers.LayerNormalization(axis=[1, 2], name="norm"),
 }
 
 
@@ -157,7 +158,7 @@ def test_moments_written_out_are_right_where_those_of_tensorflow_are_wrong(norm:
     assert (meta_gradient(meta, tasks)[1]["a.kernel"] * along).sum() == pytest.approx(truth, rel=1e-7)
     monkeypatch.setattr(tensorflow_task, "exact", lambda model: nullcontext())
     own = (meta_gradient(meta, tasks)[1]["a.kernel"] * along).sum()
-    assert (abs(own / truth - 1) < 1e-7) == (norm == "layer"), "TensorFlow's own moments stop a gradient"
+    assert abs(own / truth - 1) > 1e-5, "TensorFlow's own moments stop a gradient"
 
 
 def test_layers_are_as_before_when_the_context_ends() -> None:

@@ -47,9 +47,26 @@ def _group_norm(layer: Any, original: Callable[..., Any], grouped: Any, shape: A
     return result + tf.reshape(keras.ops.cast(layer.beta, grouped.dtype), wide) if layer.center else result
 
 
+def _layer_norm(layer: Any, original: Callable[..., Any], inputs: Any) -> Any:
+    if layer.rms_scaling:
+        return original(inputs)  # it takes no mean
+    axes = [layer.axis] if isinstance(layer.axis, int) else list(layer.axis)
+    axes = sorted(axis % len(inputs.shape) for axis in axes)
+    wide = [inputs.shape[axis] if axis in axes else 1 for axis in range(len(inputs.shape))]
+    x = keras.ops.cast(inputs, keras.backend.result_type(inputs.dtype, "float32"))
+    mean, variance = moments(x, axes, keepdims=True)
+    result = (x - mean) * tf.math.rsqrt(variance + layer.epsilon)
+    if layer.gamma is not None:
+        result = result * tf.reshape(keras.ops.cast(layer.gamma, x.dtype), wide)
+    if layer.beta is not None:
+        result = result + tf.reshape(keras.ops.cast(layer.beta, x.dtype), wide)
+    return keras.ops.cast(result, layer.compute_dtype)
+
+
 WRITTEN_OUT: dict[type, tuple[str, Callable[..., Any]]] = {
     keras.layers.BatchNormalization: ("_moments", _batch_moments),
     keras.layers.GroupNormalization: ("_apply_normalization", _group_norm),
+    keras.layers.LayerNormalization: ("call", _layer_norm),
 }
 """For each kind of layer the method that takes its moments, and what is done in its place."""
 
