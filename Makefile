@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test setup format lint types check clean
+.PHONY: demo test test-tensorflow setup format lint types check clean
 
 demo: $(VENV)/.demo
 	$(BIN)/rbml demo
@@ -35,9 +35,20 @@ types:
 check:
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2
 
+# MetaModel runs inside TensorFlow, which is large and has an environment of its own.
+TF := .venv-tensorflow
+
+test-tensorflow: $(TF)/.ready
+	KERAS_BACKEND=tensorflow OMP_NUM_THREADS=1 $(TF)/bin/pytest -p no:cacheprovider tests/keras_tensorflow
+
+$(TF)/.ready: pyproject.toml constraints.txt constraints-tensorflow.txt
+	$(PYTHON) -m venv $(TF)
+	$(TF)/bin/pip install --quiet --disable-pip-version-check -c constraints.txt -c constraints-tensorflow.txt -e ".[sklearn]" pytest tensorflow-cpu
+	touch $@
+
 format:
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
 clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) $(TF) .mypy_cache .ruff_cache .pytest_cache
