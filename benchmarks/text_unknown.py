@@ -5,7 +5,8 @@
 
 Per draw, ``--ways`` test intents of fold 1 of ProtAugment are learned from ``--shots`` sentences each. Known are 20
 other sentences of each of them, unseen 20 of each other test intent, out of scope the 1000 of CLINC150. AUROC: the
-probability that a known sentence seems more familiar than another one; 50 % is chance.
+probability that a known sentence seems more familiar than another one; 50 % is chance. What a run knows from its
+validation intents (temperature, and how far known sentences usually are) is used, as ``rbml adapt`` does.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from rbml.data.sources.clinc150 import out_of_scope
 from rbml.training import adapting
 from rbml.training.calibration import auroc, calibration_error
 from rbml.training.learned import Learned, load
+from rbml.training.usual import Prior, prior_of
 
 COLUMNS = (
     "AUROC unseen", "AUROC out of scope", "called unknown: known", "unseen", "out of scope", "ECE before", "ECE after",
@@ -47,7 +49,9 @@ def features(learned: Learned, name: str, root: str) -> tuple[Labelled, Tensor]:
     return embedded.embedded(tests, modality.backbone), none
 
 
-def one_draw(learned: Learned, tests: Labelled, none: Tensor, ways: int, shots: int, seed: int) -> list[float]:
+def one_draw(
+    learned: Learned, tests: Labelled, none: Tensor, ways: int, shots: int, seed: int, prior: Prior | None
+) -> list[float]:
     """Return the figures of one draw, in the order of the columns."""
     source = torch.Generator().manual_seed(seed)
     support, known, unseen = [], [], []
@@ -62,7 +66,7 @@ def one_draw(learned: Learned, tests: Labelled, none: Tensor, ways: int, shots: 
     assert isinstance(tests.x, Tensor)
     x, y = tests.x, torch.arange(ways)
     examples = Batch(x[torch.cat(support)], y.repeat_interleave(shots))
-    outcome = adapting.adapt(learned, examples, [str(label) for label in range(ways)], comparing=False)
+    outcome = adapting.adapt(learned, examples, [str(label) for label in range(ways)], prior, comparing=False)
     memory, usual, truth = outcome.trust.memory, outcome.trust.usual, y.repeat_interleave(EACH)
     assert memory is not None
     scores = [memory.score(outcome.adapted, some) for some in (x[torch.cat(known)], x[torch.cat(unseen)], none)]
@@ -92,7 +96,8 @@ def main() -> None:
     for name in given.sets:
         tests, none = features(learned, name, given.data_root)
         for shots in given.shots:
-            draws = [one_draw(learned, tests, none, given.ways, shots, seed) for seed in range(given.draws)]
+            prior = None if learned.run is None else prior_of(learned.run, learned.learner, given.ways, shots)
+            draws = [one_draw(learned, tests, none, given.ways, shots, seed, prior) for seed in range(given.draws)]
             cells = [f"{100 * statistics.fmean(column):.1f}" for column in zip(*draws, strict=True)]
             print(f"| {name}, {given.ways}-way {shots}-shot, % | {' | '.join(cells)} |", flush=True)
 
