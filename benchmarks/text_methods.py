@@ -17,7 +17,7 @@ from rbml.learner import Learner
 from rbml.recipe import build
 from rbml.recipe.protocol import recipe_of
 from rbml.strategy import Scalar
-from rbml.tasks import FewShot, TaskSource, generator
+from rbml.tasks import FewShot, TaskSource, generator, task_seeds
 
 Head = Callable[[Tensor, Tensor], Tensor]
 """From support ``(B, ways, shots, d)`` and queries ``(B, n, d)`` of B tasks to scores ``(B, n, ways)``."""
@@ -147,10 +147,10 @@ def tuned(name: str, fold: int, root: str, seed: int, rank: int = 0, longest: in
     learner = build.learner(recipe, build.setting(recipe, tasks))
     learned(learner, tasks, seed, recipe.outer.meta_steps, recipe.outer.lr, recipe.outer.tasks)
     test = data.load(name, "test", root, f"fold-{fold}", tokenizer="minilm")
-    assert isinstance(test, Labelled)
+    assert isinstance(test, Labelled) and isinstance(test.x, dict)
     body, found = learner.model.get_submodule("body"), []
     with torch.no_grad():
-        for part in test.x["ids"].split(256):  # type: ignore[index]
+        for part in torch.split(test.x["ids"], 256):
             found.append(body(**test.modality.ready({"ids": part})))  # type: ignore[arg-type]
     return torch.cat(found)
 
@@ -161,6 +161,6 @@ def learned(learner: Learner, tasks: TaskSource, seed: int, steps: int, lr: floa
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     for step in range(steps):
         optimizer.zero_grad()
-        learner.backward(tasks.sample(count, generator(seed, step)))
+        learner.backward(tasks.draw(task_seeds(count, generator(seed, step))))
         optimizer.step()
         schedule.step()

@@ -77,9 +77,7 @@ def test_the_meta_gradient_is_that_of_a_plain_double_backward(vectorise: bool) -
     model, episodes = made(), texts()
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # it must run side by side without a word
-        warnings.filterwarnings(
-            "ignore", "`torch.jit.script`", DeprecationWarning
-        )  # PyTorch's own, when it first loads
+        warnings.filterwarnings("ignore", "`torch.jit.script`", DeprecationWarning)  # PyTorch's own, at first
         found = algorithms.maml(model, lr=0.1, steps=2, vectorise=vectorise).meta_gradient(episodes)
     truth = plainly(model, episodes, 0.1, 2)
     whole = torch.cat([leaf.flatten() for leaf in truth.values()]).norm()
