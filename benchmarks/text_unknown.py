@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import statistics
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -29,8 +30,8 @@ from rbml.training.learned import Learned, load
 from rbml.training.usual import Prior, prior_of
 
 COLUMNS = (
-    "AUROC unseen", "AUROC out of scope", "called unknown: known", "unseen", "out of scope", "ECE before", "ECE after",
-    "accuracy",
+    "AUROC unseen", "AUROC out of scope", "called unknown: known", "unseen", "out of scope", "accuracy",
+    "ECE before", "ECE after",
 )  # fmt: skip
 EACH = 20
 
@@ -51,8 +52,11 @@ def features(learned: Learned, name: str, root: str) -> tuple[Labelled, Tensor]:
 
 def one_draw(
     learned: Learned, tests: Labelled, none: Tensor, ways: int, shots: int, seed: int, prior: Prior | None
-) -> list[float]:
-    """Return the figures of one draw, in the order of the columns."""
+) -> tuple[list[float], Tensor, float, Tensor]:
+    """Return the figures of one draw but for calibration, and logits, temperature and true classes of known sentences.
+
+    Calibration errors are of all draws together: that of a hundred predictions is several points too high by chance.
+    """
     source = torch.Generator().manual_seed(seed)
     support, known, unseen = [], [], []
     for place, label in enumerate(torch.randperm(tests.classes, generator=source).tolist()):
@@ -73,12 +77,19 @@ def one_draw(
     limit = float("inf") if usual is None else usual.threshold()
     with torch.no_grad():
         logits = outcome.adapted(x[torch.cat(known)])
-    return [
+    figures = [
         *(auroc(-scores[0], -some) for some in scores[1:]),
         *((some > limit).double().mean().item() for some in scores),
-        *(calibration_error(logits / by, truth) for by in (1.0, outcome.trust.temperature)),
         (logits.argmax(1) == truth).double().mean().item(),
     ]
+    return figures, logits, outcome.trust.temperature, truth
+
+
+def errors(draws: Sequence[tuple[list[float], Tensor, float, Tensor]]) -> tuple[float, float]:
+    """Return the calibration error over all draws, before and after dividing logits by each draw's temperature."""
+    truth = torch.cat([draw[3] for draw in draws])
+    before, after = (torch.cat([logits / (by if told else 1) for _, logits, by, _ in draws]) for told in (False, True))
+    return calibration_error(before, truth), calibration_error(after, truth)
 
 
 def main() -> None:
@@ -98,7 +109,8 @@ def main() -> None:
         for shots in given.shots:
             prior = None if learned.run is None else prior_of(learned.run, learned.learner, given.ways, shots)
             draws = [one_draw(learned, tests, none, given.ways, shots, seed, prior) for seed in range(given.draws)]
-            cells = [f"{100 * statistics.fmean(column):.1f}" for column in zip(*draws, strict=True)]
+            means = [statistics.fmean(column) for column in zip(*(draw[0] for draw in draws), strict=True)]
+            cells = [f"{100 * value:.1f}" for value in (*means, *errors(draws))]
             print(f"| {name}, {given.ways}-way {shots}-shot, % | {' | '.join(cells)} |", flush=True)
 
 
