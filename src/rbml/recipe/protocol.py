@@ -78,7 +78,7 @@ _WHOLE: dict[str, Any] = {
     "queries": 2,
     "tasks": 1,
     "meta_steps": 100,
-    "outer_lr": 5e-5,
+    "outer_lr": 1e-4,
     "validate_every": 25,
     "validate_tasks": 20,
     "save_every": 25,
@@ -87,7 +87,8 @@ _WHOLE: dict[str, Any] = {
 """What trains a whole encoder of sentences, or low-rank changes of it, where nothing else is asked for.
 
 Its features have unit norm, so that distances need a scale; one step through the encoder takes seconds; and tasks that
-do not run side by side need not be padded to the longest sentence of all.
+do not run side by side need not be padded to the longest sentence of all. The rate was chosen from 5e-5 and 1e-4 on
+validation intents of fold 1 of BANKING77, with the whole encoder.
 """
 
 _ENCODERS = ("minilm", "hf")
