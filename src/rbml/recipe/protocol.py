@@ -87,8 +87,8 @@ _WHOLE: dict[str, Any] = {
 """What trains a whole encoder of sentences, or low-rank changes of it, where nothing else is asked for.
 
 Its features have unit norm, so that distances need a scale; one step through the encoder takes seconds; and tasks that
-do not run side by side need not be padded to the longest sentence of all. The rate was chosen from 5e-5 and 1e-4 on
-validation intents of fold 1 of BANKING77, with the whole encoder.
+do not run side by side need not be padded to the longest sentence of all. On validation intents of fold 1
+of BANKING77 80 steps with a rate of 1e-4 did better than 30 with 5e-5; that is all that was tried.
 """
 
 _ENCODERS = ("minilm", "hf")
