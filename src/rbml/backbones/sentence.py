@@ -44,7 +44,7 @@ class Sentence(nn.Module):
     ``torch.func.vmap`` does not allow.
 
     Where lengths can be read, sentences of like length go through the encoder together. Most sentences are much shorter
-    than the longest one, and padding costs as much as words: this takes about a third of the time.
+    than the longest one, and padding costs as much as words: forty questions of BANKING77 take half the time.
 
     Args:
         encoder: a model of transformers; its dropout is switched off, so that its output is a function of its inputs.
