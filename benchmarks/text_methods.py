@@ -9,13 +9,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from rbml import algorithms, models
+from rbml import algorithms, data, models
 from rbml.data import Labelled
 from rbml.data.extras import require
 from rbml.data.inputs import Text
 from rbml.learner import Learner
+from rbml.recipe import build
+from rbml.recipe.protocol import recipe_of
 from rbml.strategy import Scalar
-from rbml.tasks import FewShot, generator
+from rbml.tasks import FewShot, TaskSource, generator, task_seeds
 
 Head = Callable[[Tensor, Tensor], Tensor]
 """From support ``(B, ways, shots, d)`` and queries ``(B, n, d)`` of B tasks to scores ``(B, n, ways)``."""
@@ -124,12 +126,41 @@ def weighted(training: Labelled, seed: int, steps: int = 60, lr: float = 1e-2, s
     return own.log_weight.detach().exp()
 
 
-def learned(learner: Learner, tasks: FewShot, seed: int, steps: int, lr: float, count: int) -> None:
+def tuned(name: str, fold: int, root: str, seed: int, rank: int = 0, longest: int = 40) -> Tensor:
+    """Return the features of the test sentences from MiniLM that ProtoNet has trained on 20-way training tasks.
+
+    It is what this trains, but for the choice of a checkpoint on validation intents::
+
+        rbml train NAME --split fold-FOLD --model minilm --ways 20 --seed SEED --set data.longest=40
+
+    Args:
+        name: the data set.
+        fold: of ProtAugment.
+        root: where data is looked for.
+        seed: of the run.
+        rank: of LoRA; 0 trains all weights.
+        longest: how many subwords of a training sentence are used: few sentences have more, and these cost most.
+    """
+    given = {"split": f"fold-{fold}", "model": "minilm", "ways": 20, "seed": seed, "data_options": {"longest": longest}}
+    recipe = recipe_of(name, given | ({"model_options": {"rank": rank}} if rank else {}))
+    tasks = build.tasks(recipe, "train", root)
+    learner = build.learner(recipe, build.setting(recipe, tasks))
+    learned(learner, tasks, seed, recipe.outer.meta_steps, recipe.outer.lr, recipe.outer.tasks)
+    test = data.load(name, "test", root, f"fold-{fold}", tokenizer="minilm")
+    assert isinstance(test, Labelled) and isinstance(test.x, dict)
+    body, found = learner.model.get_submodule("body"), []
+    with torch.no_grad():
+        for part in torch.split(test.x["ids"], 256):
+            found.append(body(**test.modality.ready({"ids": part})))  # type: ignore[arg-type]
+    return torch.cat(found)
+
+
+def learned(learner: Learner, tasks: TaskSource, seed: int, steps: int, lr: float, count: int) -> None:
     """Train a learner across tasks with Adam and a cosine, as ``rbml train`` does."""
     optimizer = torch.optim.Adam(learner.parameters(), lr=lr)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     for step in range(steps):
         optimizer.zero_grad()
-        learner.backward(tasks.sample(count, generator(seed, step)))
+        learner.backward(tasks.draw(task_seeds(count, generator(seed, step))))
         optimizer.step()
         schedule.step()

@@ -5,13 +5,15 @@
 
 Per draw, ``--ways`` test intents of fold 1 of ProtAugment are learned from ``--shots`` sentences each. Known are 20
 other sentences of each of them, unseen 20 of each other test intent, out of scope the 1000 of CLINC150. AUROC: the
-probability that a known sentence seems more familiar than another one; 50 % is chance.
+probability that a known sentence seems more familiar than another one; 50 % is chance. What a run knows from its
+validation intents (temperature, and how far known sentences usually are) is used, as ``rbml adapt`` does.
 """
 
 from __future__ import annotations
 
 import argparse
 import statistics
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -25,10 +27,11 @@ from rbml.data.sources.clinc150 import out_of_scope
 from rbml.training import adapting
 from rbml.training.calibration import auroc, calibration_error
 from rbml.training.learned import Learned, load
+from rbml.training.usual import Prior, prior_of
 
 COLUMNS = (
-    "AUROC unseen", "AUROC out of scope", "called unknown: known", "unseen", "out of scope", "ECE before", "ECE after",
-    "accuracy",
+    "AUROC unseen", "AUROC out of scope", "called unknown: known", "unseen", "out of scope", "accuracy",
+    "ECE before", "ECE after",
 )  # fmt: skip
 EACH = 20
 
@@ -47,8 +50,13 @@ def features(learned: Learned, name: str, root: str) -> tuple[Labelled, Tensor]:
     return embedded.embedded(tests, modality.backbone), none
 
 
-def one_draw(learned: Learned, tests: Labelled, none: Tensor, ways: int, shots: int, seed: int) -> list[float]:
-    """Return the figures of one draw, in the order of the columns."""
+def one_draw(
+    learned: Learned, tests: Labelled, none: Tensor, ways: int, shots: int, seed: int, prior: Prior | None
+) -> tuple[list[float], Tensor, float, Tensor]:
+    """Return the figures of one draw but for calibration, and logits, temperature and true classes of known sentences.
+
+    Calibration errors are of all draws together: that of a hundred predictions is several points too high by chance.
+    """
     source = torch.Generator().manual_seed(seed)
     support, known, unseen = [], [], []
     for place, label in enumerate(torch.randperm(tests.classes, generator=source).tolist()):
@@ -62,19 +70,26 @@ def one_draw(learned: Learned, tests: Labelled, none: Tensor, ways: int, shots: 
     assert isinstance(tests.x, Tensor)
     x, y = tests.x, torch.arange(ways)
     examples = Batch(x[torch.cat(support)], y.repeat_interleave(shots))
-    outcome = adapting.adapt(learned, examples, [str(label) for label in range(ways)], comparing=False)
+    outcome = adapting.adapt(learned, examples, [str(label) for label in range(ways)], prior, comparing=False)
     memory, usual, truth = outcome.trust.memory, outcome.trust.usual, y.repeat_interleave(EACH)
     assert memory is not None
     scores = [memory.score(outcome.adapted, some) for some in (x[torch.cat(known)], x[torch.cat(unseen)], none)]
     limit = float("inf") if usual is None else usual.threshold()
     with torch.no_grad():
         logits = outcome.adapted(x[torch.cat(known)])
-    return [
+    figures = [
         *(auroc(-scores[0], -some) for some in scores[1:]),
         *((some > limit).double().mean().item() for some in scores),
-        *(calibration_error(logits / by, truth) for by in (1.0, outcome.trust.temperature)),
         (logits.argmax(1) == truth).double().mean().item(),
     ]
+    return figures, logits, outcome.trust.temperature, truth
+
+
+def errors(draws: Sequence[tuple[list[float], Tensor, float, Tensor]]) -> tuple[float, float]:
+    """Return the calibration error over all draws, before and after dividing logits by each draw's temperature."""
+    truth = torch.cat([draw[3] for draw in draws])
+    before, after = (torch.cat([logits / (by if told else 1) for _, logits, by, _ in draws]) for told in (False, True))
+    return calibration_error(before, truth), calibration_error(after, truth)
 
 
 def main() -> None:
@@ -92,8 +107,10 @@ def main() -> None:
     for name in given.sets:
         tests, none = features(learned, name, given.data_root)
         for shots in given.shots:
-            draws = [one_draw(learned, tests, none, given.ways, shots, seed) for seed in range(given.draws)]
-            cells = [f"{100 * statistics.fmean(column):.1f}" for column in zip(*draws, strict=True)]
+            prior = None if learned.run is None else prior_of(learned.run, learned.learner, given.ways, shots)
+            draws = [one_draw(learned, tests, none, given.ways, shots, seed, prior) for seed in range(given.draws)]
+            means = [statistics.fmean(column) for column in zip(*(draw[0] for draw in draws), strict=True)]
+            cells = [f"{100 * value:.1f}" for value in (*means, *errors(draws))]
             print(f"| {name}, {given.ways}-way {shots}-shot, % | {' | '.join(cells)} |", flush=True)
 
 

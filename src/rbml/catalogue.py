@@ -81,10 +81,19 @@ def constant(family: str, name: str, wanted: str) -> Any:
     places = _places(family)
     if name not in places:
         return None
-    for target, value in _assigned(_parsed(places[name][0])):
+    for target, value in _assigned(_shared(_parsed(places[name][0]), wanted)):
         if target == wanted:
             return ast.literal_eval(value)
     return None
+
+
+def _shared(tree: ast.Module, wanted: str) -> ast.Module:
+    """Return the module from which another one imports a constant that several members share, or itself."""
+    for node in tree.body:
+        if isinstance(node, ast.ImportFrom) and node.module and wanted in {alias.name for alias in node.names}:
+            package, _, last = node.module.rpartition(".")
+            return _parsed(_home(package).with_name(f"{last}.py"))
+    return tree
 
 
 def _home(package: str) -> Path:

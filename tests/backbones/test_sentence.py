@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.fx.experimental.proxy_tensor import make_fx
 
 from rbml import Batch, Episodes, algorithms, backbones
 from rbml.backbones.sentence import Sentence, exchanged
@@ -76,6 +77,7 @@ def test_the_meta_gradient_is_that_of_a_plain_double_backward(vectorise: bool) -
     model, episodes = made(), texts()
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # it must run side by side without a word
+        warnings.filterwarnings("ignore", "`torch.jit.script`", DeprecationWarning)  # PyTorch's own, at first
         found = algorithms.maml(model, lr=0.1, steps=2, vectorise=vectorise).meta_gradient(episodes)
     truth = plainly(model, episodes, 0.1, 2)
     whole = torch.cat([leaf.flatten() for leaf in truth.values()]).norm()
@@ -97,6 +99,23 @@ def test_padding_and_the_other_sentences_change_nothing() -> None:
         assert torch.equal(torch.func.vmap(body)(torch.stack([x, x]))[1], body(x)) or torch.allclose(
             torch.func.vmap(body)(torch.stack([x, x]))[1], found, atol=1e-12
         )
+
+
+def test_sentences_of_like_length_go_through_it_together() -> None:
+    body, source = made().body, generator(5)
+    ids = torch.randint(1, WORDS, (40, 12), generator=source)
+    ids = ids * (torch.arange(12) < torch.randint(1, 13, (40, 1), generator=source))
+    ids[3], ids[7, 0] = 0, 0  # nothing at all, and padding before a word
+    lengths, encode = [], body.encoder.forward
+    body.encoder.forward = lambda **x: lengths.append(x["input_ids"].shape) or encode(**x)
+    at_once = torch.func.vmap(body)(ids[None])[0]
+    assert lengths == [(40, 12)] or lengths == [(1, 40, 12)], "lengths cannot be read under vmap"
+    lengths.clear()
+    found = body(ids)
+    assert [rows for rows, _ in lengths] == [16, 16, 8] and lengths[0][1] < lengths[1][1] <= lengths[2][1] == 12
+    assert torch.allclose(found, at_once, atol=1e-12)
+    graph, other = make_fx(body)(ids), ids.flip(1)  # a graph is for other sentences too
+    assert torch.allclose(graph(other), body(other), atol=1e-12)
 
 
 def test_another_id_of_padding_is_exchanged_with_zero() -> None:

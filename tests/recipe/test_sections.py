@@ -149,3 +149,13 @@ def test_protocols_are_those_of_the_papers() -> None:
     recipe = recipe_of("omniglot", {"ways": 20, "tasks": 3, "shots": None})
     assert (recipe.data[0].split, recipe.outer.tasks, recipe.tasks.shots) == ("vinyals", 3, 1)
     assert recipe.algorithm.options == {"lr": 0.1, "steps": 5}
+
+
+def test_whole_encoders_of_sentences_begin_with_small_steps() -> None:
+    recipe = recipe_of("text:bank.csv", {"model": "minilm", "model_options": {"rank": 8}})
+    assert (recipe.algorithm.name, recipe.algorithm.options["scale"]) == ("protonet", 16.0)
+    assert recipe.outer.lr < 2e-3 and recipe.outer.tasks == 1 and recipe.model.options == {"rank": 8}
+    own = recipe_of("clinc150", {"model": "hf:folder", "options": {"scale": 4.0}, "outer_lr": 1e-5})
+    assert (own.algorithm.options, own.outer.lr) == ({"scale": 4.0}, 1e-5)
+    assert recipe_of("clinc150", {"model": "hf:folder", "algorithm": "maml"}).algorithm.options == {}
+    assert recipe_of("banking77", {}).model.name == recipe_of("text:bank.csv", {}).model.name == "tfidf"

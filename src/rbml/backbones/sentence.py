@@ -11,10 +11,14 @@ from typing import Any, NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch._C._functorch import TransformType, get_interpreter_stack
+from torch.fx.experimental.proxy_tensor import get_proxy_mode
 
 from rbml.errors import DataError, UsageError
 
 _NEVER = -1e9  # added to the attention logits of padding
+
+_TOGETHER = 16  # sentences of like length that go through the encoder at once
 
 
 class Tokenizer(NamedTuple):
@@ -39,6 +43,9 @@ class Sentence(nn.Module):
     additive and has four dimensions, because transformers looks at the values of one with two, which
     ``torch.func.vmap`` does not allow.
 
+    Where lengths can be read, sentences of like length go through the encoder together. Most sentences are much shorter
+    than the longest one, and padding costs as much as words: forty questions of BANKING77 take half the time.
+
     Args:
         encoder: a model of transformers; its dropout is switched off, so that its output is a function of its inputs.
         padding: the encoder's own id of padding. It is exchanged with 0, here and in the tokenizer.
@@ -56,12 +63,28 @@ class Sentence(nn.Module):
 
     def forward(self, ids: Tensor) -> Tensor:
         """Map ids ``(n, length)`` to ``(n, width)``."""
+        if len(ids) <= _TOGETHER or not _can_be_read():
+            return self._together(ids)
+        ends = ((ids != 0) * torch.arange(1, ids.shape[1] + 1, device=ids.device)).amax(1)
+        order = ends.argsort()
+        found = [self._together(ids[rows, : max(1, int(ends[rows].max()))]) for rows in torch.split(order, _TOGETHER)]
+        return torch.cat(found)[order.argsort()]
+
+    def _together(self, ids: Tensor) -> Tensor:
+        """Map ids of one length to features, padding included."""
         kept = (ids != 0).to(next(self.encoder.parameters()).dtype)
         # Expanded over the rows: transformers does not expand a mask that it is given.
         hide = ((1 - kept) * _NEVER)[:, None, None, :].expand(-1, 1, ids.shape[1], -1)
         found = self.encoder(input_ids=exchanged(ids, self.padding), attention_mask=hide).last_hidden_state
         mean = (found * kept[..., None]).sum(1) / kept.sum(1, keepdim=True).clamp(min=1)
         return F.normalize(mean, dim=1)
+
+
+def _can_be_read() -> bool:
+    """Return whether the program may depend on the values of ids: not under ``vmap``, and not in a graph for others."""
+    if torch.compiler.is_compiling() or get_proxy_mode() is not None:
+        return False
+    return all(level.key() != TransformType.Vmap for level in get_interpreter_stack() or [])
 
 
 def exchanged(ids: Tensor, padding: int) -> Tensor:

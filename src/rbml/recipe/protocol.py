@@ -73,6 +73,30 @@ _ON_FEATURES: dict[str, Any] = {"model": "adaptor", "algorithm": "protonet"}
 """What learns on features of an encoder where nothing else is asked for."""
 
 
+_WHOLE: dict[str, Any] = {
+    "algorithm": "protonet",
+    "queries": 2,
+    "tasks": 1,
+    "meta_steps": 100,
+    "outer_lr": 1e-4,
+    "validate_every": 25,
+    "validate_tasks": 20,
+    "save_every": 25,
+    "vectorise": "no",
+}
+"""What trains a whole encoder of sentences, or low-rank changes of it, where nothing else is asked for.
+
+Its features have unit norm, so that distances need a scale; one step through the encoder takes seconds; and tasks that
+do not run side by side need not be padded to the longest sentence of all. On validation intents of fold 1
+of BANKING77 80 steps with a rate of 1e-4 did better than 30 with 5e-5; that is all that was tried.
+"""
+
+_ENCODERS = ("minilm", "hf")
+
+_SCALE = 16.0
+"""Of the distances between features of unit norm."""
+
+
 def recipe_of(source: str, given: Mapping[str, Any]) -> Recipe:
     """Return the recipe of a source's protocol; what was given takes precedence.
 
@@ -85,5 +109,9 @@ def recipe_of(source: str, given: Mapping[str, Any]) -> Recipe:
     """
     chosen = {name: value for name, value in given.items() if value is not None}
     backbone = chosen.get("encoder") or chosen.get("model") or ""
-    usual = protocol(source, given) | (_ON_FEATURES if chosen.get("encoder") else {}) | facts(backbone)
+    whole = str(chosen.get("model", "")).partition(":")[0] in _ENCODERS
+    more = _ON_FEATURES if chosen.get("encoder") else _WHOLE if whole else {}
+    if whole and chosen.get("algorithm", "protonet") == "protonet":
+        chosen["options"] = {"scale": _SCALE} | chosen.get("options", {})
+    usual = protocol(source, given) | more | facts(backbone)
     return Recipe.of(**({"data": source} | usual | chosen))

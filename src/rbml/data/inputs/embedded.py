@@ -27,6 +27,9 @@ from rbml.errors import DataError, UsageError
 _BLOCK = 16
 """Examples that go through the backbone at once: more need more memory and are not faster on a processor."""
 
+_SENTENCES = 256
+"""The same of sentences, which the backbone divides by their length."""
+
 _SHOWN = 8
 
 Watch = Callable[[int, int], None]
@@ -79,14 +82,15 @@ class Embedded:
     def _in_blocks(self, total: int, stored: Callable[[int, int], Inputs]) -> Tensor:
         """Return the features of so many inputs, of which a function returns those from one place to another."""
         backbone, watch, found = self.loaded(), _watch.get(), []
-        for start in range(0, total, _BLOCK):
-            ready = self.inner.ready(stored(start, start + _BLOCK))
+        block = _SENTENCES if self.inner.kind == "text" else _BLOCK
+        for start in range(0, total, block):
+            ready = self.inner.ready(stored(start, start + block))
             if self.inner.kind == "pictures":
                 ready = self._fitted(ready)
             with torch.no_grad():
                 found.append(backbone.body(ready) if isinstance(ready, Tensor) else backbone.body(**ready))
             if watch is not None:
-                watch(min(start + _BLOCK, total), total)
+                watch(min(start + block, total), total)
         return torch.cat(found).float() if found else torch.empty(0, backbone.width)
 
     def _fitted(self, pictures: Inputs) -> Tensor:

@@ -6,12 +6,12 @@ S. Larson et al., "An Evaluation Dataset for Intent Classification and Out-of-Sc
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from rbml.data import store
 from rbml.data.examples import Labelled, check_part, check_split
 from rbml.data.inputs.text import Text
 from rbml.data.sources.intents import FOLDS, fold_classes, labelled, read_json
+from rbml.data.sources.intents import PROTOCOL as PROTOCOL
 
 _FOLDER = "clinc150"
 _ORIGIN = (
@@ -25,15 +25,6 @@ DOMAINS = {
     "test": ("banking", "credit_cards", "work"),
 }
 """The split ``domains``: 60, 45 and 45 intents; the two domains that are close to BANKING77 are both in the test."""
-
-PROTOCOL: list[tuple[dict[str, Any], dict[str, Any]]] = [
-    ({}, {"meta_steps": 300, "tasks": 8, "outer_lr": 1e-4}),
-    (
-        {"encoder": [None], "model": ["conv4", "tfidf", "text_embedding"]},
-        {"model": "tfidf", "algorithm": "r2d2", "outer_lr": 1e-2},
-    ),
-]
-"""What differs from a recipe's defaults, which are for pictures. Pretrained features are destroyed by a high rate."""
 
 
 def load(

@@ -16,6 +16,15 @@ from rbml.errors import DataError
 FOLDS = tuple(f"fold-{number}" for number in range(1, 6))
 """The splits of ProtAugment (Dopierre et al. 2021, arXiv:2105.12995): five random ones of the classes."""
 
+PROTOCOL: list[tuple[dict[str, Any], dict[str, Any]]] = [
+    ({}, {"meta_steps": 300, "tasks": 8, "outer_lr": 1e-4}),
+    (
+        {"encoder": [None], "model": ["conv4", "tfidf", "text_embedding"]},
+        {"model": "tfidf", "algorithm": "r2d2", "outer_lr": 1e-2},
+    ),
+]
+"""What differs from a recipe's defaults, which are for pictures. Pretrained features are destroyed by a high rate."""
+
 _KEYS = {"train": "train", "val": "valid", "test": "test"}
 
 

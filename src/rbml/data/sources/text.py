@@ -3,23 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from rbml.data.examples import Labelled, check_part, check_split
 from rbml.data.inputs.text import Text
 from rbml.data.inputs.text_files import read_sentences
+from rbml.data.sources.intents import PROTOCOL as PROTOCOL
 from rbml.data.sources.intents import labelled
 from rbml.data.sources.table import divide
 from rbml.errors import UsageError
-
-PROTOCOL: list[tuple[dict[str, Any], dict[str, Any]]] = [
-    ({}, {"meta_steps": 300, "tasks": 8, "outer_lr": 1e-4}),
-    (
-        {"encoder": [None], "model": ["conv4", "tfidf", "text_embedding"]},
-        {"model": "tfidf", "algorithm": "r2d2", "outer_lr": 1e-2},
-    ),
-]
-"""What differs from a recipe's defaults, which are for pictures. Pretrained features are destroyed by a high rate."""
 
 
 def load(
