@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 import time
-from collections import Counter
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Literal
 
 from rbml.errors import DataError
@@ -86,8 +86,7 @@ class Conversation:
         """Return how many sentences of each intent are known."""
         known = self.predictor.learned
         assert known is not None and known.file is not None and known.file.kept is not None
-        found = Counter(known.file.kept.examples.y.tolist())
-        return {name: found[place] for place, name in enumerate(self.predictor.names)}
+        return dict(zip_longest(self.predictor.names, known.file.kept.counts(), fillvalue=0))
 
     def _understand(self, line: str) -> tuple[Conversation, Answer]:
         (record,) = self.predictor([line]).records
