@@ -54,8 +54,8 @@ _LISTED = 12  # the largest number of classes that are named one by one
 @click.option(
     "--store",
     type=click.Choice(["examples", "sums"]),
-    help="What the file keeps, so that it can learn more later: your examples, or only sums of their features. From sums "
-    "it goes on exactly, without the earlier examples, and says what that cost the earlier classes; this needs a run "
+    help="What the file keeps, so that it can learn more later: your examples, or only sums of their features. From "
+    "sums it goes on exactly, without the earlier examples, and says what that cost the earlier classes; this needs a run "
     "that was trained with --algorithm streaming_lda.  [default: as FILE; else examples]",
 )
 def command(
@@ -64,8 +64,8 @@ def command(
     """Learn your own task from a few labelled examples: any number of classes, any number of examples.
 
     The learner is that of a RUN, or a pretrained backbone, which needs no run of your own. A FILE that adapt wrote
-    learns the new examples, and new classes, in addition to those that it knows. With --store sums it keeps no examples,
-    and learns more without the earlier ones.
+    learns the new examples, and new classes, in addition to those that it knows. With --store sums it keeps no
+    examples, and learns more without the earlier ones.
 
     \b
     rbml adapt runs/glyphs-5w1s-maml --support my_pictures --out mine.rbml

@@ -6,7 +6,6 @@ import re
 import time
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
-from itertools import zip_longest
 from typing import TYPE_CHECKING, Literal
 
 from rbml.errors import DataError
@@ -86,7 +85,8 @@ class Conversation:
         """Return how many sentences of each intent are known."""
         known = self.predictor.learned
         assert known is not None and known.file is not None and known.file.kept is not None
-        return dict(zip_longest(self.predictor.names, known.file.kept.counts(), fillvalue=0))
+        counts = known.file.kept.counts()
+        return {name: counts[place] if place < len(counts) else 0 for place, name in enumerate(self.predictor.names)}
 
     def _understand(self, line: str) -> tuple[Conversation, Answer]:
         (record,) = self.predictor([line]).records

@@ -36,7 +36,7 @@ def command(learned: Learned, found: RawExamples, out: Path, estimating: bool) -
 
     Raises:
         UsageError: if the learner cannot go on without its examples, or there is only one class.
-    """  # noqa: DOC502  grow raises it as well
+    """
     modality, target = learned.setting.modality, learned.setting.target
     if target.kind != "classes":
         raise UsageError("--store sums is for classes, but these examples have real values: leave it out")

@@ -124,7 +124,7 @@ def labelled(learned: Learned, labels: Sequence[Any]) -> tuple[Tensor, list[str]
 
     Raises:
         DataError: for a label that cannot be understood.
-    """  # noqa: DOC502  the target raises it
+    """
     assert learned.file is not None
     names = list(learned.file.names)
     if learned.setting.target.kind == "classes":

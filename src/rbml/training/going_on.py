@@ -88,7 +88,7 @@ class Grown:
         Raises:
             DivergedError: if the model has numbers that are not finite.
             RbmlError: if it cannot be written.
-        """  # noqa: DOC502  save_adapted raises them
+        """
         save_adapted(path, *self.content())
 
     def accuracy(self) -> tuple[float, float, float] | None:
@@ -108,11 +108,11 @@ class Grown:
 
 
 def remembered_of(learned: Learned) -> Remembered | None:
-    """Return what the file of a learner remembers: from its examples, if it keeps them; ``None`` where there is no file.
+    """Return what the file of a learner remembers, from its examples if it keeps them; ``None`` without a file.
 
     Raises:
         UsageError: if the learner cannot go on without its examples.
-    """  # noqa: DOC502  go_on raises it
+    """
     kept = None if learned.file is None else learned.file.kept
     if kept is None or kept.remembered is not None:
         return None if kept is None else kept.remembered

@@ -17,7 +17,6 @@ from rbml.strategy.lda import Sums, discriminant, left_out
 from rbml.tasks import Episode
 from rbml.tree import under
 
-
 SAMPLE = 20
 """Of how many examples per class the features are remembered, to find out how well they are still known."""
 
@@ -103,7 +102,7 @@ def go_on(learner: Learner, examples: Batch, ways: int, before: Remembered | Non
 
     Raises:
         UsageError: if the learner is another one (:func:`check_running`), or there are more classes than ``ways``.
-    """  # noqa: DOC502  the check raises it as well
+    """
     check_running(learner)
     known = 0 if before is None else len(before.sums.number)
     most = max(known, int(examples.y.max()) + 1)
