@@ -55,8 +55,8 @@ _LISTED = 12  # the largest number of classes that are named one by one
     "--store",
     type=click.Choice(["examples", "sums"]),
     help="What the file keeps, so that it can learn more later: your examples, or only sums of their features. From "
-    "sums it goes on exactly, without the earlier examples, and says what that cost the earlier classes; this needs a run "
-    "that was trained with --algorithm streaming_lda.  [default: as FILE; else examples]",
+    "sums it goes on exactly, without the earlier examples, and says what that cost the earlier classes; this needs a "
+    "run that was trained with --algorithm streaming_lda.  [default: as FILE; else examples]",
 )
 def command(
     learner: str, support: Path, out: Path, unlabelled: Path | None, estimating: bool, store: str | None
