@@ -43,6 +43,7 @@ from torch import Tensor, nn
 
 from rbml import Batch, Stream, models
 from rbml.algorithms import la_maml
+from rbml.hypergrad import Unrolled
 from rbml.tasks import Replay, generator
 from rbml.tasks.base import one
 from rbml.training.continual import choose
@@ -162,7 +163,9 @@ def net(seed: int) -> nn.Module:
     return made
 
 
-def plainly(model: nn.Module, stream: Stream, how: Protocol, rate: float, replaying: bool, seed: int) -> Iterator[float]:
+def plainly(
+    model: nn.Module, stream: Stream, how: Protocol, rate: float, replaying: bool, seed: int
+) -> Iterator[float]:
     """Train by plain gradient steps, with or without examples of the memory beside the new ones."""
     optimizer = torch.optim.SGD(model.parameters(), rate)
     single = Stream(*(Batch(part.x[None], part.y[None]) for part in stream))
@@ -182,7 +185,7 @@ def plainly(model: nn.Module, stream: Stream, how: Protocol, rate: float, replay
 
 def looking_ahead(seed: int, tasks: Tasks, how: Protocol) -> tuple[float, float]:
     model = net(seed)
-    learner = la_maml(model, lr=how.start, steps=BATCH)
+    learner = la_maml(model, lr=how.start, steps=BATCH, hypergradient=Unrolled())
     steps = learn_online(learner, tasks.stream, how.memory, BATCH, how.rate, how.glances, 2.0, seed)
     return tasks.measured(learner.model, steps)
 
@@ -208,7 +211,9 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--tasks", type=int, help="how many tasks, where fewer than in the paper")
     parser.add_argument("--examples", type=int, help="how many examples per task, where fewer; a multiple of 10")
-    parser.add_argument("--methods", nargs="+", choices=["plain", "replay", "la_maml"], default=["plain", "replay", "la_maml"])
+    parser.add_argument(
+        "--methods", nargs="+", choices=["plain", "replay", "la_maml"], default=["plain", "replay", "la_maml"]
+    )
     parser.add_argument("--mnist", type=Path, default=Path(os.environ.get("RBML_DATA", ".")) / "mnist_t10k")
     given = parser.parse_args()
     torch.set_num_threads(1)
@@ -216,7 +221,9 @@ def main() -> None:
     rows = []
     for kind in given.protocols:
         full = PROTOCOLS[kind]
-        how = Protocol(given.tasks or full.tasks, given.examples or full.examples, full.memory, full.glances, full.start, full.rate)
+        how = Protocol(
+            given.tasks or full.tasks, given.examples or full.examples, full.memory, full.glances, full.start, full.rate
+        )
         for method in given.methods:
             began, found = time.process_time(), []
             for seed in given.seeds:
@@ -230,7 +237,9 @@ def main() -> None:
                 found.append(run[method]())
             retained, interference = zip(*found, strict=True)
             seconds = (time.process_time() - began) / len(given.seeds)
-            rows.append(f"| {kind}, {how.tasks} x {how.examples} | {method} | {shown(retained)} | {shown(interference)} | {seconds:.0f} |")
+            rows.append(
+                f"| {kind}, {how.tasks} x {how.examples} | {method} | {shown(retained)} | {shown(interference)} | {seconds:.0f} |"
+            )
             print(rows[-1], flush=True)
     print("\n| protocol | method | RA | BTI | s per seed |\n| --- | --- | --- | --- | --- |", *rows, sep="\n")
 

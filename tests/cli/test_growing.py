@@ -20,7 +20,7 @@ def streaming(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     from tests.cli.conftest import TINY, run_command
 
     path = tmp_path_factory.mktemp("runs") / "streaming"
-    options = [*TINY, "--shots", "2", "--filters", "8", "--algorithm", "streaming_lda", "--norm", "group"]
+    options = [*TINY, "--shots", "2", "--algorithm", "streaming_lda", "--norm", "layer"]
     assert run_command("train", f"folder:{pictures}", *options, "--run", path) == 0
     return path
 
