@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from rbml.cli.topics import FIRST, TopicCommand
 from rbml.errors import CheckpointError, UsageError
 
 if TYPE_CHECKING:
@@ -29,7 +30,13 @@ NEXT = {"picture": "IMAGE", "sentence": '"a new sentence"'}
 _LISTED = 12  # the largest number of classes that are named one by one
 
 
-@click.command("adapt")
+_TOPICS = {
+    FIRST: ("support", "out", "estimating"),
+    "More examples": ("unlabelled", "store"),
+}
+
+
+@click.command("adapt", cls=TopicCommand, topics=_TOPICS)
 @click.argument("learner", metavar="RUN|backbone:NAME|FILE")
 @click.option(
     "--support",
