@@ -10,12 +10,14 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from rbml.data.batch import Batch
 from rbml.data.inputs import Modality
 from rbml.data.targets import Target
 from rbml.errors import DataError, UsageError
 from rbml.learner import Adapted
 from rbml.training.adapted_file import load_adapted
-from rbml.training.adapting import Trust, adapt, joined
+from rbml.training.adapting import Outcome, Trust, adapt, joined, labelled
+from rbml.training.going_on import Grown, grow
 from rbml.training.learned import Learned, of_file
 from rbml.training.unknown import RATE
 
@@ -125,6 +127,15 @@ class Predictor:
                 "this predictor does not know the examples that it learned from: load it from a file that rbml adapt "
                 "wrote, with this version"
             )
+        kept = self.learned.file.kept
+        outcome: Outcome | Grown
+        if kept is not None and kept.examples is None:
+            y, names = labelled(self.learned, labels)
+            outcome = grow(self.learned, Batch(self.modality.read(raw), y), names, self.trust.prior)
+            return self._grown(outcome, names)
         examples, names = joined(self.learned, self.modality.read(raw), labels)
         outcome = adapt(self.learned, examples, names, self.trust.prior, comparing=False)
+        return self._grown(outcome, names)
+
+    def _grown(self, outcome: Outcome | Grown, names: Sequence[str]) -> Predictor:
         return replace(self, adapted=outcome.adapted, names=names, trust=outcome.trust, learned=outcome.relearned())

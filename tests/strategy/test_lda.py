@@ -7,7 +7,7 @@ import torch
 from torch import func
 
 from rbml.strategy import Features, StepInfo, chain, lda, prototype, sgd
-from rbml.strategy.lda import Sums, discriminant
+from rbml.strategy.lda import Sums, discriminant, left_out
 from rbml.tasks import generator
 
 
@@ -38,6 +38,17 @@ def test_parts_of_a_stream_add_up_whatever_their_order_and_classes() -> None:
     for parts in ((first, later), (later, first)):
         both = Sums.of(parts[0]).plus(Sums.of(parts[1]))
         assert all(torch.allclose(a, b, rtol=1e-12) for a, b in zip(both, whole, strict=True))
+
+
+@pytest.mark.parametrize("shrink", [0.0, 0.3, 1.0])
+def test_each_example_left_out_is_the_head_of_the_others(shrink: float) -> None:
+    task = seen(30)
+    found = left_out(Sums.of(task), task, shrink, 2.0)
+    for place in range(30):
+        others = torch.arange(30) != place
+        rest = Features(task.features[others], task.y[others], 4)
+        weight, bias = discriminant(Sums.of(rest), shrink, 2.0)
+        assert torch.allclose(found[place], weight @ task.features[place] + bias, rtol=1e-7, atol=1e-7)
 
 
 def test_shrunk_entirely_it_is_the_nearest_class_mean() -> None:

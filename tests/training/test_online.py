@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import gc
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -59,3 +62,33 @@ def test_what_does_not_fit_is_refused() -> None:
         next(learn_online(la_maml(net, steps=4), stream()))
     with pytest.raises(UsageError, match=r"make the learner with rbml\.algorithms\.la_maml"):
         next(learn_online(maml(net, steps=3), stream()))
+
+
+def test_a_stream_goes_on_in_its_middle_bit_for_bit() -> None:
+    """What a step sees depends on the key and the step alone: a stream whose first steps are over is the same one."""
+    whole = la_maml(nn.Linear(5, 3).double(), lr=0.05, steps=3)
+    halves = copy.deepcopy(whole)
+    losses = list(learn_online(whole, stream(), memory=5, again=2, key=7))
+    first = learn_online(halves, stream(), memory=5, again=2, key=7)
+    found = [next(first), next(first)]
+    state = copy.deepcopy(halves.state_dict())
+    first.close()
+    other = la_maml(nn.Linear(5, 3).double(), lr=0.01, steps=3)
+    other.load_state_dict(state)
+    found += list(learn_online(other, stream(), memory=5, again=2, key=7, begin=2))
+    assert found == losses
+    assert all(torch.equal(leaf, whole.state_dict()[name]) for name, leaf in other.state_dict().items())
+    with pytest.raises(UsageError, match="begin=5, but the stream has 4 batches"):
+        next(learn_online(other, stream(), begin=5))
+
+
+def test_memory_is_flat_over_a_long_stream() -> None:
+    x = torch.randn(400, 2, 5, generator=generator(0))
+    y = torch.randint(3, (400, 2), generator=generator(1))
+    learner = la_maml(nn.Linear(5, 3), lr=0.05, steps=2)
+    counts = []
+    for step, _ in enumerate(learn_online(learner, Stream(Batch(x, y), Batch(x[0], y[0])), memory=20, again=2)):
+        if step in (20, 399):
+            gc.collect()
+            counts.append(sum(issubclass(type(kept), torch.Tensor) for kept in gc.get_objects()))
+    assert counts[1] <= counts[0] + 2, counts

@@ -21,10 +21,10 @@ def test_in_parts_it_is_the_model_of_all_examples() -> None:
     learner = streaming_lda(models.MLP(6, 3, (8,)))
     early = Y < 3
     first = go_on(learner, Batch(X[early], Y[early]), 3)
-    later = go_on(learner, Batch(X[~early], Y[~early]), 6, first)
+    later = go_on(learner, Batch(X[~early], Y[~early]), 6, first.remembered)
     whole = learner.adapt(X, Y, ways=6)
     assert torch.allclose(later.adapted(X), whole(X), rtol=1e-3, atol=1e-3)
-    assert first.adapted(X).shape == (60, 3) and first.sums.second.shape == (8, 8)
+    assert first.adapted(X).shape == (60, 3) and first.remembered.sums.second.shape == (8, 8)
     assert torch.allclose(first.adapted(X[early]), learner.adapt(X[early], Y[early], ways=3)(X[early]), atol=1e-3)
 
 
@@ -37,7 +37,7 @@ def test_stored_statistics_of_batch_norm_are_used_and_those_of_a_batch_refused()
     labels = torch.arange(12) % 3
     learner = streaming_lda(net(), statistics="running")
     parts = go_on(learner, Batch(pictures[:6], labels[:6]), 3)
-    parts = go_on(learner, Batch(pictures[6:], labels[6:]), 3, parts)
+    parts = go_on(learner, Batch(pictures[6:], labels[6:]), 3, parts.remembered)
     assert torch.allclose(parts.adapted(pictures), learner.adapt(pictures, labels)(pictures), rtol=1e-2, atol=1e-2)
     with pytest.raises(UsageError, match="batch norm makes features depend on the other examples"):
         go_on(streaming_lda(net()), Batch(pictures, labels), 3)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import shlex
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from rbml.cli.topics import FIRST, TopicCommand
 from rbml.errors import CheckpointError, UsageError
 
 if TYPE_CHECKING:
@@ -23,13 +24,19 @@ if TYPE_CHECKING:
 NOUNS = {"pictures": "picture", "table": "row", "text": "sentence"}
 """The word for one example, by modality."""
 
-_NEXT = {"picture": "IMAGE", "sentence": '"a new sentence"'}
+NEXT = {"picture": "IMAGE", "sentence": '"a new sentence"'}
 """What `rbml predict` takes."""
 
 _LISTED = 12  # the largest number of classes that are named one by one
 
 
-@click.command("adapt")
+_TOPICS = {
+    FIRST: ("support", "out", "estimating"),
+    "More examples": ("unlabelled", "store"),
+}
+
+
+@click.command("adapt", cls=TopicCommand, topics=_TOPICS)
 @click.argument("learner", metavar="RUN|backbone:NAME|FILE")
 @click.option(
     "--support",
@@ -51,19 +58,31 @@ _LISTED = 12  # the largest number of classes that are named one by one
     default=True,
     help="Whether to find out how well new examples will be predicted, by learning several times.  [default: yes]",
 )
-def command(learner: str, support: Path, out: Path, unlabelled: Path | None, estimating: bool) -> None:
+@click.option(
+    "--store",
+    type=click.Choice(["examples", "sums"]),
+    help="What the file keeps, so that it can learn more later: your examples, or only sums of their features. From "
+    "sums it goes on exactly, without the earlier examples, and says what that cost the earlier classes; this needs a "
+    "run that was trained with --algorithm streaming_lda.  [default: as FILE; else examples]",
+)
+def command(
+    learner: str, support: Path, out: Path, unlabelled: Path | None, estimating: bool, store: str | None
+) -> None:
     """Learn your own task from a few labelled examples: any number of classes, any number of examples.
 
     The learner is that of a RUN, or a pretrained backbone, which needs no run of your own. A FILE that adapt wrote
-    learns the new examples, and new classes, in addition to those that it knows.
+    learns the new examples, and new classes, in addition to those that it knows. With --store sums it keeps no
+    examples, and learns more without the earlier ones.
 
     \b
     rbml adapt runs/glyphs-5w1s-maml --support my_pictures --out mine.rbml
     rbml adapt backbone:efficientnet_lite0 --support my_photos --out mine.rbml
     rbml adapt runs/glyphs-5w1s-maml --support my_pictures --unlabelled more_pictures --out mine.rbml
     rbml adapt mine.rbml --support more_pictures --out new.rbml
+    rbml adapt runs/glyphs-5w1s-streaming_lda --support my_pictures --store sums --out mine.rbml
     rbml predict mine.rbml new1.png new2.jpg
     """  # noqa: D301  \b is click's
+    from rbml.cli import growing
     from rbml.cli.show import console
     from rbml.data.batch import Batch
     from rbml.training import adapting
@@ -73,6 +92,9 @@ def command(learner: str, support: Path, out: Path, unlabelled: Path | None, est
     learned = load(learner)
     modality, target = learned.setting.modality, learned.setting.target
     found = modality.find([support], labelled=True)
+    if _keeps_sums(learned, store, unlabelled):
+        growing.command(learned, found, out, estimating)
+        return
     stored = modality.read(found.raw)
     began = time.perf_counter()
     noun = NOUNS.get(plain(modality).kind, "example")
@@ -85,7 +107,7 @@ def command(learner: str, support: Path, out: Path, unlabelled: Path | None, est
         raise CheckpointError(f"{learner} does not hold its examples: make it again from its run with rbml adapt")
     else:
         examples, names = adapting.joined(learned, stored, found.labels or [])
-    _warn(learned, found, stored, noun)
+    warn(learned, found, stored, noun)
     beside = None if unlabelled is None else _beside(learned, unlabelled, examples, len(names), noun)
     prior, outcome = _adapted(learned, found, examples, names, estimating, beside)
     outcome.save(out)
@@ -93,7 +115,7 @@ def command(learner: str, support: Path, out: Path, unlabelled: Path | None, est
     classes = not examples.y.is_floating_point()
     what, each = ", ".join(names), ""
     if classes:
-        what, each = f"{len(names)} classes", f": {_counts(examples.y.tolist(), names)}"
+        what, each = f"{len(names)} classes", f": {counted(Counter(examples.y.tolist()), names)}"
     console.print(f"Learned {what} from {examples.size} {noun}s in {seconds:.1f} s{each}")
     _say_estimate(outcome, prior, noun, estimating)
     if classes and len(names) > learned.setting.outputs and learned.learner.strategy.start is None:
@@ -101,19 +123,38 @@ def command(learner: str, support: Path, out: Path, unlabelled: Path | None, est
             f"The run was meta-trained with {learned.setting.outputs} ways; for {len(names)} classes a run with "
             f"--ways {len(names)}, or one that makes its head from the support set (--algorithm protomaml), is better."
         )
-    console.print(f"Next: rbml predict {shlex.quote(str(out))} {_NEXT.get(noun, 'FILE')}...")
+    console.print(f"Next: rbml predict {shlex.quote(str(out))} {NEXT.get(noun, 'FILE')}...")
 
 
-def _counts(labels: Sequence[int], names: Sequence[str]) -> str:
+def _keeps_sums(learned: Learned, store: str | None, unlabelled: Path | None) -> bool:
+    """Return whether the file is to keep sums in place of examples.
+
+    Raises:
+        UsageError: for what does not go together.
+    """
+    kept = None if learned.file is None else learned.file.kept
+    only_sums = kept is not None and kept.examples is None
+    if only_sums and store == "examples":
+        raise UsageError(
+            f"{learned.name} keeps sums and no examples, so that the new file cannot keep them: leave --store out, or "
+            "start again from the run with all examples"
+        )
+    if (only_sums or store == "sums") and unlabelled is not None:
+        raise UsageError("--unlabelled needs the labelled examples again and again: with --store sums leave it out")
+    if store == "sums" and learned.file is not None and kept is None:
+        raise CheckpointError(f"{learned.name} does not hold its examples: make it again from its run with rbml adapt")
+    return only_sums or store == "sums"
+
+
+def counted(found: Mapping[int, int], names: Sequence[str]) -> str:
     """Return how many examples each class has."""
-    found = Counter(labels)
     counts = [found[label] for label in range(len(names))]
     if len(names) > _LISTED:
         return f"{min(counts)} to {max(counts)} each" if min(counts) < max(counts) else f"{counts[0]} each"
     return ", ".join(f"{name} {count}" for name, count in zip(names, counts, strict=True))
 
 
-def _warn(learned: Learned, found: RawExamples, stored: Any, noun: str) -> None:
+def warn(learned: Learned, found: RawExamples, stored: Any, noun: str) -> None:
     """Say what was skipped, and what is odd about the examples."""
     from rbml.cli.show import console
     from rbml.training.concerns import concerns, listed
@@ -162,17 +203,11 @@ def _adapted(
 ) -> tuple[Prior | None, Outcome]:
     """Adapt with progress bars; also return what is known from the validation tasks of the run, if there is one."""
     from rbml.cli.show import bar
-    from rbml.training import adapting, usual
+    from rbml.training import adapting
     from rbml.training.concerns import features
     from rbml.training.folds import passes
 
-    prior = None if learned.file is None else adapting.Trust.from_content(learned.file.trust).prior
-    if learned.run is not None and not examples.y.is_floating_point():
-        with bar(usual.TASKS, what="calibrating") as progress:
-            prior = usual.prior_of(
-                learned.run, learned.learner, len(names), adapting.typical(examples.y),
-                lambda count: progress.advance(progress.task_ids[0], count),
-            )  # fmt: skip
+    prior = known_before(learned, examples, names)
     seen = features(learned.setting.modality, found.raw if learned.file is None else None, examples.x)
     with bar(examples.size * passes(examples.y), what="checking") as progress:
         outcome = adapting.adapt(
@@ -180,6 +215,20 @@ def _adapted(
             lambda count: progress.advance(progress.task_ids[0], count), unlabelled,
         )  # fmt: skip
     return prior, outcome
+
+
+def known_before(learned: Learned, examples: Batch, names: Sequence[str]) -> Prior | None:
+    """Return what is known from the validation tasks of the run, or from the file; measure it with a progress bar."""
+    from rbml.cli.show import bar
+    from rbml.training import adapting, usual
+
+    if learned.run is None or examples.y.is_floating_point():
+        return None if learned.file is None else adapting.Trust.from_content(learned.file.trust).prior
+    with bar(usual.TASKS, what="calibrating") as progress:
+        return usual.prior_of(
+            learned.run, learned.learner, len(names), adapting.typical(examples.y),
+            lambda count: progress.advance(progress.task_ids[0], count),
+        )  # fmt: skip
 
 
 def _say_estimate(outcome: Outcome, prior: Prior | None, noun: str, estimating: bool) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import time
-from collections import Counter
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Literal
@@ -86,8 +85,8 @@ class Conversation:
         """Return how many sentences of each intent are known."""
         known = self.predictor.learned
         assert known is not None and known.file is not None and known.file.kept is not None
-        found = Counter(known.file.kept.examples.y.tolist())
-        return {name: found[place] for place, name in enumerate(self.predictor.names)}
+        counts = known.file.kept.counts()
+        return {name: counts[place] if place < len(counts) else 0 for place, name in enumerate(self.predictor.names)}
 
     def _understand(self, line: str) -> tuple[Conversation, Answer]:
         (record,) = self.predictor([line]).records

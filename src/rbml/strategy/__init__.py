@@ -23,6 +23,7 @@ from rbml.strategy.penalties import confidence, l1, l2, label_smoothing, proxima
 from rbml.strategy.precondition import kronecker, low_rank
 from rbml.strategy.restrict import only
 from rbml.strategy.ridge_cv import ridge_cv
+from rbml.strategy.running_mean import running_mean
 from rbml.strategy.schedules import cosine, exponential, inverse_time, piecewise, polynomial, warmup
 from rbml.strategy.settle import settle
 from rbml.strategy.views import Features, StepInfo, TermInputs
@@ -71,6 +72,7 @@ ALL = {
     "lda": lda,
     "fresh_rows": fresh_rows,
     "settle": settle,
+    "running_mean": running_mean,
     "ewc": ewc,
     "clipped_sgd": clipped_sgd,
 }
@@ -132,6 +134,7 @@ __all__ = [
     "ridge",
     "ridge_cv",
     "rmsprop",
+    "running_mean",
     "settle",
     "sgd",
     "uniform",

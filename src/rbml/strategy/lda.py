@@ -103,3 +103,39 @@ def discriminant(sums: Sums, shrink: Tensor | float, scale: Tensor | float = 1.0
     means = sums.means()
     weight: Tensor = scale * torch.linalg.solve(sums.spread(shrink), means.T).T
     return weight, -0.5 * (means * weight).sum(1)
+
+
+def left_out(sums: Sums, seen: Features, shrink: Tensor | float, scale: Tensor | float = 1.0) -> Tensor:
+    r"""Return the logits of examples that are in the sums, each by the head of all the others, ``(n, C)``.
+
+    Without an example f of class k the scatter within the classes is smaller by one rank,
+
+    .. math:: W' = W - \frac{n_k}{n_k - 1} (f - \mu_k)(f - \mu_k)^T,
+
+    so that one eigendecomposition serves all of them (Sherman and Morrison 1950). Cost: d^3 + n C d.
+
+    Args:
+        sums: of all examples.
+        seen: some of them; their classes have at least two examples each.
+        shrink: as in :func:`lda`.
+        scale: as in :func:`lda`.
+    """
+    means, total, dims = sums.means(), sums.number.sum(), sums.total.shape[1]
+    values, basis = torch.linalg.eigh(sums.second - (means * sums.number[:, None]).T @ means)
+    own, number = means[seen.y], sums.number[seen.y][:, None]
+    gap, factor = seen.features - own, number / (number - 1)
+    rest = total - 1
+    trace = values.sum() - factor[:, 0] * gap.square().sum(1)
+    raw = sums.second.diagonal().sum() - seen.features.square().sum(1)
+    level = (trace + 1e-6 * raw) / (rest * dims)
+    scales = (1 - shrink) / rest * values + shrink * level[:, None]  # the diagonal of the matrix without the one rank
+    turned = means @ basis
+    centres = turned.expand(len(gap), -1, -1).clone()  # (n, C, d), each example's own class without it
+    centres[torch.arange(len(gap)), seen.y] = (own - gap / (number - 1)) @ basis
+    side = gap @ basis / scales
+    weight = (1 - shrink) / rest * factor[:, 0]
+    weight = weight / (1 - weight * (side * (gap @ basis)).sum(1))
+    along = torch.einsum("nd,ncd->nc", side, centres)
+    solved = centres / scales[:, None] + (weight[:, None] * along)[:, :, None] * side[:, None]
+    points = (seen.features @ basis)[:, None] - 0.5 * centres
+    return scale * (points * solved).sum(-1)

@@ -15,8 +15,10 @@ from rbml.data.setting import Setting
 from rbml.errors import CheckpointError, DivergedError
 from rbml.learner import Adapted, Learner
 from rbml.recipe import Recipe, StrategyChoice, build
+from rbml.strategy.lda import Sums
 from rbml.training import files
 from rbml.training.run_folder import restore
+from rbml.training.running import Remembered
 from rbml.tree import Tree
 
 
@@ -25,13 +27,22 @@ class Kept(NamedTuple):
 
     Attributes:
         learner: theta0 and phi: the state of the learner.
-        examples: the labelled examples, with their inputs as the modality stores them.
+        examples: the labelled examples, with their inputs as the modality stores them; ``None`` if the file keeps none.
         strategy: the strategy file that the recipe names, byte by byte; ``None`` if it names none.
+        remembered: what is left of the examples where the file keeps none: see :mod:`rbml.training.running`.
     """
 
     learner: Tree
-    examples: Batch
+    examples: Batch | None
     strategy: Tensor | None = None
+    remembered: Remembered | None = None
+
+    def counts(self) -> list[int]:
+        """Return how many examples of each class were learned from; classes at the end may be missing."""
+        if self.remembered is not None:
+            return [int(number) for number in self.remembered.sums.number.tolist()]
+        assert self.examples is not None
+        return torch.bincount(self.examples.y).tolist()  # type: ignore[no-any-return]
 
 
 class AdaptedFile(NamedTuple):
@@ -75,19 +86,26 @@ class AdaptedFile(NamedTuple):
         return learner
 
 
-def kept_of(learner: Learner, recipe: Recipe, examples: Batch, strategy: Tensor | None = None) -> Kept:
+def kept_of(
+    learner: Learner,
+    recipe: Recipe,
+    examples: Batch | None,
+    strategy: Tensor | None = None,
+    remembered: Remembered | None = None,
+) -> Kept:
     """Return what a file keeps of a learner.
 
     Args:
         learner: the learner.
         recipe: the recipe of the run that it comes from.
-        examples: those that it learned from ``(n, ...)``, inputs as stored.
+        examples: those that it learned from ``(n, ...)``, inputs as stored; ``None`` keeps none.
         strategy: the strategy file that the recipe names, if it is known; ``None`` reads it.
+        remembered: what is left of the examples, if none are kept.
     """
     file = recipe.strategy.file
     if strategy is None and file is not None:
         strategy = torch.frombuffer(bytearray(Path(file).read_bytes()), dtype=torch.uint8)
-    return Kept({name: leaf.detach() for name, leaf in learner.state_dict().items()}, examples, strategy)
+    return Kept({name: leaf.detach() for name, leaf in learner.state_dict().items()}, examples, strategy, remembered)
 
 
 def save_adapted(
@@ -122,11 +140,24 @@ def save_adapted(
         )
     content: dict[str, Any] = {"recipe": recipe.to_json(), "setting": setting.to_json(), "names": list(names)}
     if kept is not None:
-        content["learner"], content["x"], content["y"] = kept.learner, kept.examples.x, kept.examples.y
-        content["strategy"] = kept.strategy
+        content["learner"], content["strategy"] = kept.learner, kept.strategy
+        if kept.examples is not None:
+            content["x"], content["y"] = kept.examples.x, kept.examples.y
+        if kept.remembered is not None:
+            content["remembered"] = _flat(kept.remembered)
         # What the task left as it was is in the learner already: a backbone is not stored twice.
         state = {name: leaf for name, leaf in state.items() if not _same(leaf, kept.learner.get(f"model.{name}"))}
     files.save(path, "adapted", content | {"model": state, "trust": dict(trust or {})})
+
+
+def _flat(remembered: Remembered) -> Tree:
+    return {**remembered.sums._asdict(), "features": remembered.features, "y": remembered.y}
+
+
+def _remembered(flat: Tree | None) -> Remembered | None:
+    if flat is None:
+        return None
+    return Remembered(Sums(*(flat[name] for name in Sums._fields)), flat["features"], flat["y"])
 
 
 def _same(leaf: Tensor, other: Tensor | None) -> bool:
@@ -147,7 +178,8 @@ def load_adapted(path: Path) -> AdaptedFile:
     own = model.state_dict()
     kept = None
     if "learner" in content:
-        kept = Kept(content["learner"], Batch(content["x"], content["y"]), content["strategy"])
+        examples = Batch(content["x"], content["y"]) if "x" in content else None
+        kept = Kept(content["learner"], examples, content["strategy"], _remembered(content.get("remembered")))
         state = {name: content["learner"].get(f"model.{name}") for name in own} | state
         state = {name: leaf for name, leaf in state.items() if leaf is not None}
     if own.keys() != state.keys():

@@ -112,14 +112,24 @@ def joined(learned: Learned, stored: Any, labels: Sequence[Any]) -> tuple[Batch,
     Raises:
         DataError: for a label that cannot be understood.
     """
-    assert learned.file is not None and learned.file.kept is not None
-    old, names = learned.file.kept.examples, list(learned.file.names)
-    if not old.y.is_floating_point():
-        names += sorted({str(label) for label in labels} - set(names))
-    y, names = learned.setting.target.read(labels, names)
+    assert learned.file is not None and learned.file.kept is not None and learned.file.kept.examples is not None
+    old, (y, names) = learned.file.kept.examples, labelled(learned, labels)
     if isinstance(stored, Tensor):
         return Batch(torch.cat([old.x, stored]), torch.cat([old.y, y])), names
     return Batch({name: _stacked(old.x[name], leaf) for name, leaf in stored.items()}, torch.cat([old.y, y])), names
+
+
+def labelled(learned: Learned, labels: Sequence[Any]) -> tuple[Tensor, list[str]]:
+    """Return the targets of new examples of an adapted file, and the names of all classes or values, new ones last.
+
+    Raises:
+        DataError: for a label that cannot be understood.
+    """
+    assert learned.file is not None
+    names = list(learned.file.names)
+    if learned.setting.target.kind == "classes":
+        names += sorted({str(label) for label in labels} - set(names))
+    return learned.setting.target.read(labels, names)
 
 
 def _stacked(old: Tensor, new: Tensor) -> Tensor:

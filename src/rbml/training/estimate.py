@@ -123,6 +123,12 @@ def wilson(right: float, total: float) -> tuple[float, float]:
     return max(0.0, (centre - reach) / (1 + square)), min(1.0, (centre + reach) / (1 + square))
 
 
+def shared_wilson(share: float, count: int) -> tuple[float, float]:
+    """Return the 95 % interval of a share of ``count`` examples, predicted by models that share most of theirs."""
+    total = count / _SHARED
+    return wilson(share * total, total)
+
+
 def exact_p(wins: int, losses: int) -> float:
     """Return the two-sided p-value of a paired comparison: the sign test, for classes McNemar's exact test.
 
@@ -291,8 +297,7 @@ def _share(logit: float) -> float:
 
 def _interval(each: Tensor, value: float, metric: Metric) -> tuple[float, float]:
     if metric.unit == "%":
-        total = len(each) / _SHARED
-        return wilson(value * total, total)
+        return shared_wilson(value, len(each))
     score = Score.of(each)
     low = score.mean - score.interval
     return max(low, 0.0) if metric.better == "lower" else low, score.mean + score.interval

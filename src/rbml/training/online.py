@@ -26,6 +26,7 @@ def learn_online(
     glances: int = 1,
     clip: float = 2.0,
     key: int = 0,
+    begin: int = 0,
 ) -> Iterator[float]:
     r"""Let a learner of :func:`rbml.algorithms.la_maml` learn from a stream as it comes.
 
@@ -47,12 +48,15 @@ def learn_online(
         glances: how often a batch is learned before the next one comes.
         clip: the largest norm of a gradient; 0 means no clipping.
         key: of the memory.
+        begin: how many batches are over already: with the state of the learner after them, learning goes on to the bit
+            as if it had not stopped.
 
     Yields:
         The loss on the batch and its replayed examples, after each batch.
 
     Raises:
-        UsageError: if the learner has other rates, or not one step per example of a batch.
+        UsageError: if the learner has other rates, or not one step per example of a batch; or if the stream is over
+            before ``begin``.
     """
     names = dict(learner.named_parameters())
     adapted = [name for name in learner.adapted if names[f"model.{name}"].requires_grad]
@@ -62,7 +66,9 @@ def learn_online(
     if size != learner.steps:
         raise UsageError(f"the stream brings {size} examples at a time, and the learner takes {learner.steps} steps")
     whole = Replay.of(tree_map(lambda leaf: leaf[None], stream), memory, again, [key])
-    for t in range(len(stream.steps.y)):
+    if not 0 <= begin <= len(stream.steps.y):
+        raise UsageError(f"begin={begin}, but the stream has {len(stream.steps.y)} batches")
+    for t in range(begin, len(stream.steps.y)):
         for _ in range(glances):
             learner.zero_grad()
             loss = learner.backward(_judged(one(whole, 0), t)).loss

@@ -60,15 +60,22 @@ class Memory:
     @staticmethod
     def of(adapted: Adapted, layer: str, support: Batch, ways: int) -> Memory:
         """Return the memory of a support set ``(n, ...)`` whose inputs are ready for the model."""
-        features = features_of(adapted, layer, support.x)
-        members = (support.y[:, None] == torch.arange(ways)).to(features.dtype)
+        return Memory.from_features(layer, features_of(adapted, layer, support.x), support.y, ways)
+
+    @staticmethod
+    def from_features(layer: str, features: Tensor, y: Tensor, ways: int) -> Memory:
+        """Return the memory of features ``(n, d)`` of length 1, of classes ``(n,)``."""
+        members = (y[:, None] == torch.arange(ways)).to(features.dtype)
         shares = (members / members.sum(0).clamp(min=1)).T
         middle = _common(shares @ features)
         return Memory(layer, shares @ functional.normalize(features - middle), middle)
 
     def score(self, adapted: Adapted, x: Any) -> Tensor:
         """Return the log of the squared distance of each example to the nearest class, ``(m,)``: low is known."""
-        features = features_of(adapted, self.layer, x)
+        return self.distance(features_of(adapted, self.layer, x))
+
+    def distance(self, features: Tensor) -> Tensor:
+        """Return the same of features ``(m, d)`` of length 1."""
         if self.middle is not None:
             features = functional.normalize(features - self.middle)
         apart = ((features[:, None] - self.centres) ** 2).sum(-1)
