@@ -6,7 +6,7 @@ Shapes: B tasks in a stack.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import Any, Literal
 
@@ -15,6 +15,7 @@ from torch import Tensor, func
 from torch.utils._pytree import tree_leaves, tree_map
 
 from rbml.autodiff.compiled import Compiled
+from rbml.autodiff.threads import side_by_side
 from rbml.errors import RbmlError, UsageError
 from rbml.tree import Tree, add, scale
 
@@ -37,6 +38,7 @@ class OverTasks:
         """Begin with ``vmap``, unless ``vectorise`` is false."""
         self.chunk, self.vectorise = chunk, vectorise
         self.one_by_one = vectorise is False
+        self._traced: set[Any] = set()
 
     def mean(
         self,
@@ -67,30 +69,43 @@ class OverTasks:
             return loss, {name: grad.sum(0) for name, grad in grads.items()}, aux
 
         if compiled is None:
-            return self._mean(run, m, tasks)
-        return self._mean(partial(compiled, run, variant=variant), m, tasks)
+            return _averaged(run(m, part) for part in self.parts(tasks))
+        works = [compiled.prepared(run, m, part, variant=variant) for part in self.parts(tasks)]
+        return _averaged(side_by_side(works))
 
     def mean_of_stacks(
-        self, function: Callable[[Tree, Any], tuple[Tensor, Tree, Tree]], m: Tree, tasks: Any
+        self,
+        function: Callable[[Tree, Any], tuple[Tensor, Tree, Tree]],
+        m: Tree,
+        tasks: Any,
+        graphs: Any = None,
     ) -> tuple[Tensor, Tree, Tree]:
-        """Do the same as :meth:`mean` for a function of whole chunks, whose results have one row per task."""
+        """Do the same as :meth:`mean` for a function of whole chunks, whose results have one row per task.
+
+        Args:
+            function: from m and a chunk to (losses, gradients, aux).
+            m: the meta-parameters.
+            tasks: the stack, ``(B, ...)``.
+            graphs: for a function that runs nothing but graphs once it was called for the shapes of a chunk, so that
+                several chunks can then run at the same time: a hashable value of what the graphs depend on besides.
+        """
 
         def run(m: Tree, part: Any) -> tuple[Tensor, Tree, Tree]:
             loss, grads, aux = function(m, part)
             return loss, {name: grad.sum(0) for name, grad in grads.items()}, aux
 
-        return self._mean(run, m, tasks)
-
-    def _mean(self, run: Callable[..., Any], m: Tree, tasks: Any) -> tuple[Tensor, Tree, Tree]:
-        losses, auxes = [], []
-        total: Tree = {}
-        for part in self.parts(tasks):
-            loss, grads, aux = run(m, part)
-            losses.append(loss)
-            auxes.append(aux)
-            total = add(total, grads)
-        loss = torch.cat(losses)
-        return loss.mean(), scale(total, 1 / len(loss)), joined(auxes)
+        parts = list(self.parts(tasks))
+        if graphs is None:
+            return _averaged(run(m, part) for part in parts)
+        works: list[Callable[[], tuple[Tensor, Tree, Tree]]] = []
+        for part in parts:  # what traces its graphs cannot do so in several threads
+            shapes = graphs, tuple((leaf.shape, leaf.dtype) for leaf in tree_leaves(part))
+            if shapes in self._traced:
+                works.append(partial(run, m, part))
+            else:
+                self._traced.add(shapes)
+                works.append(partial(_itself, run(m, part)))
+        return _averaged(side_by_side(works))
 
     def each(self, function: Callable[..., Any], tasks: Any) -> Any:
         """Return the results of ``function`` on every task, a tree of tensors with one row per task."""
@@ -125,6 +140,22 @@ class OverTasks:
                 stacklevel=2,
             )
             return alone
+
+
+def _averaged(parts: Iterable[tuple[Tensor, Tree, Tree]]) -> tuple[Tensor, Tree, Tree]:
+    """Return the mean loss, the mean gradients and aux from the losses, summed gradients and aux of each chunk."""
+    losses, auxes = [], []
+    total: Tree = {}
+    for loss, grads, aux in parts:
+        losses.append(loss)
+        auxes.append(aux)
+        total = add(total, grads)
+    loss = torch.cat(losses)
+    return loss.mean(), scale(total, 1 / len(loss)), joined(auxes)
+
+
+def _itself(result: tuple[Tensor, Tree, Tree]) -> tuple[Tensor, Tree, Tree]:
+    return result
 
 
 def _looped(function: Callable[..., Any], m: Tree, part: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -13,14 +14,17 @@ from rbml.errors import UsageError
 from rbml.hypergrad import Hypergradient, Implicit, MetaGradient
 from rbml.learner.binding import BoundTask
 from rbml.learner.checks import check_tasks, explained
+from rbml.learner.choosing import choose
 from rbml.learner.frozen import FrozenBody, frozen_body
 from rbml.learner.options import Phase
-from rbml.learner.steps import stacked
+from rbml.learner.steps import one_by_one, stacked
 from rbml.learner.verification import verify
 from rbml.models.dropout import dropouts
 from rbml.tasks import Task
 from rbml.tasks.base import count, one
 from rbml.tree import Tree, prefixed, under
+
+_log = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
     from rbml.learner.learner import Learner
@@ -30,6 +34,10 @@ def meta_gradient(
     learner: Learner, tasks: Task, warm: Tree | None, phase: Phase | None, ways: int | None
 ) -> MetaGradient:
     """Return the mean over a stack of tasks; arguments as in :meth:`rbml.Learner.meta_gradient`."""
+    if learner.execution.compile == "auto":
+        choice = choose(learner, tasks)
+        learner.run(choice.execution)
+        _log.info("%s", choice)
     phase = learner.phase(1.0) if phase is None else phase
     ways = learner.ways if ways is None else ways
     predict = learner.predict(ways)
@@ -77,10 +85,12 @@ def _over_tasks(learner: Learner, tasks: Task, phase: Phase, ways: int | None, w
         stack["weights"] = weights.expand(count(tasks), -1)
     # Compiled graphs are kept by shapes; these are the Python values on which a graph depends besides.
     variant = (engine, learner.statistics, ways, None if warm is None else tuple(warm))
-    if learner.execution.compile == "step":
+    if one_by_one(learner.execution.compile, engine, learner.steps):
         assert learner.compiled is not None
         run = partial(stacked, bind, layer, engine, compiled=learner.compiled, variant=variant)
-        loss, grads, kept = learner.over_tasks.mean_of_stacks(run, m, stack)
+        # A traced step calls nothing but its graphs; the features of a frozen body are computed by the model itself.
+        graphs = None if layer is not None or learner.compiled.compiler else variant
+        loss, grads, kept = learner.over_tasks.mean_of_stacks(run, m, stack, graphs)
         return MetaGradient(loss, grads, kept, {})
     loss, grads, kept = learner.over_tasks.mean(single, m, stack, learner.compiled, variant)
     return MetaGradient(loss, grads, under(kept, "aux."), under(kept, "info."))
