@@ -46,7 +46,7 @@ def test_every_engine(engine: Hypergradient, pictures: Pictures, error: Errors) 
     torch.manual_seed(0)
     net = nn.Sequential(nn.Flatten(), nn.Linear(25, 4), nn.Tanh(), nn.Linear(4, 3))
     rules = chain(weight_decay(Hyper(1e-3)), momentum(Hyper(0.8)), sgd(Hyper(0.1)))
-    assert both(net, pictures(3, shape=(1, 5, 5)), error, 5, 2, strategy=rules, hypergradient=engine) < 1e-10
+    assert both(net, pictures(3, shape=(1, 5, 5)), error, 2, 2, strategy=rules, hypergradient=engine) < 1e-10
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -57,8 +57,11 @@ def test_every_kind_of_rule_and_task(case: str, error: Errors) -> None:
     assert both(net, draw(7), error, 7, 1, strategy=strategy, hypergradient=engine) < 1e-10
 
 
-@pytest.mark.parametrize("steps", [1, 4])
-@pytest.mark.parametrize("options", [{}, {"pool": "max"}, {"norm": "group"}, {"norm": "none"}], ids=str)
+@pytest.mark.parametrize(
+    ("steps", "options"),
+    [(1, {}), (4, {}), (1, {"pool": "max"}), (1, {"norm": "group"}), (1, {"norm": "none"})],
+    ids=str,
+)
 def test_convolutions(steps: int, options: Any, pictures: Pictures, error: Errors) -> None:
     rules = chain(adam(), sgd(Hyper(0.05, per="layer")))
     tasks = pictures(3, shape=(1, 16, 16))

@@ -125,9 +125,12 @@ def traced(function: Callable[..., Any], *arguments: Any) -> fx.GraphModule:
 
 
 def _recorded(function: Callable[..., Any], arguments: Any) -> fx.GraphModule:
-    """Return what a function does, without doing it: on tensors without values, tensors from outside as constants."""
-    record: Callable[..., fx.GraphModule] = make_fx(function, tracing_mode="fake", _allow_non_fake_inputs=True)
-    return record(*arguments)
+    """Return what a function does as a graph.
+
+    With real tensors: on fake ones the zero tangents of forward derivatives are on another device, which is refused.
+    """
+    graph: fx.GraphModule = make_fx(function)(*arguments)
+    return graph
 
 
 def _writes(graph: fx.Graph) -> bool:
