@@ -1,0 +1,31 @@
+"""The least time that a problem's arithmetic could take here: its multiplications at the speed of a matrix product."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from speed.contenders import plain
+from speed.problem import Problem
+
+
+def operations(problem: Problem) -> float:
+    """Return the floating-point operations of the plain loop's products and convolutions, which take nothing twice."""
+    run: Any = plain.make(problem, torch.float32)
+    with FlopCounterMode(display=False) as counter:
+        run()
+    return float(counter.get_total_flops())
+
+
+def rate(size: int = 1024, times: int = 20) -> float:
+    """Return the best floating-point operations per second of a matrix product."""
+    one, other = torch.randn(size, size), torch.randn(size, size)
+    best = float("inf")
+    for _ in range(times):
+        began = time.perf_counter()
+        one @ other
+        best = min(best, time.perf_counter() - began)
+    return 2 * size**3 / best
