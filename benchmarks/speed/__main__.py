@@ -9,8 +9,8 @@
 
 A ratio says how many times as fast as the fastest library of others (``higher``, ``torchopt``) in the same turn; its
 quartiles are those over the turns. A contender whose gradient differs from the plain loop in double precision is not
-timed. MiB is the peak above the memory before the first call. ``--clock cpu`` counts processor seconds, which other jobs
-on the machine disturb less. The floor is the arithmetic of the plain loop at the speed of a matrix product.
+timed. MiB is the peak above the memory before the first call. ``--clock cpu`` counts processor seconds, which other
+jobs on the machine disturb less. The floor is the arithmetic of the plain loop at the speed of a matrix product.
 """
 
 from __future__ import annotations
@@ -30,9 +30,7 @@ def rows(chosen: argparse.Namespace) -> None:
             how = f"OpenMP's wait policy: {policy}, threads: {chosen.threads or 'default'}, {chosen.clock} time"
             print(f"\n**{row}**: {problem.about}. {how}\n", flush=True)
             around = measure.environment(policy, chosen.threads)
-            found = measure.measured(
-                row, chosen.contenders, chosen.rounds, chosen.seconds, chosen.clock, sizes, around
-            )
+            found = measure.measured(row, chosen.contenders, chosen.rounds, chosen.seconds, chosen.clock, sizes, around)
             print(report.table(found, least), flush=True)
 
 
@@ -63,6 +61,7 @@ def _parser() -> argparse.ArgumentParser:
     starting.set_defaults(run=startup.run)
     drawing = commands.add_parser("sampling", help="drawing tasks beside an outer step on them")
     drawing.set_defaults(run=sampling.run)
+    drawing.add_argument("sources", nargs="*", default=["sinusoids", "glyphs", "omniglot", "quickdraw"])
     for command in (starting, drawing):
         command.add_argument("--rounds", type=int, default=15)
     return parser

@@ -18,7 +18,12 @@ def run(chosen: argparse.Namespace) -> None:
         arguments = inspect.signature(problems.ALL[row]).parameters
         for size in (size for size in SIZES if size in arguments):
             at_first: int = arguments[size].default
-            print(f"| {row}: {size} {at_first} to {2 * at_first} | " + " | ".join(_ratios(chosen, row, size, at_first, around)) + " |", flush=True)
+            print(
+                f"| {row}: {size} {at_first} to {2 * at_first} | "
+                + " | ".join(_ratios(chosen, row, size, at_first, around))
+                + " |",
+                flush=True,
+            )
 
 
 def _ratios(chosen: argparse.Namespace, row: str, size: str, at_first: int, around: dict[str, str]) -> list[str]:

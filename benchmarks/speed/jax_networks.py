@@ -1,6 +1,6 @@
 """The same networks by hand in JAX: functions of the parameters, under PyTorch's names, and one batch of inputs.
 
-Convolutions are patches times weights: under ``vmap`` JAX's own convolution with one set of weights per task takes fifty
+Convolutions are patches times weights: under ``vmap`` JAX's own convolution with one set of weights per task takes many
 times as long on a CPU.
 """
 # mypy: ignore-errors

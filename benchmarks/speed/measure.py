@@ -22,9 +22,6 @@ from speed import contenders
 TURN = 0.1
 """How many seconds a turn lasts at least: a contender that is faster computes several times."""
 
-GIVE_UP = 600.0
-"""How many seconds a first call may take."""
-
 
 @dataclass
 class Found:
@@ -52,7 +49,7 @@ class Process:
         self.folder = tempfile.TemporaryDirectory()
         self.file = Path(self.folder.name) / "grads.npz"
         command = [sys.executable, "-m", "speed.worker", row, name, dtype, str(self.file), json.dumps(sizes)]
-        self.errors = tempfile.TemporaryFile("w+")
+        self.errors = tempfile.TemporaryFile("w+")  # noqa: SIM115  closed by close()
         self.process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.errors, text=True, env=environment
         )
@@ -93,7 +90,9 @@ def environment(policy: str, threads: int | None) -> dict[str, str]:
         own["OMP_WAIT_POLICY"] = policy.upper()
     if threads is not None:
         own["OMP_NUM_THREADS"] = str(threads)
-        own["XLA_FLAGS"] = f"--xla_cpu_multi_thread_eigen={'true' if threads > 1 else 'false'} intra_op_parallelism_threads={threads}"
+        own["XLA_FLAGS"] = (
+            f"--xla_cpu_multi_thread_eigen={'true' if threads > 1 else 'false'} intra_op_parallelism_threads={threads}"
+        )
     return own
 
 

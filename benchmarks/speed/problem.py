@@ -60,7 +60,7 @@ class Problem:
     @property
     def regression(self) -> bool:
         """Whether the targets are real values."""
-        return self.data.y.dtype.kind == "f"
+        return bool(self.data.y.dtype.kind == "f")
 
     def module(self, dtype: torch.dtype = torch.float32) -> nn.Module:
         """Return the module, with the same parameters for everybody."""
@@ -94,5 +94,5 @@ class Contender(NamedTuple):
     peer: bool = False
 
 
-class NotPossible(Exception):  # noqa: N818  an answer, not a fault
+class NotPossible(Exception):
     """A contender cannot compute a problem; the message says why."""

@@ -41,4 +41,6 @@ def machine() -> str:
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     models = [line.partition(": ")[2] for line in lines if line.startswith("model name")]
     wide = any("avx512f" in line for line in lines)
-    return f"{len(models)} cores of {models[0]}, {'AVX-512' if wide else 'no AVX-512'}, Python {platform.python_version()}"
+    return (
+        f"{len(models)} cores of {models[0]}, {'AVX-512' if wide else 'no AVX-512'}, Python {platform.python_version()}"
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import get_args
 
+from rbml.hypergrad import Adjoint, Unrolled
 from rbml.learner.options import Compile
 from speed.problem import Contender
 
@@ -14,7 +15,7 @@ ALL: dict[str, Contender] = {
     "vmap": Contender("bare"),
     "jax": Contender("by_jax"),
     "rbml": Contender("rbml_"),
-    "rbml-adjoint": Contender("rbml_", {"engine": "adjoint"}),
-    "rbml-unrolled": Contender("rbml_", {"engine": "unrolled"}),
+    "rbml-adjoint": Contender("rbml_", {"engine": Adjoint(keep=1)}),
+    "rbml-unrolled": Contender("rbml_", {"engine": Unrolled()}),
     **{f"rbml-{mode}": Contender("rbml_", {"compile": mode}) for mode in get_args(Compile) if mode != "no"},
 }

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rbml import hypergrad
+from rbml.hypergrad import Hypergradient
 from rbml.learner import Execution, Learner
 from rbml.strategy import Hyper, sgd
 from rbml.tasks import Batch, Episode
@@ -16,9 +16,9 @@ from speed.problem import NotPossible, Problem
 
 
 def make(
-    problem: Problem, dtype: torch.dtype, engine: str | None = None, **execution: Any
+    problem: Problem, dtype: torch.dtype, engine: Hypergradient | None = None, **execution: Any
 ) -> Callable[[], dict[str, Tensor]]:
-    """Return the contender with an engine by name (``None``: the default) and options of ``Execution``."""
+    """Return the contender with an engine (``None``: the default) and options of ``Execution``."""
     if execution.get("compile") == "whole" and problem.steps > 5:
         raise NotPossible("one graph of all steps would compile for hours")
     learner = Learner(
@@ -26,7 +26,7 @@ def make(
         sgd(Hyper(problem.rate)),
         problem.steps,
         problem.loss,
-        hypergradient=None if engine is None else hypergrad.ALL[engine](),
+        hypergradient=engine,
         execution=Execution(**execution),
     )
     tasks = episodes(problem, dtype) if problem.ours is None else problem.ours(dtype)

@@ -10,9 +10,7 @@ from speed.networks import Conv4
 from speed.problem import Data, Problem
 
 
-def make(
-    ways: int = 5, shots: int = 1, queries: int = 5, tasks: int = 32, steps: int = 1, width: int = 64
-) -> Problem:
+def make(ways: int = 5, shots: int = 1, queries: int = 5, tasks: int = 32, steps: int = 1, width: int = 64) -> Problem:
     draw = np.random.default_rng(0)
     means = draw.normal(size=(tasks, ways, 1, 1, 28, 28))
     pictures = means + draw.normal(size=(tasks, ways, shots + queries, 1, 28, 28))

@@ -16,5 +16,7 @@ def make(tasks: int = 8, ways: int = 5, shots: int = 5, steps: int = 5, width: i
     y = np.tile(np.arange(2 * ways * shots) % ways, (tasks, 1))
     half = ways * shots
     data = Data(x[:, None, :half], y[:, None, :half].copy(), x[:, half:], y[:, half:].copy())
-    about = f"transformer, 2 blocks of {width}, {length} positions: {tasks} tasks, {ways}-way {shots}-shot, {steps} steps"
+    about = (
+        f"transformer, 2 blocks of {width}, {length} positions: {tasks} tasks, {ways}-way {shots}-shot, {steps} steps"
+    )
     return Problem(about, partial(Transformer, ways, width), data, steps, 0.05, form="transformer")
