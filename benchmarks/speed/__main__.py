@@ -17,12 +17,16 @@ from __future__ import annotations
 
 import argparse
 
+import torch
+
 from speed import contenders, floor, growth, measure, problems, report, sampling, startup
 
 
 def rows(chosen: argparse.Namespace) -> None:
     print(report.machine())
     sizes = dict(chosen.sizes)
+    if chosen.threads is not None:
+        torch.set_num_threads(chosen.threads)  # for the floor
     for row in chosen.rows or problems.ALL:
         problem = problems.ALL[row](**sizes)
         least = floor.operations(problem) / floor.rate()
