@@ -65,7 +65,7 @@ def _parser() -> argparse.ArgumentParser:
     starting.set_defaults(run=startup.run)
     drawing = commands.add_parser("sampling", help="drawing tasks beside an outer step on them")
     drawing.set_defaults(run=sampling.run)
-    drawing.add_argument("sources", nargs="*", default=["sinusoids", "glyphs", "omniglot", "quickdraw"])
+    drawing.add_argument("sources", nargs="*", default=["glyphs", "omniglot", "quickdraw"])
     for command in (starting, drawing):
         command.add_argument("--rounds", type=int, default=15)
     return parser
