@@ -88,23 +88,29 @@ class Compiled:
             forms.append(form)
             return results
 
-        graph = traced(flat, *leaves)
+        graph = (traced if self.compiler else replayed)(flat, *leaves)
         self.operators += len(graph.graph.nodes)
-        if not self.compiler:
-            return graph.forward, forms[-1]
-        from torch._inductor.exc import InvalidCxxCompiler  # noqa: PLC0415  it takes as long to load as PyTorch
+        return _compiled(graph) if self.compiler else graph.forward, forms[-1]
 
-        compiled = torch.compile(graph, fullgraph=True)
+
+def _compiled(graph: fx.GraphModule) -> Callable[..., Any]:
+    """Return a graph that is compiled when it is called for the first time."""
+    from torch._inductor.exc import InvalidCxxCompiler  # noqa: PLC0415  it takes as long to load as PyTorch
+
+    compiled = torch.compile(graph, fullgraph=True)
+
+    def run(*leaves: Tensor) -> Any:
         try:
-            compiled(*leaves)
+            return compiled(*leaves)
         except InvalidCxxCompiler as error:
             needed = "compile='whole' and 'step' need a C++ compiler, such as g++: install one, or use compile='trace'"
             raise UsageError(needed) from error
-        return compiled, forms[-1]
+
+    return run
 
 
 def traced(function: Callable[..., Any], *arguments: Any) -> fx.GraphModule:
-    """Return a function of trees of tensors as a graph of operators, simplified.
+    """Return a function of trees of tensors as a graph of operators for the compiler, simplified.
 
     - Products with zeros become zeros: forward derivatives give constants a derivative of zeros, and multiply by it.
     - Equal results are computed once: an inner gradient is computed on the way forward, and again with its own
@@ -113,23 +119,30 @@ def traced(function: Callable[..., Any], *arguments: Any) -> fx.GraphModule:
     """
     # Distinct tensors: the same tensor as two arguments would be traced as one input.
     own = tree_map(lambda leaf: leaf.clone(), arguments)
-    graph = _recorded(function, own)
-    if _writes(graph.graph):  # not at once: functionalize refuses every torch.autograd.Function, which are gone by now
-        graph = _recorded(func.functionalize(graph), own)
+    return _simplified(make_fx(func.functionalize(function))(*own), {aten.alias})
+
+
+def replayed(function: Callable[..., Any], *arguments: Any) -> fx.GraphModule:
+    """Return the same as :func:`traced` as a graph that is run as it is, operator by operator.
+
+    There a convolution is a product (:mod:`rbml.operators.convolution`), by custom functions with their own derivatives.
+    ``functionalize`` refuses those, so that they are recorded first; then no in-place operator is left either.
+    Recorded with real tensors: on fake ones the zero tangents of forward derivatives are refused.
+    """
+    own = tree_map(lambda leaf: leaf.clone(), arguments)
+    graph = make_fx(function)(*own)
+    if _writes(graph.graph):
+        graph = make_fx(func.functionalize(graph))(*own)
+    return _simplified(graph, {aten.alias, aten.detach})
+
+
+def _simplified(graph: fx.GraphModule, same: set[Any]) -> fx.GraphModule:
+    """Simplify a graph; operators in ``same`` return their input."""
     _own_memory(graph.graph)
     _leave_out_zeros(graph.graph)
-    _compute_once(graph.graph)
+    _compute_once(graph.graph, same)
     graph.graph.eliminate_dead_code()
     graph.recompile()
-    return graph
-
-
-def _recorded(function: Callable[..., Any], arguments: Any) -> fx.GraphModule:
-    """Return what a function does as a graph.
-
-    With real tensors: on fake ones the zero tangents of forward derivatives are on another device, which is refused.
-    """
-    graph: fx.GraphModule = make_fx(function)(*arguments)
     return graph
 
 
@@ -184,22 +197,22 @@ def _leave_out_zeros(graph: fx.Graph) -> None:
             zero.add(nothing)
 
 
-def _compute_once(graph: fx.Graph) -> None:
-    """Let equal operators on equal inputs share one result."""
+def _compute_once(graph: fx.Graph, same: set[Any]) -> None:
+    """Let equal operators on equal inputs share one result, and leave out those that return their input."""
     if _writes(graph):
         return  # with in-place operators the same call may give another result later
     kept = 0
     seen: dict[Any, fx.Node] = {}
     for node in list(graph.nodes):
-        if _operator(node) in {aten.alias, aten.detach}:
+        if _operator(node) in same:
             node.replace_all_uses_with(node.args[0])
             graph.erase_node(node)
             continue
-        same = seen.setdefault(_meaning(node), node)
+        first = seen.setdefault(_meaning(node), node)
         size = 0 if _operator(node) in _MOVES else _size(node)
-        if same is not node and kept + size <= KEPT:
+        if first is not node and kept + size <= KEPT:
             kept += size
-            node.replace_all_uses_with(same)
+            node.replace_all_uses_with(first)
             graph.erase_node(node)
 
 

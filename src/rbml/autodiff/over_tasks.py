@@ -70,6 +70,8 @@ class OverTasks:
 
         if compiled is None:
             return _averaged(run(m, part) for part in self.parts(tasks))
+        if compiled.compiler:
+            return _averaged(compiled(run, m, part, variant=variant) for part in self.parts(tasks))
         works = [compiled.prepared(run, m, part, variant=variant) for part in self.parts(tasks)]
         return _averaged(side_by_side(works))
 

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_leaves, tree_map
 
 from rbml.errors import UsageError
 from rbml.hypergrad import Hypergradient, Implicit, MetaGradient
+from rbml.inner import Inner
 from rbml.learner.binding import BoundTask
 from rbml.learner.checks import check_tasks, explained
 from rbml.learner.choosing import choose
 from rbml.learner.frozen import FrozenBody, frozen_body
+from rbml.learner.graphs import with_graphs
 from rbml.learner.options import Phase
 from rbml.learner.steps import one_by_one, stacked
 from rbml.learner.verification import verify
@@ -83,6 +86,8 @@ def _over_tasks(learner: Learner, tasks: Task, phase: Phase, ways: int | None, w
         stack["warm"] = warm
     if weights is not None:
         stack["weights"] = weights.expand(count(tasks), -1)
+    at_once = min(learner.execution.chunk, count(tasks))
+    engine = with_graphs(learner, engine, partial(_inner, bind, stack, layer), at_once, _shapes(tasks, ways))
     # Compiled graphs are kept by shapes; these are the Python values on which a graph depends besides.
     variant = (engine, learner.statistics, ways, None if warm is None else tuple(warm))
     if one_by_one(learner.execution.compile, engine, learner.steps):
@@ -100,10 +105,23 @@ def _verify_once(learner: Learner, tasks: Task, engine: Hypergradient, keys: Ten
     """Verify the derivative of one task, the first time that this engine is used on tasks of these shapes."""
     if not learner.execution.verify:
         return
-    shapes = (repr(engine), ways, *((tuple(leaf.shape[1:]), leaf.dtype) for leaf in tree_leaves(tasks)))
+    shapes = (repr(engine), _shapes(tasks, ways))
     if shapes not in learner.verified:
         verify(learner, one(tasks, 0), engine, None if keys is None else keys[0], ways)
         learner.verified.add(shapes)
+
+
+def _shapes(tasks: Task, ways: int | None) -> tuple[Any, ...]:
+    return ways, *((tuple(leaf.shape[1:]), leaf.dtype) for leaf in tree_leaves(tasks))
+
+
+def _inner(bind: Callable[[Any], BoundTask], stack: Any, layer: str | None) -> Inner:
+    """Return the inner loop of the first task that runs: of the whole model, or of its head on the body's features."""
+    bound = bind(tree_map(lambda leaf: leaf[0], stack))
+    if layer is None:
+        return bound.inner()
+    head = FrozenBody(bound, layer)
+    return head.inner(head.features({}))
 
 
 def step_weights(learner: Learner, phase: Phase, device: torch.device) -> Tensor | None:

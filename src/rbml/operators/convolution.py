@@ -31,12 +31,14 @@ Saved = Any
 def is_traced() -> bool:
     """Return whether the operators that are called now are being recorded.
 
-    Not inside a forward derivative of a forward derivative, where a :class:`torch.autograd.Function` is silently wrong
+    Not where a :class:`torch.autograd.Function` cannot be used: ``functionalize``, under which graphs for the compiler
+    are recorded, refuses it, and in a forward derivative of a forward derivative it is silently wrong
     (pytorch/pytorch#197867).
     """
     if get_proxy_mode() is None:
         return False
-    return [level.key() for level in get_interpreter_stack() or ()].count(TransformType.Jvp) < 2
+    levels = [level.key() for level in get_interpreter_stack() or ()]
+    return TransformType.Functionalize not in levels and levels.count(TransformType.Jvp) < 2
 
 
 def conv2d(
