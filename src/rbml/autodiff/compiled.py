@@ -125,9 +125,9 @@ def traced(function: Callable[..., Any], *arguments: Any) -> fx.GraphModule:
 def replayed(function: Callable[..., Any], *arguments: Any) -> fx.GraphModule:
     """Return the same as :func:`traced` as a graph that is run as it is, operator by operator.
 
-    There a convolution is a product (:mod:`rbml.operators.convolution`), by custom functions with their own derivatives.
-    ``functionalize`` refuses those, so that they are recorded first; then no in-place operator is left either.
-    Recorded with real tensors: on fake ones the zero tangents of forward derivatives are refused.
+    There a convolution is a product (:mod:`rbml.operators.convolution`), by custom functions with their own
+    derivatives. ``functionalize`` refuses those, so that they are recorded first; then no in-place operator is left
+    either. Recorded with real tensors: on fake ones the zero tangents of forward derivatives are refused.
     """
     own = tree_map(lambda leaf: leaf.clone(), arguments)
     graph = make_fx(function)(*own)
