@@ -40,7 +40,9 @@ def both(net: nn.Module, tasks: Any, error: Errors, steps: int = 2, chunk: int =
 def conv(norm: nn.Module | None = None, pool: nn.Module | None = None, drop: float = 0.0) -> nn.Module:
     """Return two blocks of a few filters: tracing takes seconds, whatever the size."""
     torch.manual_seed(0)
-    first = nn.Sequential(nn.Conv2d(1, 2, 3, padding=1), norm or nn.BatchNorm2d(2, track_running_stats=False))
+    first = nn.Sequential(
+        nn.Conv2d(1, 2, 3, padding=1, bias=False), norm or nn.BatchNorm2d(2, track_running_stats=False)
+    )
     second = nn.Sequential(pool or nn.AvgPool2d(2), nn.Conv2d(2, 3, 3, stride=2), nn.Tanh(), nn.Dropout(drop))
     return nn.Sequential(first, nn.Tanh(), second, nn.Flatten(), nn.Linear(3, 3))
 
