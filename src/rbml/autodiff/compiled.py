@@ -93,6 +93,11 @@ class Compiled:
         return _compiled(graph) if self.compiler else graph.forward, forms[-1]
 
 
+def is_replayed(compiled: object) -> bool:
+    """Return whether graphs are kept that are run operator by operator, without a compiler."""
+    return isinstance(compiled, Compiled) and not compiled.compiler
+
+
 def _compiled(graph: fx.GraphModule) -> Callable[..., Any]:
     """Return a graph that is compiled when it is called for the first time."""
     from torch._inductor.exc import InvalidCxxCompiler  # noqa: PLC0415  it takes as long to load as PyTorch

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, func
 from torch.utils._pytree import tree_leaves, tree_map
 
-from rbml.autodiff.compiled import Compiled
+from rbml.autodiff.compiled import Compiled, is_replayed
 from rbml.autodiff.threads import side_by_side
 from rbml.errors import RbmlError, UsageError
 from rbml.tree import Tree, add, scale
@@ -70,7 +70,7 @@ class OverTasks:
 
         if compiled is None:
             return _averaged(run(m, part) for part in self.parts(tasks))
-        if compiled.compiler:
+        if not is_replayed(compiled):
             return _averaged(compiled(run, m, part, variant=variant) for part in self.parts(tasks))
         works = [compiled.prepared(run, m, part, variant=variant) for part in self.parts(tasks)]
         return _averaged(side_by_side(works))

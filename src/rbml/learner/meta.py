@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map
 
+from rbml.autodiff.compiled import is_replayed
 from rbml.errors import UsageError
 from rbml.hypergrad import Hypergradient, Implicit, MetaGradient
 from rbml.inner import Inner
@@ -94,7 +95,7 @@ def _over_tasks(learner: Learner, tasks: Task, phase: Phase, ways: int | None, w
         assert learner.compiled is not None
         run = partial(stacked, bind, layer, engine, compiled=learner.compiled, variant=variant)
         # A traced step calls nothing but its graphs; the features of a frozen body are computed by the model itself.
-        graphs = None if layer is not None or learner.compiled.compiler else variant
+        graphs = variant if layer is None and is_replayed(learner.compiled) else None
         loss, grads, kept = learner.over_tasks.mean_of_stacks(run, m, stack, graphs)
         return MetaGradient(loss, grads, kept, {})
     loss, grads, kept = learner.over_tasks.mean(single, m, stack, learner.compiled, variant)

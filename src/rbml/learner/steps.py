@@ -15,6 +15,7 @@ from torch import Tensor, func
 from torch.utils._pytree import tree_map
 
 from rbml.autodiff import Compiled
+from rbml.autodiff.compiled import is_replayed
 from rbml.errors import UsageError
 from rbml.hypergrad import Adjoint, FirstOrder, Hypergradient
 from rbml.inner import Function, Inner
@@ -55,7 +56,7 @@ class CompiledSteps:
             shared_or_not = {name: 0 if name.startswith(FEATURES) else None for name in m}
             return func.vmap(single, in_dims=(shared_or_not, 0, 0))(m, tasks, trees)
 
-        if function.__name__ in ONCE and self.compiled.compiler:
+        if function.__name__ in ONCE and not is_replayed(self.compiled):
             return all_tasks(m, t, self.tasks, trees)
         variant = (self.variant, function, *sorted(options.items()))
         return self.compiled(all_tasks, m, torch.as_tensor(t), self.tasks, trees, variant=variant)
