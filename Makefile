@@ -1,14 +1,28 @@
-# make demo: set up and run the main job.   make test: set up and run every check.
+# make demo: set up and run the main job.   make test: set up and run every check.   make bench: speed beside others.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-tensorflow setup format lint types check clean
+# The benchmark has its own environment, with the libraries that it compares: make bench ROWS="sinusoid" OPTIONS="--rounds 5"
+BENCH := .bench-venv
+ROWS ?=
+OPTIONS ?= --policies default passive
+
+.PHONY: demo test test-tensorflow bench setup format lint types check clean
 
 demo: $(VENV)/.demo
 	$(BIN)/rbml demo
 
 test: setup lint types check
+
+bench: $(BENCH)/.ready
+	PYTHONPATH=benchmarks $(BENCH)/bin/python -m speed rows $(ROWS) $(OPTIONS)
+
+$(BENCH)/.ready: pyproject.toml constraints.txt benchmarks/speed/constraints.txt
+	$(PYTHON) -m venv $(BENCH)
+	$(BENCH)/bin/pip install --quiet --disable-pip-version-check -c constraints.txt -c benchmarks/speed/constraints.txt \
+		-e ".[cli,images]" higher torchopt jax
+	touch $@
 
 setup: $(VENV)/.ready
 
@@ -51,4 +65,4 @@ format:
 	$(BIN)/ruff check --fix .
 
 clean:
-	rm -rf $(VENV) $(TF) .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) $(TF) $(BENCH) .mypy_cache .ruff_cache .pytest_cache

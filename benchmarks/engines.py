@@ -46,7 +46,7 @@ OURS = ("unrolled", "all", "segments", "reverse", "exact", "forward")
 PEERS = ("higher", "torchopt")
 EXPECTED = {
     "unrolled": "Unrolled()",
-    "all": "Adjoint()",
+    "all": "Adjoint(keep=1)",
     "segments": "Adjoint(store='segments')",
     "reverse": "Adjoint(store='reverse')",
     "exact": "Adjoint(store='reverse', exact=True)",
@@ -83,7 +83,7 @@ def engines() -> dict[str, Any]:
 
     return {
         "unrolled": Unrolled(),
-        "all": Adjoint(),
+        "all": Adjoint(keep=1),
         "segments": Adjoint(store="segments"),
         "reverse": Adjoint(store="reverse"),
         "exact": Adjoint(store="reverse", exact=True),

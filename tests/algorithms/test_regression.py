@@ -31,7 +31,7 @@ def test_the_meta_gradient_against_central_differences(name: str, curves: Curves
     for parameter in learner.phi.parameters():
         parameter.data += 0.1 * torch.randn(parameter.shape, dtype=torch.float64)
     exact = [learner.meta_gradient(tasks, phase=learner.phase(1)._replace(hypergradient=e)).grads
-             for e in (Adjoint(), Unrolled())]  # fmt: skip
+             for e in (Adjoint(keep=1), Unrolled())]  # fmt: skip
     for key, parameter in learner.named_parameters():
         if not parameter.requires_grad:
             continue

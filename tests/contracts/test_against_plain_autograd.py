@@ -29,7 +29,7 @@ Predict = Callable[[Tree, Tensor, Tensor | None], Tensor]
 Update = Callable[[str, Tensor, Tensor, Tree], Tensor]
 """From a parameter's name, the parameter, its gradient and all leaves to the next parameter."""
 
-ENGINES: list[Hypergradient] = [Unrolled(), Adjoint(), Adjoint(keep=0), Adjoint(hvp="reverse", keep=0)]
+ENGINES: list[Hypergradient] = [Unrolled(), Adjoint(keep=1), Adjoint(keep=0), Adjoint(hvp="reverse", keep=0)]
 TOLERANCE = 1e-11  # the issue asks for 1e-8
 
 Pictures = Callable[..., Episodes]

@@ -76,7 +76,7 @@ def test_single_precision_stays_single_in_every_engine(name: str, pictures: Call
         net.head = models.BayesianLinear(4, 1)  # type: ignore[assignment]
         episodes = Episodes(*(Batch(batch.x, batch.x[..., :1].tanh()) for batch in episodes))
         options = {"head": "head.rows.*", "loss": REAL.loss}
-    engines = (Adjoint(), Unrolled())
+    engines = (Adjoint(keep=1), Unrolled())
     found = [assemble(net, plan, steps=2, hypergradient=engine, **options) for engine in engines]  # type: ignore[arg-type]
     torch.manual_seed(0)
     one = found[0].meta_gradient(episodes)

@@ -42,7 +42,7 @@ def test_the_less_memory_there_is_the_less_is_kept(pictures: Pictures, monkeypat
     assert isinstance(free.chosen.engine, Adjoint) and free.chosen.engine.store == "all"
     kept = {row.name: row.memory for row in free.rows}
     segments, reverse = kept["Adjoint(store='segments')"], kept["Adjoint(store='reverse', exact=True)"]
-    assert reverse < segments < kept["Adjoint()"] < kept["Unrolled()"]
+    assert reverse < segments < kept["Adjoint(keep=1)"] < kept["Unrolled()"]
     assert rbml.explain(long(), episodes, memory=1.01 * segments).chosen.engine == Adjoint(store="segments")
     tight = rbml.explain(long(), episodes, memory=1.01 * reverse)
     assert tight.chosen.engine == Adjoint(store="reverse", exact=True)
@@ -56,7 +56,7 @@ def test_one_number_of_phi_is_for_forward_mode(pictures: Pictures) -> None:
     found = rbml.explain(learner, pictures(tasks=2), memory=3e5)
     assert isinstance(found.chosen.engine, Forward | Adjoint)
     forward = next(row for row in found.rows if isinstance(row.engine, Forward))
-    assert forward.memory < next(row.memory for row in found.rows if row.name == "Adjoint()")
+    assert forward.memory < next(row.memory for row in found.rows if row.name == "Adjoint(keep=1)")
 
 
 def test_what_an_engine_cannot_is_said(pictures: Pictures) -> None:
@@ -65,7 +65,7 @@ def test_what_an_engine_cannot_is_said(pictures: Pictures) -> None:
     assert "blind to model.body.1.weight" in notes["Implicit()"] and "more" in notes["Implicit()"]
     assert "undoing" in notes["Adjoint(store='reverse', exact=True)"]
     assert "undoing" in notes["Adjoint(store='reverse')"] and "blind" in notes["Sama()"]
-    assert not found.chosen.refusal and not notes["Adjoint()"]
+    assert not found.chosen.refusal and not notes["Adjoint(keep=1)"]
 
 
 class Squared(torch.autograd.Function):
@@ -97,7 +97,7 @@ def test_an_operator_without_forward_derivative_is_measured_backwards(pictures: 
     learner = assemble(models.MLP(144, 3, (4,), Activation).double(), sgd(0.1), steps=3)
     found = rbml.explain(learner, pictures(tasks=2))
     notes = {row.name: row.refusal for row in found.rows}
-    assert notes["Adjoint()"] and not notes["Unrolled()"]
+    assert notes["Adjoint(keep=1)"] and not notes["Unrolled()"]
     assert found.chosen.name == "Unrolled()" and found.size.product > 0
 
 

@@ -210,7 +210,7 @@ def test_tasks_are_vectorised(pictures: Pictures, roughened: Callable[[nn.Module
         learner = assemble(roughened(models.MLP(4, 3, (5,), nn.Tanh)), strategy(decay), 6, hypergradient=EXACT)
         found = learner.meta_gradient(pictures(shape=(4,)))
         assert found.info["wrong"].tolist() == [0, 0, 0] and found.info["bits"].shape == (3,)
-        learner.hypergradient = Adjoint()
+        learner.hypergradient = Adjoint(keep=1)
         assert error(found.grads, learner.meta_gradient(pictures(shape=(4,))).grads) < 1e-5  # the decay is a fraction
 
 

@@ -64,7 +64,7 @@ def proved(
         support, query = (Batch(batch.x[0], batch.y[0]) for batch in episodes)
         inner = learner.inner(Episode(support, query))
         truth = Unrolled()(inner, m).grads
-        for engine in (Adjoint(), Adjoint(hvp="reverse")):
+        for engine in (Adjoint(keep=1), Adjoint(hvp="reverse")):
             alive = {name: grad for name, grad in truth.items() if not name.endswith(dead or ("\n",))}
             found = engine(inner, m).grads
             assert error({name: found[name] for name in alive}, alive) < 1e-10

@@ -74,7 +74,7 @@ def test_it_is_a_loop_that_sets_the_rows(to: str, when: str, error: Callable[[Tr
 
 
 @pytest.mark.parametrize("adapt", ["*", "head"])
-@pytest.mark.parametrize("engine", [Adjoint(), Adjoint(store="segments"), Forward()])
+@pytest.mark.parametrize("engine", [Adjoint(keep=1), Adjoint(store="segments"), Forward()])
 def test_every_exact_engine(engine: Hypergradient, adapt: str, error: Callable[[Tree, Tree], float]) -> None:
     found, truth = (learner(each, "mean", adapt=adapt).meta_gradient(streams()).grads for each in (engine, Unrolled()))
     assert error(found, truth) < 1e-8

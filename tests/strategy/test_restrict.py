@@ -106,9 +106,9 @@ def test_the_meta_gradient_against_central_differences(
 ) -> None:
     learner, tasks = assemble(net(), learned(), steps=3), pictures(shape=(4,))
     found = {engine: learner.meta_gradient(tasks, phase=learner.phase(1)._replace(hypergradient=engine)).grads
-             for engine in (Adjoint(), Unrolled())}  # fmt: skip
+             for engine in (Adjoint(keep=1), Unrolled())}  # fmt: skip
     assert error(*found.values()) < 1e-10
-    grads = found[Adjoint()]
+    grads = found[Adjoint(keep=1)]
     for name, parameter in learner.named_parameters():
         toward = torch.randn(parameter.shape, dtype=parameter.dtype)
         losses = []

@@ -75,7 +75,7 @@ def test_the_meta_gradient_with_the_body_once_and_at_every_step(
     body = nn.Sequential(nn.Linear(1, 4, bias=norm == "none"), layer, nn.Tanh(), nn.Linear(4, 3)).double()
     tasks = replays(memory=6)
     tasks = Replay(*(part._replace(x=part.x.double() / 20) for part in tasks[:2]), *tasks[2:])
-    learner = assemble(body, sgd(Hyper(0.3)), 9, adapt="head", hypergradient=Adjoint())
+    learner = assemble(body, sgd(Hyper(0.3)), 9, adapt="head", hypergradient=Adjoint(keep=1))
     bound = learner.bind(one(tasks, 0))
     assert frozen.frozen_body(bound) == ("3" if norm == "none" else None)
     found = learner.meta_gradient(tasks).grads

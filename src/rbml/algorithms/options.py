@@ -35,6 +35,7 @@ def assemble(
     compile: Compile | bool = "no",
     vectorise: Vectorise = "auto",
     verify: bool = True,
+    calls: int = 1000,
     generator: torch.Generator | None = None,
 ) -> Learner:
     """Return a learner from the flat options of the presets.
@@ -57,6 +58,7 @@ def assemble(
         compile: likewise; ``True`` means ``"whole"``, ``False`` means ``"no"``.
         vectorise: likewise.
         verify: likewise.
+        calls: likewise.
         generator: for the parts of phi that start at random; ``None`` means PyTorch's global generator.
 
     Raises:
@@ -74,6 +76,6 @@ def assemble(
         Initial(adapt, Head(head, shared_head), stepwise, reset),
         Phase(engine, step_weights) if curriculum is None else curriculum,
         statistics,
-        Execution(chunk, mode, vectorise, verify),
+        Execution(chunk, mode, vectorise, verify, calls),
     )
     return learner if generator is None else learner.with_strategy(learner.strategy, generator)

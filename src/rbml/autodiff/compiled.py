@@ -1,4 +1,4 @@
-"""A function of tensors traced once, simplified, and compiled."""
+"""A function of tensors traced once, simplified, and compiled or replayed."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_leaves, tree_map, tree_unflatten
 
 from rbml.errors import UsageError
+from rbml.operators import convolution as _convolution  # noqa: F401  registers the operators of _COPIES
 
 KEPT = 2**28
 """How many bytes of results a simplified trace may keep rather than compute them twice."""
@@ -22,23 +23,33 @@ _MOVES = {
     *(aten.alias, aten.clone, aten.expand, aten.permute, aten.reshape, aten.select, aten.slice, aten.squeeze, aten.t),
     *(aten.transpose, aten.unsqueeze, aten.view, aten._unsafe_view),
 }
+_COPIES = {torch.ops.rbml.patches, torch.ops.rbml.overlap}
 _PRODUCTS = {aten.mm, aten.bmm}
 _WRITES = {aten.index_add, aten.index_put, aten.scatter, aten.scatter_add, aten.scatter_reduce}
 
 
 class Compiled:
-    """Traces and compiles a function of tensors once for every set of shapes, and keeps the result.
+    """Traces a function of tensors once for every set of shapes, compiles it or not, and keeps the result.
 
     ``torch.compile`` cannot follow the nested transforms of ``torch.func`` in a hypergradient, so they are traced away
     first (docs/facts.md). Everything else that the function reads is fixed when it is traced.
+
+    Args:
+        compiler: whether the trace is compiled, which takes longer and needs a C++ compiler; otherwise its operators
+            are called one after another, without the transforms around them.
+
+    Attributes:
+        operators: how many operators all traces have.
     """
 
-    def __init__(self) -> None:
-        """Begin without any compiled graph."""
+    def __init__(self, compiler: bool = True) -> None:
+        """Begin without any graph."""
+        self.compiler = compiler
+        self.operators = 0
         self._graphs: dict[Any, tuple[Callable[..., Any], TreeSpec]] = {}
 
-    def __reduce__(self) -> tuple[type[Compiled], tuple[()]]:
-        return Compiled, ()  # copies and pickles compile anew
+    def __reduce__(self) -> tuple[type[Compiled], tuple[bool]]:
+        return Compiled, (self.compiler,)  # copies and pickles compile anew
 
     def __call__(self, function: Callable[..., Any], *arguments: Any, variant: Any = None) -> Any:
         """Return ``function(*arguments)``.
@@ -51,14 +62,25 @@ class Compiled:
         Raises:
             UsageError: if there is no C++ compiler.
         """
+        return self.prepared(function, *arguments, variant=variant)()
+
+    def prepared(self, function: Callable[..., Any], *arguments: Any, variant: Any = None) -> Callable[[], Any]:
+        """Return :meth:`__call__` as something to call later, also in another thread.
+
+        Whatever must be traced or compiled is so before this returns: that is not possible in several threads at once.
+        """
         leaves, spec = tree_flatten(arguments)  # once: a compiled step takes less time than walking its trees twice
         leaves = [leaf.contiguous() for leaf in leaves]  # compiled code needs the strides that it was traced with
         key = (variant, *((leaf.shape, leaf.dtype, leaf.device) for leaf in leaves))
-        if key in self._graphs:
-            graph, form = self._graphs[key]
-            return tree_unflatten(graph(*leaves), form)
-        from torch._inductor.exc import InvalidCxxCompiler  # noqa: PLC0415  it takes as long to load as PyTorch
+        if key not in self._graphs:
+            self._graphs[key] = self._made(function, leaves, spec)
+        graph, form = self._graphs[key]
+        return lambda: tree_unflatten(graph(*leaves), form)
 
+    def _made(
+        self, function: Callable[..., Any], leaves: list[Tensor], spec: TreeSpec
+    ) -> tuple[Callable[..., Any], TreeSpec]:
+        """Trace and compile; return the graph, from leaves to leaves, and the form of its results."""
         forms: list[TreeSpec] = []
 
         def flat(*leaves: Tensor) -> list[Tensor]:
@@ -66,17 +88,34 @@ class Compiled:
             forms.append(form)
             return results
 
-        graph = torch.compile(traced(flat, *leaves), fullgraph=True)
+        graph = (traced if self.compiler else replayed)(flat, *leaves)
+        self.operators += len(graph.graph.nodes)
+        return _compiled(graph) if self.compiler else graph.forward, forms[-1]
+
+
+def is_replayed(compiled: object) -> bool:
+    """Return whether graphs are kept that are run operator by operator, without a compiler."""
+    return isinstance(compiled, Compiled) and not compiled.compiler
+
+
+def _compiled(graph: fx.GraphModule) -> Callable[..., Any]:
+    """Return a graph that is compiled when it is called for the first time."""
+    from torch._inductor.exc import InvalidCxxCompiler  # noqa: PLC0415  it takes as long to load as PyTorch
+
+    compiled = torch.compile(graph, fullgraph=True)
+
+    def run(*leaves: Tensor) -> Any:
         try:
-            results = graph(*leaves)
+            return compiled(*leaves)
         except InvalidCxxCompiler as error:
-            raise UsageError("compile=True needs a C++ compiler, such as g++: install one, or leave it out") from error
-        self._graphs[key] = graph, forms[-1]
-        return tree_unflatten(results, forms[-1])
+            needed = "compile='whole' and 'step' need a C++ compiler, such as g++: install one, or use compile='trace'"
+            raise UsageError(needed) from error
+
+    return run
 
 
 def traced(function: Callable[..., Any], *arguments: Any) -> fx.GraphModule:
-    """Return a function of trees of tensors as a graph of operators, simplified.
+    """Return a function of trees of tensors as a graph of operators for the compiler, simplified.
 
     - Products with zeros become zeros: forward derivatives give constants a derivative of zeros, and multiply by it.
     - Equal results are computed once: an inner gradient is computed on the way forward, and again with its own
@@ -84,13 +123,39 @@ def traced(function: Callable[..., Any], *arguments: Any) -> fx.GraphModule:
     - Unused results are removed.
     """
     # Distinct tensors: the same tensor as two arguments would be traced as one input.
-    graph = make_fx(func.functionalize(function))(*tree_map(lambda leaf: leaf.clone(), arguments))
+    own = tree_map(lambda leaf: leaf.clone(), arguments)
+    return _simplified(make_fx(func.functionalize(function))(*own), {aten.alias})
+
+
+def replayed(function: Callable[..., Any], *arguments: Any) -> fx.GraphModule:
+    """Return the same as :func:`traced` as a graph that is run as it is, operator by operator.
+
+    There a convolution is a product (:mod:`rbml.operators.convolution`), by custom functions with their own
+    derivatives. ``functionalize`` refuses those, so that they are recorded first; then no in-place operator is left
+    either. Recorded with real tensors: on fake ones the zero tangents of forward derivatives are refused.
+    """
+    own = tree_map(lambda leaf: leaf.clone(), arguments)
+    graph = make_fx(function)(*own)
+    if _writes(graph.graph):
+        graph = make_fx(func.functionalize(graph))(*own)
+    return _simplified(graph, {aten.alias, aten.detach})
+
+
+def _simplified(graph: fx.GraphModule, same: set[Any]) -> fx.GraphModule:
+    """Simplify a graph; operators in ``same`` return their input."""
     _own_memory(graph.graph)
     _leave_out_zeros(graph.graph)
-    _compute_once(graph.graph)
+    _compute_once(graph.graph, same)
     graph.graph.eliminate_dead_code()
     graph.recompile()
     return graph
+
+
+def _writes(graph: fx.Graph) -> bool:
+    """Return whether an operator writes into one of its inputs."""
+    return any(
+        isinstance(node.target, torch._ops.OpOverload) and node.target._schema.is_mutable for node in graph.nodes
+    )
 
 
 def _own_memory(graph: fx.Graph) -> None:
@@ -122,7 +187,7 @@ def _leave_out_zeros(graph: fx.Graph) -> None:
     zero: set[Any] = set()
     for node in list(graph.nodes):
         operator = _operator(node)
-        if operator in _ZEROS or (operator in _MOVES and node.args[0] in zero):
+        if operator in _ZEROS or (operator in _MOVES | _COPIES and node.args[0] in zero):
             zero.add(node)
         product = operator in _PRODUCTS or (operator is aten.convolution and node.args[2] is None)
         if product and zero & {node.args[0], node.args[1]}:
@@ -137,23 +202,22 @@ def _leave_out_zeros(graph: fx.Graph) -> None:
             zero.add(nothing)
 
 
-def _compute_once(graph: fx.Graph) -> None:
-    """Let equal operators on equal inputs share one result."""
-    nodes = [node for node in graph.nodes if isinstance(node.target, torch._ops.OpOverload)]
-    if any(node.target._schema.is_mutable for node in nodes):
+def _compute_once(graph: fx.Graph, same: set[Any]) -> None:
+    """Let equal operators on equal inputs share one result, and leave out those that return their input."""
+    if _writes(graph):
         return  # with in-place operators the same call may give another result later
     kept = 0
     seen: dict[Any, fx.Node] = {}
     for node in list(graph.nodes):
-        if _operator(node) is aten.alias:
+        if _operator(node) in same:
             node.replace_all_uses_with(node.args[0])
             graph.erase_node(node)
             continue
-        same = seen.setdefault(_meaning(node), node)
+        first = seen.setdefault(_meaning(node), node)
         size = 0 if _operator(node) in _MOVES else _size(node)
-        if same is not node and kept + size <= KEPT:
+        if first is not node and kept + size <= KEPT:
             kept += size
-            node.replace_all_uses_with(same)
+            node.replace_all_uses_with(first)
             graph.erase_node(node)
 
 

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, func
 from torch.utils._pytree import tree_leaves, tree_map
 
-from rbml.autodiff.compiled import Compiled
+from rbml.autodiff.compiled import Compiled, is_replayed
+from rbml.autodiff.threads import side_by_side
 from rbml.errors import RbmlError, UsageError
 from rbml.tree import Tree, add, scale
 
@@ -84,6 +85,7 @@ class OverTasks:
         """Begin with ``vmap``, unless ``vectorise`` is false."""
         self.chunk, self.vectorise = chunk, vectorise
         self.one_by_one = vectorise is False
+        self._traced: set[Any] = set()
 
     def mean(
         self,
@@ -117,33 +119,47 @@ class OverTasks:
             return loss, {name: grad.sum(0) for name, grad in grads.items()}, aux
 
         if compiled is None:
-            return self._mean(run, m, tasks, shard)
-        return self._mean(partial(compiled, run, variant=variant), m, tasks, shard)
+            return _averaged((run(m, part) for part in self.parts(tasks)), shard)
+        if not is_replayed(compiled):
+            return _averaged((compiled(run, m, part, variant=variant) for part in self.parts(tasks)), shard)
+        works = [compiled.prepared(run, m, part, variant=variant) for part in self.parts(tasks)]
+        return _averaged(side_by_side(works), shard)
 
     def mean_of_stacks(
-        self, function: Callable[[Tree, Any], tuple[Tensor, Tree, Tree]], m: Tree, tasks: Any, shard: Shard = WHOLE
+        self,
+        function: Callable[[Tree, Any], tuple[Tensor, Tree, Tree]],
+        m: Tree,
+        tasks: Any,
+        graphs: Any = None,
+        shard: Shard = WHOLE,
     ) -> tuple[Tensor, Tree, Tree]:
-        """Do the same as :meth:`mean` for a function of whole chunks, whose results have one row per task."""
+        """Do the same as :meth:`mean` for a function of whole chunks, whose results have one row per task.
+
+        Args:
+            function: from m and a chunk to (losses, gradients, aux).
+            m: the meta-parameters.
+            tasks: the stack, ``(B, ...)``.
+            graphs: for a function that runs nothing but graphs once it was called for the shapes of a chunk, so that
+                several chunks can then run at the same time: a hashable value of what the graphs depend on besides.
+            shard: which tasks of all processes these are.
+        """
 
         def run(m: Tree, part: Any) -> tuple[Tensor, Tree, Tree]:
             loss, grads, aux = function(m, part)
             return loss, {name: grad.sum(0) for name, grad in grads.items()}, aux
 
-        return self._mean(run, m, tasks, shard)
-
-    def _mean(self, run: Callable[..., Any], m: Tree, tasks: Any, shard: Shard) -> tuple[Tensor, Tree, Tree]:
-        losses, auxes = [], []
-
-        def sums() -> Iterator[Tree]:
-            for part in self.parts(tasks):
-                loss, grads, aux = run(m, part)
-                losses.append(loss)
-                auxes.append(aux)
-                yield grads
-
-        total = shard.added(sums())
-        loss = shard.joined(torch.cat(losses))
-        return loss.mean(), scale(total, 1 / len(loss)), joined(auxes)
+        parts = list(self.parts(tasks))
+        if graphs is None:
+            return _averaged((run(m, part) for part in parts), shard)
+        works: list[Callable[[], tuple[Tensor, Tree, Tree]]] = []
+        for part in parts:  # what traces its graphs cannot do so in several threads
+            shapes = graphs, tuple((leaf.shape, leaf.dtype) for leaf in tree_leaves(part))
+            if shapes in self._traced:
+                works.append(partial(run, m, part))
+            else:
+                self._traced.add(shapes)
+                works.append(partial(_itself, run(m, part)))
+        return _averaged(side_by_side(works), shard)
 
     def each(self, function: Callable[..., Any], tasks: Any) -> Any:
         """Return the results of ``function`` on every task, a tree of tensors with one row per task."""
@@ -178,6 +194,25 @@ class OverTasks:
                 stacklevel=2,
             )
             return alone
+
+
+def _averaged(parts: Iterable[tuple[Tensor, Tree, Tree]], shard: Shard) -> tuple[Tensor, Tree, Tree]:
+    """Return the mean loss, the mean gradients and aux from the losses, summed gradients and aux of each chunk."""
+    losses, auxes = [], []
+
+    def sums() -> Iterator[Tree]:
+        for loss, grads, aux in parts:
+            losses.append(loss)
+            auxes.append(aux)
+            yield grads
+
+    total = shard.added(sums())
+    loss = shard.joined(torch.cat(losses))
+    return loss.mean(), scale(total, 1 / len(loss)), joined(auxes)
+
+
+def _itself(result: tuple[Tensor, Tree, Tree]) -> tuple[Tensor, Tree, Tree]:
+    return result
 
 
 def _looped(function: Callable[..., Any], m: Tree, part: Any) -> Any:

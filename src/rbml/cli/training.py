@@ -15,6 +15,7 @@ from rbml.cli.processes import check_work
 from rbml.cli.show import console, follow, keep_memory
 from rbml.diagnostics.explaining import explain
 from rbml.learner import Learner
+from rbml.learner.choosing import choose
 from rbml.recipe import Recipe, build
 from rbml.recipe.streams import TRAIN
 from rbml.strategy.serialize import described
@@ -112,6 +113,8 @@ def _begin(
     setting = build.setting(recipe, training)
     if recipe.engine is not None and recipe.engine.name == "auto":
         recipe = _with_engine(recipe, build.learner(recipe, setting), training)
+    if recipe.execution.compile == "auto":
+        recipe = _with_execution(recipe, build.learner(recipe, setting), training)
     words = describe_protocol(recipe, build.learner(recipe, setting), training)
     about = {"training": training.about, "validation": validation.about, "protocol": words}
     folder.create(recipe, about, str(Path(data_root).absolute()) if data_root else None, setting)
@@ -127,6 +130,15 @@ def _with_engine(recipe: Recipe, learner: Learner, training: TaskSource) -> Reci
     plain = vars(kind())
     options = {key: value for key, value in vars(engine).items() if plain.get(key) != value}
     return recipe.changed(engine=name, engine_options=options)
+
+
+def _with_execution(recipe: Recipe, learner: Learner, training: TaskSource) -> Recipe:
+    """Return the recipe with the way of execution that pays: it is printed and saved, and used on resumption."""
+    with console.status("measuring how to run this (--compile auto)"):
+        seeds = task_seeds(recipe.outer.tasks, generator(recipe.outer.seed, TRAIN))
+        found = choose(learner, training.draw(seeds))
+    console.print(f"compile: {found}")
+    return recipe.changed(compile=found.execution.compile, chunk=found.execution.chunk)
 
 
 def _stopped(how: str, again: str, interrupt: Interrupt) -> NoReturn:

@@ -35,7 +35,7 @@ _STEPS = (1e-4, 1e-5, 1e-3, 1e-6)
 _ZERO, _SMALL = 1e-12, 1e-7
 """Relative to the norm of the whole gradient: what counts as rounding, and the least scale for one parameter."""
 _EXACT: dict[str, Hypergradient] = {
-    "Adjoint()": Adjoint(),
+    "Adjoint(keep=1)": Adjoint(keep=1),
     "Adjoint(keep=0)": Adjoint(keep=0),
     "Adjoint(hvp='reverse')": Adjoint(hvp="reverse", keep=0),
     "Adjoint(store='segments')": Adjoint(store="segments"),

@@ -16,7 +16,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor, func
+from torch import func
 
 from rbml.autodiff import OverTasks
 from rbml.autodiff.products import Mode, grad_product
@@ -35,6 +35,8 @@ from rbml.hypergrad import (
 )
 from rbml.inner import Carry, Inner
 from rbml.learner import Learner, Phase
+from rbml.learner.graphs import gradient as gradient_graph
+from rbml.learner.graphs import kept_bytes
 from rbml.tasks.base import count, one, part
 from rbml.tree import Tree
 
@@ -161,8 +163,8 @@ def measure(learner: Learner, episodes: Any) -> Size:
     m = {name: leaf.detach() for name, leaf in learner.named_parameters() if leaf.requires_grad}
     inner, carry = _of(learner, one(episodes, 0))
     t = 0
-    activations = _kept(lambda theta: inner.objective(theta, {}, t), carry.theta)
-    graph = _kept(lambda theta: _gradient(inner, theta, t), carry.theta)
+    activations = kept_bytes(lambda theta: inner.objective(theta, {}, t), carry.theta)
+    graph = kept_bytes(lambda theta: gradient_graph(inner, theta, t), carry.theta)
     some = part(episodes, 0, chunk)
     over_tasks = OverTasks(chunk, learner.execution.vectorise)
 
@@ -199,7 +201,13 @@ def _costs(size: Size) -> list[tuple[str, Hypergradient, bool, float, float]]:
     solver, pairs = 20, Evolution().pairs
     return [
         ("Unrolled()", Unrolled(), True, steps * (size.graph + size.carry), once + second),
-        ("Adjoint()", Adjoint(), True, all_ + max(pass_, size.graph), once + second - min(steps, 1) * size.gradient),
+        (
+            "Adjoint(keep=1)",
+            Adjoint(keep=1),
+            True,
+            all_ + max(pass_, size.graph),
+            once + second - min(steps, 1) * size.gradient,
+        ),
         ("Adjoint(keep=0)", Adjoint(keep=0), True, all_ + pass_, once + second),
         (
             "Adjoint(store='segments')",
@@ -279,27 +287,6 @@ def _of(learner: Learner, task: Any) -> tuple[Inner, Carry]:
     key = torch.zeros((), dtype=torch.int64, device=task.query.y.device)
     inner = learner.bind(task, key=key).inner()
     return inner, inner.start({})
-
-
-def _gradient(inner: Inner, theta: Tree, t: int) -> tuple[Tensor, ...]:
-    # Saved-tensor hooks see nothing inside torch.func.
-    return torch.autograd.grad(inner.objective(theta, {}, t), list(theta.values()), create_graph=True)
-
-
-def _kept(function: Callable[[Tree], object], theta: Tree) -> int:
-    """Return the bytes that autograd keeps for the derivative of a function, its parameters left out."""
-    point = {name: leaf.detach().requires_grad_() for name, leaf in theta.items()}
-    own = {leaf.untyped_storage().data_ptr() for leaf in point.values()}
-    kept: dict[int, Tensor] = {}  # by address; kept alive, so that no address is used twice
-
-    def pack(tensor: Tensor) -> Tensor:
-        if tensor.untyped_storage().data_ptr() not in own:
-            kept[tensor.data_ptr()] = tensor
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        function(point)
-    return sum(tensor.nbytes for tensor in kept.values())
 
 
 def _seconds(work: Callable[[], object], times: int = 3) -> float:

@@ -69,7 +69,9 @@ class Adjoint:
         window: as in :class:`rbml.hypergrad.Unrolled`; earlier steps take no memory.
         exact: with ``store="reverse"``: whether the steps are undone bit for bit.
         keep: how many steps keep their graph: of the whole run, or, with ``"segments"``, of each segment while the
-            sweep is in it. ``None`` is 1, or 0 with ``"reverse"`` and ``hvp="difference"``, which cannot keep any.
+            sweep is in it. ``None`` is 1, or 0 with ``"reverse"`` and ``hvp="difference"``, which cannot keep any; but
+            a learner that runs PyTorch's operators one by one then keeps all T of ``Adjoint()``, by ``Unrolled``, if
+            they take at most 256 MiB (:mod:`rbml.learner.graphs`), which is up to twice as fast.
 
     Raises:
         UsageError: for an unknown ``store`` or ``hvp``, a negative ``window`` or ``keep``, ``keep`` where nothing can

@@ -110,7 +110,7 @@ class Learner(nn.Module):
     def run(self, execution: Execution) -> None:
         """Change how the work is run; nothing that is learned changes."""
         self.execution = execution
-        self.compiled = None if execution.compile == "no" else Compiled()
+        self.compiled = None if execution.compile in ("no", "auto") else Compiled(execution.compile != "trace")
         self.over_tasks = OverTasks(execution.chunk, execution.vectorise)
         self.verified: set[Any] = set()
         self.tried: dict[Any, bool] = {}

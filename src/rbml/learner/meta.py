@@ -2,26 +2,34 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_leaves, tree_map
 
 from rbml.autodiff import Shard
+from rbml.autodiff.compiled import is_replayed
 from rbml.errors import UsageError
 from rbml.hypergrad import Hypergradient, Implicit, MetaGradient
+from rbml.inner import Inner
 from rbml.learner.binding import BoundTask
 from rbml.learner.checks import check_tasks, explained
+from rbml.learner.choosing import choose
 from rbml.learner.frozen import FrozenBody, frozen_body
+from rbml.learner.graphs import with_graphs
 from rbml.learner.options import Phase
-from rbml.learner.steps import stacked
+from rbml.learner.steps import one_by_one, stacked
 from rbml.learner.verification import verify
 from rbml.models.dropout import dropouts
 from rbml.tasks import Task
 from rbml.tasks.base import count, one
 from rbml.tree import Tree, prefixed, under
+
+_log = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
     from rbml.learner.learner import Learner
@@ -31,6 +39,10 @@ def meta_gradient(
     learner: Learner, tasks: Task, warm: Tree | None, phase: Phase | None, ways: int | None, shard: Shard
 ) -> MetaGradient:
     """Return the mean over a stack of tasks; arguments as in :meth:`rbml.Learner.meta_gradient`."""
+    if learner.execution.compile == "auto":
+        choice = choose(learner, tasks)
+        learner.run(choice.execution)
+        _log.info("%s", choice)
     phase = learner.phase(1.0) if phase is None else phase
     ways = learner.ways if ways is None else ways
     predict = learner.predict(ways)
@@ -79,12 +91,16 @@ def _over_tasks(
         stack["warm"] = warm
     if weights is not None:
         stack["weights"] = weights.expand(count(tasks), -1)
+    at_once = min(learner.execution.chunk, shard.count(count(tasks)))  # the same in every process
+    engine = with_graphs(learner, engine, partial(_inner, bind, stack, layer), at_once, _shapes(tasks, ways))
     # Compiled graphs are kept by shapes; these are the Python values on which a graph depends besides.
     variant = (engine, learner.statistics, ways, None if warm is None else tuple(warm))
-    if learner.execution.compile == "step":
+    if one_by_one(learner.execution.compile, engine, learner.steps):
         assert learner.compiled is not None
         run = partial(stacked, bind, layer, engine, compiled=learner.compiled, variant=variant)
-        loss, grads, kept = learner.over_tasks.mean_of_stacks(run, m, stack, shard)
+        # A traced step calls nothing but its graphs; the features of a frozen body are computed by the model itself.
+        graphs = variant if layer is None and is_replayed(learner.compiled) else None
+        loss, grads, kept = learner.over_tasks.mean_of_stacks(run, m, stack, graphs, shard)
         return MetaGradient(loss, grads, kept, {})
     loss, grads, kept = learner.over_tasks.mean(single, m, stack, learner.compiled, variant, shard)
     return MetaGradient(loss, grads, under(kept, "aux."), under(kept, "info."))
@@ -94,10 +110,23 @@ def _verify_once(learner: Learner, tasks: Task, engine: Hypergradient, keys: Ten
     """Verify the derivative of one task, the first time that this engine is used on tasks of these shapes."""
     if not learner.execution.verify:
         return
-    shapes = (repr(engine), ways, *((tuple(leaf.shape[1:]), leaf.dtype) for leaf in tree_leaves(tasks)))
+    shapes = (repr(engine), _shapes(tasks, ways))
     if shapes not in learner.verified:
         verify(learner, one(tasks, 0), engine, None if keys is None else keys[0], ways)
         learner.verified.add(shapes)
+
+
+def _shapes(tasks: Task, ways: int | None) -> tuple[Any, ...]:
+    return ways, *((tuple(leaf.shape[1:]), leaf.dtype) for leaf in tree_leaves(tasks))
+
+
+def _inner(bind: Callable[[Any], BoundTask], stack: Any, layer: str | None) -> Inner:
+    """Return the inner loop of the first task that runs: of the whole model, or of its head on the body's features."""
+    bound = bind(tree_map(lambda leaf: leaf[0], stack))
+    if layer is None:
+        return bound.inner()
+    head = FrozenBody(bound, layer)
+    return head.inner(head.features({}))
 
 
 def step_weights(learner: Learner, phase: Phase, device: torch.device) -> Tensor | None:

@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple, get_args
 from rbml.errors import UsageError, unknown
 from rbml.hypergrad import Adjoint, Hypergradient
 
-Compile = Literal["no", "step", "whole"]
+Compile = Literal["no", "trace", "step", "whole", "auto"]
 Vectorise = Literal["auto"] | bool
 
 
@@ -57,28 +57,36 @@ class Execution:
     """How the work is run; none of these options changes a result by more than rounding.
 
     Args:
-        chunk: how many tasks are vectorised at once; this bounds memory.
-        compile: ``"no"`` runs PyTorch's operators one by one; ``"whole"`` compiles the meta-gradient as one graph (a
-            minute or more; for few inner steps); ``"step"`` compiles one inner step and its adjoint, which are used
-            for every step (for many inner steps). Both need a C++ compiler, and compile again for other shapes.
+        chunk: how many tasks are vectorised at once; this bounds memory. Traced and compiled as a whole, chunks run on
+            the threads that PyTorch is given, one on each: there 4 to 8 tasks are a good number.
+        compile: ``"no"`` runs PyTorch's operators one by one, under the transforms of ``torch.func``. ``"trace"``
+            follows these once for each shape of tasks (some seconds) and then runs the simplified list of operators:
+            of all steps if they are few, else of one step and its adjoint. ``"whole"`` also compiles the meta-gradient
+            as one graph (a minute or more; for few inner steps), ``"step"`` one inner step and its adjoint, which are
+            used for every step (for many inner steps); both need a C++ compiler. ``"auto"`` measures on the first
+            tasks which of these pays (:mod:`rbml.learner.choosing`).
+        calls: with ``compile="auto"``: how many meta-gradients will be taken, about.
         vectorise: whether tasks run side by side under ``vmap``. ``"auto"`` does so if the model allows it, and
             otherwise runs one task after another and warns once.
         verify: whether to verify the first meta-gradient of each shape of tasks: see
             :mod:`rbml.learner.verification`.
 
     Raises:
-        UsageError: for a chunk below one or an unknown choice.
+        UsageError: for a chunk or calls below one, or an unknown choice.
     """
 
     chunk: int = 32
     compile: Compile = "no"
     vectorise: Vectorise = "auto"
     verify: bool = True
+    calls: int = 1000
 
     def __post_init__(self) -> None:
         """Refuse values that are not allowed."""
         if self.chunk < 1:
             raise UsageError(f"chunk is how many tasks run at once, at least 1, not {self.chunk}")
+        if self.calls < 1:
+            raise UsageError(f"calls is how many meta-gradients will be taken, at least 1, not {self.calls}")
         if self.compile not in get_args(Compile):
             raise unknown("choice of compile", str(self.compile), get_args(Compile))
         if self.vectorise not in ("auto", True, False):

@@ -15,6 +15,7 @@ from torch import Tensor, func
 from torch.utils._pytree import tree_map
 
 from rbml.autodiff import Compiled
+from rbml.autodiff.compiled import is_replayed
 from rbml.errors import UsageError
 from rbml.hypergrad import Adjoint, FirstOrder, Hypergradient
 from rbml.inner import Function, Inner
@@ -24,6 +25,9 @@ from rbml.tree import Step, Tree, prefixed, under
 
 ONCE = ("_begin", "_pull_outer", "_pull_start")
 """The pieces that run once per meta-gradient: compiling them would cost more than it saves."""
+
+FEW = 3
+"""With ``compile="trace"``: up to so many steps are traced as a whole, more of them as one step and its adjoint."""
 
 
 @dataclass(frozen=True)
@@ -52,10 +56,22 @@ class CompiledSteps:
             shared_or_not = {name: 0 if name.startswith(FEATURES) else None for name in m}
             return func.vmap(single, in_dims=(shared_or_not, 0, 0))(m, tasks, trees)
 
-        if function.__name__ in ONCE:
+        if function.__name__ in ONCE and not is_replayed(self.compiled):
             return all_tasks(m, t, self.tasks, trees)
         variant = (self.variant, function, *sorted(options.items()))
         return self.compiled(all_tasks, m, torch.as_tensor(t), self.tasks, trees, variant=variant)
+
+
+def one_by_one(compile: str, engine: Hypergradient, steps: int) -> bool:
+    """Return whether each step is run by the graph of one step, rather than all of them by one graph."""
+    if compile == "trace":
+        return steps > FEW and _has_form(engine)
+    return compile == "step"
+
+
+def _has_form(engine: Hypergradient) -> bool:
+    sweeps = isinstance(engine, Adjoint) and engine.store != "reverse" and not engine.keep
+    return sweeps or isinstance(engine, FirstOrder)
 
 
 def for_steps(engine: Hypergradient) -> Hypergradient:
@@ -64,10 +80,8 @@ def for_steps(engine: Hypergradient) -> Hypergradient:
     Raises:
         UsageError: if the engine has no such form, or is asked to keep graphs, which compiled pieces cannot do.
     """
-    if isinstance(engine, FirstOrder):
-        return engine
-    if isinstance(engine, Adjoint) and engine.store != "reverse" and not engine.keep:
-        return replace(engine, keep=0)
+    if _has_form(engine):
+        return replace(engine, keep=0) if isinstance(engine, Adjoint) else engine
     raise UsageError(
         f"compile='step' compiles the pieces of Adjoint(store='all' or 'segments', keep=0) and of FirstOrder, and this "
         f"is {engine}: choose one of them, or compile='whole' or 'no'"

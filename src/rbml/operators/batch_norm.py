@@ -28,6 +28,7 @@ from torch._C._functorch import TransformType, get_interpreter_stack
 from torch.autograd import Function
 
 from rbml.errors import UsageError
+from rbml.operators.convolution import is_traced
 
 LARGE = 2**17
 """The number of values per task from which the custom derivatives, which cost a millisecond, are worth it."""
@@ -50,6 +51,9 @@ def batch_norm(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
     """
     weight = x.new_ones(x.shape[1]) if weight is None else weight
     bias = x.new_zeros(x.shape[1]) if bias is None else bias
+    if is_traced() and not _written_out():
+        traced: Tensor = _TracedNormalise.apply(x, weight, bias, eps)[0]  # type: ignore[no-untyped-call]
+        return traced
     if x.numel() < LARGE or _written_out():
         centred = x - _mean(x)
         r = torch.rsqrt(_mean(centred * centred) + eps)
@@ -105,7 +109,8 @@ def _gradient(g: Tensor, x: Tensor, weight: Tensor, mean: Tensor, r: Tensor) -> 
         along = _mean(g * centred) * r
         by_x = r * _wide(weight, x) * (g - _mean(g) - centred * r * along)
         return by_x, along.flatten() * _count(x), _mean(g).flatten() * _count(x)
-    by_x, by_weight, by_bias = _Gradient.apply(g, x, weight, mean, r)  # type: ignore[no-untyped-call]
+    function = _TracedGradient if is_traced() else _Gradient
+    by_x, by_weight, by_bias = function.apply(g, x, weight, mean, r)  # type: ignore[no-untyped-call]
     return by_x, by_weight, by_bias
 
 
@@ -114,8 +119,7 @@ def _written_out() -> bool:
 
     - In a forward derivative of a forward derivative PyTorch calls the ``jvp`` of a :class:`torch.autograd.Function`
       without the outer of the two, and the result is silently wrong (pytorch/pytorch#197867).
-    - While a step is traced (:mod:`rbml.autodiff.compiled`) PyTorch allows no such function; the compiler fuses the
-      ordinary operators.
+    - ``functionalize`` allows no such function.
     """
     levels = [level.key() for level in get_interpreter_stack() or ()]
     return levels.count(TransformType.Jvp) > 1 or TransformType.Functionalize in levels
@@ -217,6 +221,35 @@ class _Gradient(Function):
         b, db = -a * r**2 * s, -(da * r**2 * s + a * r * (2 * dr * s + r * ds))
         by_x = _combination(-a * dmean_g - da * mean_g - b * dmean, (a, dg), (da, g), (b, dx), (db, centred))
         return by_x, n * (dr * s + r * ds), n * dmean_g
+
+
+class _TracedNormalise(Function):
+    """:class:`_Normalise` by ordinary operators, for a trace: tasks stay apart, in whatever layout they have."""
+
+    generate_vmap_rule = True
+    setup_context, backward, jvp = _Normalise.setup_context, _Normalise.backward, _Normalise.jvp
+
+    @staticmethod
+    def forward(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
+        mean = _mean(x)
+        centred = x - mean
+        r = torch.rsqrt(_mean(centred * centred) + eps).flatten()
+        return torch.addcmul(_wide(bias, x), centred, _wide(r * weight, x)), mean.flatten(), r
+
+
+class _TracedGradient(Function):
+    """:class:`_Gradient` by ordinary operators."""
+
+    generate_vmap_rule = True
+    setup_context, backward, jvp = _Gradient.setup_context, _Gradient.backward, _Gradient.jvp
+
+    @staticmethod
+    def forward(g: Tensor, x: Tensor, weight: Tensor, mean: Tensor, r: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        n, a, mean_g = _count(x), weight * r, _mean(g).flatten()
+        centred = x - _wide(mean, x)
+        along = _mean(g * centred).flatten()
+        by_x = _combination(-a * mean_g, (a, g), (-a * r**2 * along, centred))
+        return by_x, n * r * along, n * mean_g
 
 
 def _folded(tasks: int, tensor: Tensor, at: int | None) -> Tensor:

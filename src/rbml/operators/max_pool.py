@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from rbml.operators.convolution import is_traced
+
 LARGE = 2**17
 """The number of values per task from which this is faster than PyTorch's kernel."""
 
@@ -39,7 +41,9 @@ def max_pool2d(
         and all(size >= k > 0 for size, k in zip(input.shape[-2:], kernel, strict=True))
     )
     known = input.device.type == "cpu" and input.dtype in {torch.float32, torch.float64}
-    if not (plain and fits and known) or ceil_mode or return_indices or input.numel() < LARGE:
+    # Traced pictures have their channels last, and PyTorch's kernel asks for that, which vmap cannot answer.
+    small = input.numel() < LARGE and not is_traced()
+    if not (plain and fits and known) or ceil_mode or return_indices or small:
         native: Any = F.max_pool2d
         return native(input, kernel_size, stride, padding, dilation, ceil_mode, return_indices)
     return _pooled(input, *kernel)

@@ -28,6 +28,7 @@ from torch.utils._pytree import tree_map_only
 from rbml.errors import UsageError
 from rbml.operators import attention, embedding, linear, losses
 from rbml.operators.batch_norm import batch_norm, masked_batch_norm
+from rbml.operators.convolution import conv2d
 from rbml.operators.max_pool import max_pool2d
 from rbml.operators.randomness import RANDOM
 from rbml.operators.recurrent import RECURRENT
@@ -104,6 +105,7 @@ REPLACED: Mapping[Callable[..., Any], Callable[..., Any]] = {
     F.batch_norm: _batch_norm,
     F.instance_norm: _instance_norm,
     F.max_pool2d: max_pool2d,
+    F.conv2d: conv2d,
     F.mse_loss: losses.mse_loss,
     F.l1_loss: losses.l1_loss,
     F.huber_loss: losses.huber_loss,

@@ -300,7 +300,13 @@ def engine(choice: Choice) -> Hypergradient:
 def _execution(recipe: Recipe) -> dict[str, Any]:
     run = recipe.execution
     vectorise = {"auto": "auto", "yes": True, "no": False}[run.vectorise]
-    return {"chunk": run.chunk, "compile": run.compile, "vectorise": vectorise, "verify": run.verify}
+    return {
+        "chunk": run.chunk,
+        "compile": run.compile,
+        "vectorise": vectorise,
+        "verify": run.verify,
+        "calls": max(recipe.outer.meta_steps, 1),
+    }
 
 
 def _options(recipe: Recipe, setting: Setting, learned: LearnedStrategy | None) -> dict[str, Any]:

@@ -100,9 +100,10 @@ ENTRIES: dict[str, Entry] = {
                        "to keep, for rbml evaluate --ensemble"),
     "save_every": Entry("outer.save_every", int, "Training across tasks", "outer steps between checkpoints"),
     "chunk": Entry("execution.chunk", int, "Execution", "tasks that run side by side; fewer need less memory"),
-    "compile": Entry("execution.compile", str, "Execution", "compile before training: whole (the meta-gradient: "
-                     "a minute or more, for few inner steps) or step (one inner step: for many); needs a C++ compiler",
-                     choices=("no", "step", "whole")),
+    "compile": Entry("execution.compile", str, "Execution", "prepare the meta-gradient before training: trace (a list "
+                     "of operators, after some seconds), whole (compiled: a minute or more, for few inner steps), step "
+                     "(one inner step compiled: for many), or auto (what ends soonest, by measurement); whole and step "
+                     "need a C++ compiler", choices=("no", "trace", "whole", "step", "auto")),
     "vectorise": Entry("execution.vectorise", str, "Execution", "run tasks side by side: yes, no, or auto (where the "
                        "model allows it)", choices=("auto", "yes", "no")),
     "verify": Entry("execution.verify", bool, "Execution",

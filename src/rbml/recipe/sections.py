@@ -131,7 +131,7 @@ class Execution(Section):
 
     place: ClassVar[str] = "execution"
     chunk: Count = 32
-    compile: Literal["no", "step", "whole"] = "no"
+    compile: Literal["no", "trace", "step", "whole", "auto"] = "no"
     vectorise: Literal["auto", "yes", "no"] = "auto"
     verify: bool = True
 
