@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map
 
-from rbml.autodiff import Shard
+from rbml.autodiff import WHOLE, Shard
 from rbml.autodiff.compiled import is_replayed
 from rbml.errors import UsageError
 from rbml.hypergrad import Hypergradient, Implicit, MetaGradient
@@ -40,6 +40,8 @@ def meta_gradient(
 ) -> MetaGradient:
     """Return the mean over a stack of tasks; arguments as in :meth:`rbml.Learner.meta_gradient`."""
     if learner.execution.compile == "auto":
+        if shard is not WHOLE:
+            raise UsageError('compile="auto" measures in each process by itself: name "no", "trace", "whole" or "step"')
         choice = choose(learner, tasks)
         learner.run(choice.execution)
         _log.info("%s", choice)
