@@ -1,5 +1,7 @@
 """What a converted Keras model costs beside the same ``nn.Module``: one meta-gradient, interleaved, one thread.
 
+Times are processor time, so that other programs on the machine change them little.
+
 KERAS_BACKEND=torch python benchmarks/keras_cost.py
 """
 
@@ -53,9 +55,9 @@ def ratios(models: tuple[Any, nn.Module], shape: tuple[int, ...], tasks: int, st
     seconds: list[list[float]] = [[], []]
     for _ in range(repeats):
         for learner, stack, times in zip(learners, stacks, seconds, strict=True):
-            began = time.perf_counter()
+            began = time.process_time()
             learner.meta_gradient(stack)
-            times.append(time.perf_counter() - began)
+            times.append(time.process_time() - began)
     ours, theirs = (times[2:] for times in seconds)
     return f"{min(ours) / min(theirs):.2f}   {median(ours) / median(theirs):.2f}"
 

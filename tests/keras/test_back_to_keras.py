@@ -161,6 +161,15 @@ def test_adaptation_in_plain_keras_takes_the_same_steps(name: str, tasks: rbml.E
             assert torch.allclose(own.value, leaf.to_keras(adapted.model.get_parameter(name)), atol=1e-6)
 
 
+def test_without_rounding_adaptation_in_plain_keras_is_that_of_the_learner(in_double: None, pictures: Pictures) -> None:
+    """The 1e-6 above are single precision: in double precision the predictions are equal."""
+    tasks = pictures(tasks=2, shape=(8, 8, 2))
+    learner = rbml.Learner(from_keras(network()), STRATEGIES["per element and step"](), 3)
+    x, y = tasks.support.x[0], tasks.support.y[0]
+    model = adapted_in_keras(to_keras(learner), optimizer_of(learner), x.numpy(), y.numpy())
+    assert torch.allclose(model(x), learner.adapt(x, y)(x), rtol=0, atol=1e-12)
+
+
 def test_rates_have_keras_paths_and_keras_shapes(tasks: rbml.Episodes) -> None:
     model = network()
     found = rates(learned(model, tasks, sgd(Hyper(0.1, per="element"))))

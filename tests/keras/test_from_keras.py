@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -18,25 +18,12 @@ if os.environ["KERAS_BACKEND"] != "torch":
 import keras
 import numpy as np
 from keras import layers as L
-from keras.src.backend.common import dtypes
 
 import rbml
 from rbml.errors import UsageError
 from rbml.keras import from_keras
 from rbml.strategy import Hyper, chain, momentum, sgd
 from rbml.tree import Tree
-
-
-@pytest.fixture
-def in_double(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Let Keras itself compute float64 in double precision on PyTorch, which it does not."""
-    monkeypatch.setitem(dtypes.BIT64_TO_BIT32_DTYPE, "float64", "float64")
-    before = keras.config.dtype_policy()
-    keras.config.set_floatx("float64")  # of keras.Input
-    keras.config.set_dtype_policy("float64")
-    yield
-    keras.config.set_floatx("float32")
-    keras.config.set_dtype_policy(before)
 
 
 def functional(*shape: int) -> Callable[[Callable[[Any], Any]], Any]:

@@ -38,10 +38,12 @@ EVERYTHING = chain(
 
 @pytest.fixture(autouse=True)
 def double() -> Iterator[None]:
-    before = keras.config.floatx()
+    before = keras.config.floatx(), keras.config.dtype_policy()
     keras.config.set_floatx("float64")
+    keras.config.set_dtype_policy("float64")  # Keras keeps the policy of the first layer that was made
     yield
-    keras.config.set_floatx(before)
+    keras.config.set_floatx(before[0])
+    keras.config.set_dtype_policy(before[1])
 
 
 def meta_gradient(meta: Any, tasks: Any) -> tuple[float, dict[str, Any]]:

@@ -12,7 +12,7 @@ import torch
 
 from rbml.errors import UsageError, unknown
 from rbml.keras.tensorflow_data import Drawn, is_source, is_tasks, pairs
-from rbml.keras.tensorflow_layers import batch_norms, check_operators
+from rbml.keras.tensorflow_layers import batch_norms, check_model, check_operators
 from rbml.keras.tensorflow_rules import Tensors, check_rules, valid
 from rbml.keras.tensorflow_task import Examples, InnerLoop, over_tasks
 from rbml.strategy import Hyper, Part, Strategy, chain, sgd
@@ -79,7 +79,7 @@ class MetaModel(keras.Model):  # type: ignore[misc]  # Keras has no types
             raise UsageError(f"steps must be at least 0, not {steps}")
         if statistics not in STATISTICS:
             raise unknown("choice of batch-norm statistics", statistics, STATISTICS)
-        _check_model(model)
+        check_model(model)
         self.model, self.strategy, self.steps, self.statistics = model, chain(strategy or sgd(0.1)), steps, statistics
         self.settings = {"adapt": adapt, "reset": reset, "seed": seed}
         check_rules(self.strategy)
@@ -327,26 +327,3 @@ class MetaModel(keras.Model):  # type: ignore[misc]  # Keras has no types
 
 def _constant(value: Any, shape: Any, dtype: Any = None) -> Any:
     return tf.convert_to_tensor(value, dtype)
-
-
-def _check_model(model: Any) -> None:
-    """Refuse what is no built Keras model with one input and one output."""
-    if keras.backend.backend() != "tensorflow":
-        raise UsageError(
-            f"MetaModel needs Keras on TensorFlow, and Keras runs on {keras.backend.backend()}: set KERAS_BACKEND="
-            "tensorflow before Keras is imported, or use Learner(rbml.keras.from_keras(model), ...) on PyTorch"
-        )
-    if not isinstance(model, keras.Model):
-        raise UsageError(f"MetaModel needs a Keras model, not a {type(model).__name__}")
-    inputs = getattr(model, "inputs", None)
-    if not inputs:
-        raise UsageError(
-            f"{model.name} does not know the shape of its inputs: begin it with keras.Input(shape); put a subclassed "
-            "model into keras.Sequential([keras.Input(shape), model])"
-        )
-    if len(inputs) > 1 or len(model.outputs) > 1:
-        raise UsageError(
-            f"{model.name} has {len(inputs)} inputs and {len(model.outputs)} outputs; MetaModel takes one of each"
-        )
-    if not model.trainable_variables:
-        raise UsageError(f"{model.name} has no trainable variables: there is nothing to learn")

@@ -100,6 +100,33 @@ def batch_norms(model: Any) -> list[Any]:
     return [layer for layer in layers_of(model) if isinstance(layer, keras.layers.BatchNormalization)]
 
 
+def check_model(model: Any) -> None:
+    """Refuse what is no built Keras model with one input and one output.
+
+    Raises:
+        UsageError: saying what the model lacks.
+    """
+    if keras.backend.backend() != "tensorflow":
+        raise UsageError(
+            f"MetaModel needs Keras on TensorFlow, and Keras runs on {keras.backend.backend()}: set KERAS_BACKEND="
+            "tensorflow before Keras is imported, or use Learner(rbml.keras.from_keras(model), ...) on PyTorch"
+        )
+    if not isinstance(model, keras.Model):
+        raise UsageError(f"MetaModel needs a Keras model, not a {type(model).__name__}")
+    inputs = getattr(model, "inputs", None)
+    if not inputs:
+        raise UsageError(
+            f"{model.name} does not know the shape of its inputs: begin it with keras.Input(shape); put a subclassed "
+            "model into keras.Sequential([keras.Input(shape), model])"
+        )
+    if len(inputs) > 1 or len(model.outputs) > 1:
+        raise UsageError(
+            f"{model.name} has {len(inputs)} inputs and {len(model.outputs)} outputs; MetaModel takes one of each"
+        )
+    if not model.trainable_variables:
+        raise UsageError(f"{model.name} has no trainable variables: there is nothing to learn")
+
+
 def check_operators(model: Any, x: Any) -> None:
     """Refuse a model that draws random numbers or stops gradients, by the operators that it consists of.
 

@@ -48,10 +48,14 @@ class Processes(Protocol):
     """
 
     @property
-    def rank(self) -> int: ...  # noqa: D102
+    def rank(self) -> int:
+        """Return the number of this process, from 0."""
+        ...
 
     @property
-    def world_size(self) -> int: ...  # noqa: D102
+    def world_size(self) -> int:
+        """Return how many processes there are."""
+        ...
 
     def shard(self, total: int, chunk: int) -> Shard:
         """Return which of ``total`` tasks this process computes, where ``chunk`` run at once."""
