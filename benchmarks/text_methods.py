@@ -90,6 +90,11 @@ def discriminant(x: Tensor, training: Labelled, shrink: float = 3.0, power: floa
     return F.normalize(centred(x, training.x) @ white @ turned * weigh, dim=1)
 
 
+def joined(*features: Tensor) -> Tensor:
+    """Return features side by side, each of unit norm, so that the cosine is the mean of theirs; of unit norm."""
+    return F.normalize(torch.cat([F.normalize(some, dim=1) for some in features], 1), dim=1)
+
+
 def adapted(
     training: Labelled, seed: int, steps: int = 400, lr: float = 1e-4, ways: int = 20, tasks: int = 4
 ) -> Callable[[Tensor], Tensor]:
