@@ -96,7 +96,8 @@ def discriminant_of(x: Tensor, y: Tensor, shrink: float, power: float) -> Tensor
     strengths, axes = torch.linalg.eigh(((means - means.mean(0)) @ white).T.cov(correction=0))
     strengths = strengths.clamp(min=0)
     stretch = (1 + strengths / strengths.mean().clamp(min=torch.finfo(x.dtype).tiny)) ** power
-    return stretch[:, None] * (axes.T @ white)
+    found: Tensor = stretch[:, None] * (axes.T @ white)
+    return found
 
 
 def _inverse_root(cover: Tensor, shrink: float) -> Tensor:
