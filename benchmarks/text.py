@@ -3,6 +3,7 @@
     python benchmarks/text.py --data-root DATA                        # both data sets, five folds, 600 tasks each
     python benchmarks/text.py --data-root DATA --sets banking77 --folds 1 --episodes 100 --seeds 1
     python benchmarks/text.py --data-root DATA --tables words         # without pretrained weights alone
+    python benchmarks/text.py --data-root DATA --tables across        # learned on one data set for the other
 
 5-way tasks with 5 queries per class on the test intents of ProtAugment's folds (Dopierre et al. 2021,
 arXiv:2105.12995). All methods see the same tasks, so that differences are paired. Two tables: without pretrained
@@ -10,7 +11,8 @@ weights, and on the frozen features of MiniLM. The interval is over all tasks of
 accuracy on a task is averaged); tasks share sentences, so that it is for these intents, not for others.
 
 The table "trained" has the methods on MiniLM's features, and MiniLM trained on the training intents: by LoRA, and as a
-whole, which takes some minutes per fold and seed.
+whole, which takes some minutes per fold and seed. In the table "across" everything is learned on the training intents
+of the other data set: BANKING77 is measured with what CLINC150 has taught, and the reverse.
 
 What was measured lies in ``--keep``, and is not measured again.
 """
@@ -20,11 +22,11 @@ from __future__ import annotations
 import argparse
 import math
 from collections.abc import Callable, Iterator
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 import torch
-from text_methods import HEADS, adapted, centred, discriminant, tuned, vectors, weighted, whitened
+from text_methods import HEADS, adapted, centred, discriminant, joined, tuned, vectors, weighted, whitened
 from torch import Tensor
 from torch.nn.functional import normalize
 
@@ -36,6 +38,7 @@ from rbml.tasks import FewShot
 WAYS, QUERIES = 5, 5
 ENCODER = "minilm"
 _NUMBERS = 2**17
+_BOTH = ("centroid", "ridge")
 
 Method = tuple[str, tuple[str, ...], Callable[[], Tensor]]
 """A kind of features, the classifiers that it is measured with, and the features of all test sentences."""
@@ -62,7 +65,7 @@ def words(name: str, fold: int, root: str, seeds: range) -> tuple[Labelled, list
         return normalize(counts * weights, dim=1)
 
     for seed in seeds:
-        methods.append((f"weights learned by R2-D2, seed {seed}", ("centroid", "ridge"), partial(reweighted, seed)))
+        methods.append((f"weights learned by R2-D2, seed {seed}", _BOTH, partial(reweighted, seed)))
     return test, methods
 
 
@@ -71,20 +74,45 @@ def encoded(name: str, fold: int, root: str, seeds: range) -> tuple[Labelled, li
     training, test = (loaded(name, part, fold, root, ENCODER) for part in ("train", "test"))
     x, known = test.x, training.x
     assert isinstance(x, Tensor) and isinstance(known, Tensor)
-    both = ("centroid", "ridge")
     methods: list[Method] = [
-        ("frozen", (*both, "logistic"), lambda: x),
-        ("frozen, centred", both, lambda: centred(x, known)),
-        ("frozen, whitened", both, lambda: whitened(x, known)),
-        ("discriminant of the training intents", both, lambda: discriminant(x, training)),
+        ("frozen", (*_BOTH, "logistic"), lambda: x),
+        ("frozen, centred", _BOTH, lambda: centred(x, known)),
+        ("frozen, whitened", _BOTH, lambda: whitened(x, known)),
+        ("discriminant of the training intents", _BOTH, lambda: discriminant(x, training)),
     ]
+    return test, methods + learned_on(training, x, seeds)
 
-    def bent(seed: int) -> Tensor:
-        return adapted(training, seed)(x)
 
-    for seed in seeds:
-        methods.append((f"adaptor, ProtoNet, seed {seed}", both, partial(bent, seed)))
-    return test, methods
+def learned_on(training: Labelled, x: Tensor, seeds: range, where: str = "") -> list[Method]:
+    """Return the adaptor, alone and beside the discriminant.
+
+    Args:
+        training: features of the training sentences.
+        x: features of the test sentences.
+        seeds: of training.
+        where: what follows the name of each method.
+    """
+    bent = cache(lambda seed: adapted(training, seed)(x))
+
+    def beside(seed: int) -> Tensor:
+        return joined(bent(seed), discriminant(x, training))
+
+    kinds = {"adaptor": bent, "adaptor beside the discriminant": beside}
+    return [(f"{kind}, ProtoNet{where}, seed {seed}", _BOTH, partial(features, seed))
+            for kind, features in kinds.items() for seed in seeds]  # fmt: skip
+
+
+def across(name: str, fold: int, root: str, seeds: range) -> tuple[Labelled, list[Method]]:
+    """Return the features of the test sentences, and what the training intents of the other data set teach."""
+    other = {"banking77": "clinc150", "clinc150": "banking77"}[name]
+    training, test = loaded(other, "train", fold, root, ENCODER), loaded(name, "test", fold, root, ENCODER)
+    x = test.x
+    methods: list[Method] = [
+        ("frozen", _BOTH, lambda: x),
+        (f"frozen, centred, on {other}", _BOTH, lambda: centred(x, training.x)),
+        (f"discriminant of the training intents, on {other}", _BOTH, lambda: discriminant(x, training)),
+    ]
+    return test, methods + learned_on(training, x, seeds, f", on {other}")
 
 
 def trained(name: str, fold: int, root: str, seeds: range) -> tuple[Labelled, list[Method]]:
@@ -93,11 +121,11 @@ def trained(name: str, fold: int, root: str, seeds: range) -> tuple[Labelled, li
     for kind, rank in {"LoRA": 8, "whole encoder": 0}.items():
         for seed in seeds:
             features = partial(tuned, name, fold, root, seed, rank)
-            methods.append((f"{kind}, ProtoNet, seed {seed}", ("centroid", "ridge"), features))
+            methods.append((f"{kind}, ProtoNet, seed {seed}", _BOTH, features))
     return test, methods
 
 
-TABLES = {"words": words, "encoder": encoded, "trained": trained}
+TABLES = {"words": words, "encoder": encoded, "trained": trained, "across": across}
 
 
 def accuracies(x: Tensor, drawn: tuple[Tensor, Tensor], head: str) -> Tensor:

@@ -15,6 +15,7 @@ MEMBERS: dict[str, Callable[[], nn.Module]] = {
     "conv4": lambda: models.Conv4(5, filters=4),
     "resnet12": lambda: models.ResNet12(5, 1, (4, 6), size=12),
     "adaptor": lambda: models.Adaptor(144, 5),
+    "discriminant_adaptor": lambda: models.DiscriminantAdaptor(144, 5),
     "tfidf": lambda: models.TfIdf(5, 30),
     "text_embedding": lambda: models.TextEmbedding(5, 30, width=8, pooling="attention"),
 }

@@ -3,6 +3,7 @@
 from rbml.models.adaptor import Adaptor
 from rbml.models.bayesian import BayesianLinear
 from rbml.models.conv4 import Conv4
+from rbml.models.discriminant_adaptor import DiscriminantAdaptor
 from rbml.models.lora import lora
 from rbml.models.mlp import MLP
 from rbml.models.modulated import Modulated, modulated
@@ -18,6 +19,7 @@ ALL = {
     "conv4": Conv4,
     "resnet12": ResNet12,
     "adaptor": Adaptor,
+    "discriminant_adaptor": DiscriminantAdaptor,
     "efficientnet_lite0": efficientnet_lite0,
     "timm": timm,
     "minilm": minilm,
@@ -32,6 +34,7 @@ __all__ = [
     "Adaptor",
     "BayesianLinear",
     "Conv4",
+    "DiscriminantAdaptor",
     "Modulated",
     "Pretrained",
     "ResNet12",

@@ -232,7 +232,9 @@ def model(recipe: Recipe, setting: Setting) -> nn.Module:
     by_data = ("inputs", "outputs", "size", "channels", "name")
     hints = {name: hint for name, hint in _hints(maker).items() if name not in by_data}
     if setting.modality.kind == "embedded" and "inputs" not in _hints(maker):
-        raise UsageError(f"{kind} is not for features of {recipe.inputs.encoder}: use --model adaptor or mlp")
+        raise UsageError(
+            f"{kind} is not for features of {recipe.inputs.encoder}: use --model adaptor, discriminant_adaptor or mlp"
+        )
     if more and "name" not in _hints(maker):
         raise UsageError(f"{kind} has no variants: write {kind}, not {recipe.model.name}")
     made: nn.Module = maker(**(_known(facts, maker) | fitting(recipe.model, maker, "model", hints)))
