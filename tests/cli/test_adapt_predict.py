@@ -184,6 +184,8 @@ def test_what_is_odd_about_pictures_is_said_once_each(
         assert len([line for line in out.splitlines() if line.startswith("Warning: ") and said in line]) == 1, out
     result = rbml("predict", "mine", support / "class 0" / "blank.png", support / "class 0" / "0.png")
     assert result.code == 0 and "blank.png has no content" in result.err
+    result = rbml("predict", "mine", *(support / "class 0" / name for name in ("0.png", "copy.png")))
+    assert result.code == 0 and result.err.count("Warning: ") == 1 and "a copy counts twice" in result.err
 
 
 def test_what_is_unlike_all_classes_is_unknown(

@@ -43,6 +43,8 @@ def concerns(modality: Modality, raw: Sequence[Any], names: Sequence[str], label
         found.append(f"{listed(empty)} {'has' if len(empty) == 1 else 'have'} no content: every pixel is alike")
     if labels is not None:
         found += _twice(keys(stored), names, labels)
+    elif own.kind == "pictures":  # rows of tables and short texts are often alike
+        found += _copies(keys(stored), names)
     return found
 
 
@@ -63,20 +65,30 @@ def keys(stored: Inputs) -> list[bytes]:
 
 def _twice(found: Sequence[bytes], names: Sequence[str], labels: Sequence[Any]) -> list[str]:
     """Say which examples are the same: in two classes (one of the labels is wrong), or in one (it counts twice)."""
-    first: dict[bytes, int] = {}
     clash: list[str] = []
     again: list[str] = []
-    for place, key in enumerate(found):
-        other = first.setdefault(key, place)
-        if other != place:
-            pair = f"{names[other]} and {names[place]}"
-            (again if labels[other] == labels[place] else clash).append(pair)
+    for other, place in _pairs(found):
+        pair = f"{names[other]} and {names[place]}"
+        (again if labels[other] == labels[place] else clash).append(pair)
     said = []
     if clash:
         said.append(f"{listed(clash)} are the same, but in two classes: one of the labels must be wrong")
     if again:
         said.append(f"{listed(again)} are the same: copies make the estimate too good, remove them")
     return said
+
+
+def _copies(found: Sequence[bytes], names: Sequence[str]) -> list[str]:
+    """Say which examples without labels are the same: whoever counts the predictions counts them twice."""
+    again = [f"{names[other]} and {names[place]}" for other, place in _pairs(found)]
+    return [f"{listed(again)} are the same: in a count of the predictions a copy counts twice"] if again else []
+
+
+def _pairs(found: Sequence[bytes]) -> list[tuple[int, int]]:
+    """Return the place of the first example with the same key, and its own, for each that was there before."""
+    first: dict[bytes, int] = {}
+    places = [(first.setdefault(key, place), place) for place, key in enumerate(found)]
+    return [(other, place) for other, place in places if other != place]
 
 
 def listed(names: Sequence[str]) -> str:
