@@ -36,6 +36,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -98,7 +99,7 @@ def parts(folder: Path) -> tuple[Digits, Digits, Digits]:
         whole = digits(folder, "train")
         return Digits(whole.x[:55000], whole.y[:55000]), Digits(whole.x[55000:], whole.y[55000:]), test
     order = torch.randperm(len(test.y), generator=generator(0))
-    cut = [Digits(test.x[rows], test.y[rows]) for rows in order.split([6500, 1500, 2000])]
+    cut = [Digits(test.x[rows], test.y[rows]) for rows in torch.tensor_split(order, (6500, 8000))]
     return cut[0], cut[1], cut[2]
 
 
@@ -183,7 +184,7 @@ def plainly(
             counts = batch.mask.get("example", torch.ones(len(each), dtype=torch.bool))
             loss = each[counts].mean()
             optimizer.zero_grad()
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             torch.nn.utils.clip_grad_norm_(model.parameters(), 2.0)
             optimizer.step()
         yield float(loss.detach())
@@ -233,10 +234,9 @@ def main() -> None:
             for seed in given.seeds:
                 tasks = Tasks(kind, how, learn, test, seed)
                 other = Tasks(kind, how, val if len(val.y) >= how.examples else learn, val, 1000 + seed)
-                run = {"la_maml": lambda s=seed, t=tasks: looking_ahead(s, t, how)}  # noqa: B023
+                run = {"la_maml": partial(looking_ahead, seed, tasks, how)}
                 run |= {
-                    name: lambda s=seed, t=tasks, o=other, r=name == "replay": chosen(s, t, o, how, r)  # noqa: B023
-                    for name in ("plain", "replay")
+                    name: partial(chosen, seed, tasks, other, how, name == "replay") for name in ("plain", "replay")
                 }
                 found.append(run[method]())
             measures = [shown(column) for column in zip(*found, strict=True)]

@@ -97,7 +97,7 @@ def learned_on(training: Labelled, x: Tensor, seeds: range, where: str = "") -> 
     def beside(seed: int) -> Tensor:
         return joined(bent(seed), discriminant(x, training))
 
-    kinds = {"adaptor": bent, "adaptor beside the discriminant": beside}
+    kinds: dict[str, Callable[[int], Tensor]] = {"adaptor": bent, "adaptor beside the discriminant": beside}
     return [(f"{kind}, ProtoNet{where}, seed {seed}", _BOTH, partial(features, seed))
             for kind, features in kinds.items() for seed in seeds]  # fmt: skip
 

@@ -138,4 +138,5 @@ def left_out(sums: Sums, seen: Features, shrink: Tensor | float, scale: Tensor |
     along = torch.einsum("nd,ncd->nc", side, centres)
     solved = centres / scales[:, None] + (weight[:, None] * along)[:, :, None] * side[:, None]
     points = (seen.features @ basis)[:, None] - 0.5 * centres
-    return scale * (points * solved).sum(-1)
+    found: Tensor = scale * (points * solved).sum(-1)
+    return found
