@@ -21,6 +21,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from tune_data import ALL
 
 from rbml import Batch
 from rbml.data.targets import CLASSES, real
@@ -35,16 +36,15 @@ STARTS, RANGE = 3, 3.0
 History = list[Progress]
 
 
-def table(name: str) -> Batch:
-    from sklearn import datasets  # noqa: PLC0415  not a dependency of the package
-
-    x, y = getattr(datasets, f"load_{name}")(return_X_y=True)
-    x = torch.tensor(x).float()
-    x = (x - x.mean(0)) / x.std(0).clamp(min=1e-6)
-    return Batch(x, torch.tensor(y) if name != "diabetes" else ((torch.tensor(y) - 152) / 77).float()[:, None])
-
-
-SOURCES = {"digits": "digits", "cancer": "breast_cancer", "wine": "wine", "diabetes": "diabetes"}
+def kept(name: str, folder: Path | None) -> Batch:
+    """Read a data set, or what an earlier call read."""
+    if folder is None:
+        return ALL[name]()
+    file = folder / f"{name}.pt"
+    if not file.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        torch.save(tuple(ALL[name]())[:2], file)
+    return Batch(*torch.load(file))
 
 
 def shifted(start: Tree, move: Callable[[str, Tensor], Tensor]) -> Tree:
@@ -138,12 +138,13 @@ def best_so_far(runs: Runs, parts: Any, history: History, target: Any, marks: li
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", nargs="+", default=list(SOURCES), choices=list(SOURCES))
+    parser.add_argument("--data", nargs="+", default=list(ALL), choices=list(ALL))
     parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=list(METHODS))
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=20.0)
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--no-compile", action="store_true")
+    parser.add_argument("--keep", type=Path, help="a folder for what was read, so that a later call reads it at once")
     parser.add_argument("--out", type=Path, help="where to save the figure of best so far against processor time")
     chosen = parser.parse_args()
     torch.set_num_threads(1)
@@ -151,7 +152,7 @@ def main() -> None:
     marks = [chosen.seconds * share for share in (0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0)]
     print("| data | seed | method | changes | third part | the usual settings |\n" + "| --- " * 6 + "|")
     for name in chosen.data:
-        examples = table(SOURCES[name])
+        examples = kept(name, chosen.keep)
         classes = not examples.y.is_floating_point()
         target = CLASSES if classes else real()
         outputs = int(examples.y.max()) + 1 if classes else 1
