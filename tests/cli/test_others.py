@@ -133,7 +133,7 @@ def shell(*arguments: str) -> subprocess.CompletedProcess[str]:
 )
 def test_help_and_list_answer_at_once_and_load_nothing_heavy(arguments: list[str]) -> None:
     seconds: list[float] = []
-    while len(seconds) < 3 and min(seconds, default=1) >= 0.5:
+    while len(seconds) < 3 and min(seconds, default=2) >= 1:
         before = resource.getrusage(resource.RUSAGE_CHILDREN)  # the processor's time: others may use it too
         result = shell(*arguments)
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -142,7 +142,7 @@ def test_help_and_list_answer_at_once_and_load_nothing_heavy(arguments: list[str
     loaded = {line.rpartition("|")[2].strip() for line in result.stderr.splitlines()}
     assert "rbml.cli.main" in loaded
     assert loaded.isdisjoint({"torch", "numpy", "PIL", "rich", "matplotlib", "sklearn"})
-    assert min(seconds) < 0.5
+    assert min(seconds) < 1
 
 
 def test_who_reads_may_stop_reading() -> None:

@@ -34,7 +34,7 @@ def with_graphs(
         shapes: a hashable value of everything on which the size of a graph depends.
     """
     free = isinstance(engine, Adjoint) and engine.keep is None and engine.store == "all" and engine.hvp == "forward"
-    if not free or learner.execution.compile != "no":
+    if not free or learner.execution.compile != "no" or learner.steps == 0:  # without steps there is nothing to keep
         return engine
     assert isinstance(engine, Adjoint)
     key = ("graphs", engine.window, tasks, learner.steps, shapes)
