@@ -42,7 +42,7 @@ class Kept(NamedTuple):
         if self.remembered is not None:
             return [int(number) for number in self.remembered.sums.number.tolist()]
         assert self.examples is not None
-        return torch.bincount(self.examples.y).tolist()  # type: ignore[no-any-return]
+        return torch.bincount(self.examples.y).tolist()
 
 
 class AdaptedFile(NamedTuple):
