@@ -34,7 +34,7 @@ class Replay(NamedTuple):
         query: the examples on which the result is scored.
         key: an integer scalar ``()``: another key keeps and repeats other examples.
         memory: ``(M,)``, ``0 .. M-1``: its length is the size of the memory.
-        again: ``(r,)``, ``0 .. r-1``: its length is how many examples a step repeats.
+        again: ``(r,)``, ``0 .. r-1``: its length is how many examples each step repeats.
     """
 
     steps: Batch
