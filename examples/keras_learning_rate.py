@@ -13,6 +13,7 @@ import argparse
 import itertools
 import os
 import random
+import time
 from typing import Any
 
 os.environ.setdefault("KERAS_BACKEND", "torch")
@@ -77,7 +78,8 @@ def train_fixed(optimizer: Any, train: Batch, steps: int, seed: int) -> keras.Mo
 
 def tuned(train: Batch, seconds: float, steps: int, seed: int) -> keras.Model:
     """Learn a schedule for every tensor through whole runs of the network, then train it."""
-    found = rbml.tune(from_keras(network(seed)), train, seconds=seconds, steps=steps, seed=seed)
+    module = from_keras(network(seed))
+    found = rbml.tune(module, train, seconds=seconds, steps=steps, seed=seed, clock=time.process_time)
     return to_keras(found.adapted)
 
 
@@ -101,7 +103,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=3, help="how many starts and divisions of the digits")
     parser.add_argument("--steps", type=int, default=1000, help="mini-batch steps of a run")
-    parser.add_argument("--seconds", type=float, default=0, help="for tuning a schedule per seed; 0 leaves it out")
+    parser.add_argument(
+        "--seconds", type=float, default=0, help="of processor time, for tuning a schedule per seed; 0: no schedule"
+    )
     given = parser.parse_args(arguments)
     rows: dict[str, list[float]] = {}
     for seed in range(given.seeds):

@@ -33,7 +33,7 @@ def run_of(steps: int, seed: int) -> MetaModel:
     layers = [keras.layers.Flatten(), keras.layers.Dense(128, "tanh"), keras.layers.Dense(10)]
     network = keras.Sequential([keras.Input((28, 28)), *layers])
     meta = MetaModel(network, sgd(rate), steps, reset="*", seed=seed)
-    meta.compile(keras.optimizers.Adam(0.4), loss=LOSS, metrics=["accuracy"])
+    meta.compile(keras.optimizers.Adam(0.3), loss=LOSS, metrics=["accuracy"])
     return meta
 
 
@@ -57,8 +57,14 @@ def main(arguments: list[str] | None = None) -> None:
 
     learned = run_of(options.steps, options.seed)
     start = learned.learned()["sgd.lr"]
-    history = learned.fit(stream, judged["validation"], epochs=options.outer_steps, verbose=0)
-    print(f"validation loss, outer step by outer step: {', '.join(f'{loss:.3f}' for loss in history.history['loss'])}")
+    # Past the best rate the run soon diverges, and its gradient says little: keep the rate that validated best.
+    best = keras.callbacks.EarlyStopping("val_loss", patience=3, restore_best_weights=True)
+    held_out = (stream, judged["validation"])
+    history = learned.fit(
+        stream, judged["validation"], epochs=options.outer_steps, validation_data=held_out, callbacks=[best], verbose=0
+    )
+    losses = ", ".join(f"{loss:.3f}" for loss in history.history["val_loss"])
+    print(f"validation loss, outer step by outer step: {losses}")
     rates = {f"learned, from {start:.3g}": learned.learned()["sgd.lr"], "fixed at its start": start}
     rates |= {f"fixed at {rate:g}": rate for rate in FIXED}
     print(f"\n{'rate':32}" + "".join(f"{name + ' loss':>16} {'error':>7}" for name in judged))

@@ -105,3 +105,16 @@ def test_new_numbers_are_those_of_the_initializers_and_repeat_with_the_seed() ->
     assert changed == {"conv2d.weight", "gru.gru_cell.kernel", "gru.gru_cell.recurrent_kernel"}
     recurrent = drawn[0]["gru.gru_cell.recurrent_kernel"]
     assert torch.allclose(recurrent @ recurrent.T, torch.eye(3), atol=1e-5)  # orthogonal
+
+
+def test_traced_steps_give_the_same_meta_gradient(pictures: Pictures) -> None:  # compile="step" takes a minute
+    tasks, module = pictures(tasks=2, shape=(6,)), from_keras(network()).double()
+    found, truth = (
+        rbml.Learner(module, sgd(Hyper(0.1, per="tensor")), 2, execution=rbml.Execution(compile=compile)).meta_gradient(
+            tasks
+        )
+        for compile in ("trace", "no")
+    )
+    assert abs(float(found.loss - truth.loss)) < 1e-12
+    for name, leaf in truth.grads.items():
+        assert float((found.grads[name] - leaf).abs().max()) < 1e-12

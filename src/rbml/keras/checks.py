@@ -78,16 +78,34 @@ def named(layer: Any) -> str:
     return f"{getattr(layer, 'path', None) or layer.name} ({type(layer).__name__})"
 
 
-def softmax_of(model: Any) -> Any:
-    """Return the layer whose softmax is the output of a model; ``None`` if there is none, or it cannot be known."""
+def check_pictures(model: Any) -> None:
+    """Refuse a model whose input is not pictures with their channels last.
+
+    Raises:
+        UsageError: saying what the model takes.
+    """
+    shape = getattr(model, "input_shape", None)
+    if not (isinstance(shape, tuple) and len(shape) == 4):
+        raise UsageError(
+            f"channels_first=True is for a model with one input (n, height, width, channels), and {model.name} takes "
+            f"{shape}: leave it out"
+        )
+
+
+def last_layer(model: Any) -> Any:
+    """Return the layer whose output is that of the model; ``None`` if there are several, or it cannot be known."""
     if isinstance(model, keras.Sequential):
         last = model.layers[-1]
     elif isinstance(getattr(model, "outputs", None), list) and len(model.outputs) == 1:
         last = model.outputs[0]._keras_history.operation
     else:
         return None
-    if isinstance(last, keras.Model):
-        return softmax_of(last)
+    return last_layer(last) if isinstance(last, keras.Model) else last
+
+
+def softmax_of(model: Any) -> Any:
+    """Return the layer whose softmax is the output of a model; ``None`` if there is none, or it cannot be known."""
+    last = last_layer(model)
     is_softmax = (
         isinstance(last, keras.layers.Softmax) or getattr(last, "activation", None) is keras.activations.softmax
     )

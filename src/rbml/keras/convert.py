@@ -8,7 +8,7 @@ import keras
 from torch import Tensor, nn
 
 from rbml.errors import UsageError
-from rbml.keras.checks import check_model, named, softmax_of
+from rbml.keras.checks import check_model, check_pictures, named, softmax_of
 from rbml.keras.graph import Graph, copied, leave_out_activation
 from rbml.keras.layers import Counterpart, Leaf
 
@@ -23,12 +23,14 @@ class KerasModule(nn.Module):
         graph: the layers and their connections.
         probabilities: the layer whose softmax is the output; empty if there is none. A learner refuses it with a loss
             of logits.
+        channels_first: whether pictures come as ``(n, c, h, w)``, while the Keras model has channels last.
     """
 
-    def __init__(self, graph: Graph, probabilities: str = "") -> None:
+    def __init__(self, graph: Graph, probabilities: str = "", channels_first: bool = False) -> None:
         """Make a counterpart of each layer with variables."""
         super().__init__()
         self.graph, self.probabilities, self.layers = graph, probabilities, list(graph.layers)
+        self.channels_first = channels_first
         for name, module in sorted(graph.counterparts().items(), key=lambda one: one[0].count(".")):
             _put(self, name, module)
 
@@ -39,6 +41,8 @@ class KerasModule(nn.Module):
             x: the input of a model with one input, ``(n, ...)``.
             **inputs: the inputs of a model with several, by the names of its ``keras.Input``.
         """
+        if self.channels_first and x is not None:
+            x = x.permute(0, 2, 3, 1)
         counterparts = {name: self.counterpart(name) for name in self.layers}
         return self.graph.run(counterparts, inputs if x is None else x)
 
@@ -56,7 +60,7 @@ class KerasModule(nn.Module):
         return {f"{name}.{leaf.name}": leaf for name in self.layers for leaf in self.counterpart(name).original.leaves}
 
 
-def from_keras(model: keras.Model, logits: bool = False) -> KerasModule:
+def from_keras(model: keras.Model, logits: bool = False, channels_first: bool = False) -> KerasModule:
     """Return a Keras model as a PyTorch module; the model is copied and left untouched.
 
     Every strategy, engine and algorithm of rbml runs on the result. Names are the paths of the Keras variables, with
@@ -67,18 +71,22 @@ def from_keras(model: keras.Model, logits: bool = False) -> KerasModule:
             ``get_config()``.
         logits: whether to leave out the softmax at the end of the model, as ``F.cross_entropy`` expects;
             :func:`to_keras` puts it back.
+        channels_first: whether the module takes pictures ``(n, c, h, w)``, as PyTorch and the data sources of rbml have
+            them, for a model with one input ``(n, h, w, c)``. The Keras model stays as it is.
 
     Raises:
         UsageError: naming the layer that cannot be converted, and what to do.
     """
     check_model(model)
+    if channels_first:
+        check_pictures(model)
     own = copied(model)
     softmax = softmax_of(own)
     if logits and softmax is None:
         raise UsageError("logits=True leaves out a softmax at the end of the model, and there is none: leave it out")
     if logits:
         leave_out_activation(softmax)
-    return KerasModule(Graph(own, model), "" if logits or softmax is None else named(softmax))
+    return KerasModule(Graph(own, model), "" if logits or softmax is None else named(softmax), channels_first)
 
 
 def _put(root: nn.Module, name: str, module: nn.Module) -> None:

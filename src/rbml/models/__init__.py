@@ -4,6 +4,7 @@ from rbml.models.adaptor import Adaptor
 from rbml.models.bayesian import BayesianLinear
 from rbml.models.conv4 import Conv4
 from rbml.models.discriminant_adaptor import DiscriminantAdaptor
+from rbml.models.keras_file import keras
 from rbml.models.lora import lora
 from rbml.models.mlp import MLP
 from rbml.models.modulated import Modulated, modulated
@@ -22,6 +23,7 @@ ALL = {
     "discriminant_adaptor": DiscriminantAdaptor,
     "efficientnet_lite0": efficientnet_lite0,
     "timm": timm,
+    "keras": keras,
     "minilm": minilm,
     "hf": hf,
     "tfidf": TfIdf,
@@ -42,6 +44,7 @@ __all__ = [
     "TfIdf",
     "efficientnet_lite0",
     "hf",
+    "keras",
     "lora",
     "minilm",
     "modulated",

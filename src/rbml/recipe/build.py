@@ -228,8 +228,8 @@ def model(recipe: Recipe, setting: Setting) -> nn.Module:
     facts |= {"context": 100 if recipe.algorithm.name == "cavia" else 0}
     facts |= {"hidden": _HIDDEN} if setting.modality.kind in ("pictures", "arrays") else {}
     facts |= setting.modality.facts() | {"outputs": setting.outputs}
-    facts |= {"name": more}
-    by_data = ("inputs", "outputs", "size", "channels", "name")
+    facts |= {"name": more, "kind": setting.modality.kind}
+    by_data = ("inputs", "outputs", "size", "channels", "name", "kind")
     hints = {name: hint for name, hint in _hints(maker).items() if name not in by_data}
     if setting.modality.kind == "embedded" and "inputs" not in _hints(maker):
         raise UsageError(
