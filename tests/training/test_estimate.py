@@ -102,14 +102,14 @@ def test_one_example_more_per_class_shifts_the_estimate_in_logits() -> None:
 
     found = estimate(half, Batch(torch.randn(10, 3), y), CLASSES, {}, 2)
     assert found is not None and found.value == 0.5 and not found.corrected
-    better = found.with_gain(0.5, 0.8, 1_000_000)
+    better = found.with_gain(0.5, 0.8, 1e-6)
     assert better.value == pytest.approx(0.8, abs=1e-4) and better.measured == 0.5 and better.corrected
     assert found.low < better.low < 0.8 < better.high < 1
-    less, chance = found.with_gain(0.5, 0.8, 100), found.with_gain(0.5, 0.8, 4)
-    gain, variance = math.log(0.8 / 0.2), (1 / 0.25 + 1 / 0.16) / 100
-    assert less.value == pytest.approx(1 / (1 + math.exp(-(gain - variance / gain))))
+    less, chance = found.with_gain(0.5, 0.8, 0.05), found.with_gain(0.5, 0.8, 0.4)
+    gain, error = math.log(0.8 / 0.2), 0.05 / (0.65 * 0.35)
+    assert less.value == pytest.approx(1 / (1 + math.exp(-(gain - error**2 / gain))))
     assert chance.value == pytest.approx(0.5) and not chance.corrected
-    assert found.with_gain(0.8, 0.5, 1_000_000).value == pytest.approx(0.5)  # examples do no harm
+    assert found.with_gain(0.8, 0.5, 1e-6).value == pytest.approx(0.5)  # examples do no harm
 
 
 def test_the_sign_test_is_that_of_a_fair_coin() -> None:

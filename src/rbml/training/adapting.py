@@ -19,7 +19,7 @@ from rbml.training.estimate import Advance, Estimate, estimate
 from rbml.training.learned import Learned
 from rbml.training.semi_supervised import WithUnlabelled
 from rbml.training.unknown import Memory, Usual, grown, layer_of
-from rbml.training.usual import QUERIES, Prior
+from rbml.training.usual import Prior
 
 
 @dataclass(frozen=True)
@@ -180,7 +180,7 @@ def adapt(
     target = setting.target if comparing else replace(setting.target, baselines={})
     found = estimate(judge, support, target, features, ways, advance) if estimating else None
     if found is not None and prior is not None and prior.shots == typical(examples.y):
-        found = found.with_gain(prior.fewer, prior.accuracy, prior.tasks * prior.ways * QUERIES)
+        found = found.with_gain(prior.fewer, prior.accuracy, prior.noise)
     if ways is None:
         return Outcome(adapted, learned, examples, names, Trust(), found)
     layer = layer_of(learner)

@@ -192,21 +192,25 @@ class Estimate:
     measured: float
     corrected: bool = False
 
-    def with_gain(self, fewer: float, all_of_them: float, seen: int) -> Estimate:
+    def with_gain(self, fewer: float, all_of_them: float, error: float) -> Estimate:
         r"""Return the estimate corrected for the examples that were left out, which the model to be used has seen.
 
         .. math:: \mathrm{logit}\,a' = \mathrm{logit}\,a + g \max(0, 1 - v / g^2), \qquad
-                  g = \max(0, \mathrm{logit}\,a_K - \mathrm{logit}\,a_{K-1})
+                  g = \max(0, \mathrm{logit}\,a_K - \mathrm{logit}\,a_{K-1}), \qquad
+                  v = \left(\frac{e}{\bar a (1 - \bar a)}\right)^2
 
-        with v the variance of g: a gain that may be chance is made smaller, down to nothing (James and Stein 1961).
+        with v the variance of g and :math:`\bar a` the mean of both accuracies: a gain that may be chance is made
+        smaller, down to nothing (James and Stein 1961).
 
         Args:
             fewer: :math:`a_{K-1}`, the accuracy of the learner on other tasks with one example fewer per class.
             all_of_them: :math:`a_K`, the same with as many as here.
-            seen: on how many examples both were measured.
+            error: e, the standard error of :math:`a_K - a_{K-1}`. Both are measured on the same queries, so that it is
+                much smaller than that of either.
         """
         gain = max(0.0, _logit(all_of_them) - _logit(fewer))
-        variance = sum(1 / (max(share * (1 - share), 1 / seen) * seen) for share in (fewer, all_of_them))
+        middle = min(max((fewer + all_of_them) / 2, 1e-6), 1 - 1e-6)
+        variance = (error / (middle * (1 - middle))) ** 2
         gain *= max(0.0, 1 - variance / gain**2) if gain else 0.0
         bounds = (self.value, self.low, self.high)
         value, low, high = (_share(_logit(one) + gain) if 0 < one < 1 else one for one in bounds)

@@ -42,6 +42,7 @@ class Prior:
         tasks: how many tasks.
         accuracy: on their queries.
         fewer: the accuracy with one example fewer per class; chance for K = 1.
+        noise: the standard error of the difference of these accuracies: over tasks, as both see the same queries.
         temperature: that makes their probabilities right.
         error: the expected calibration error before and after.
         usual: how far queries are from the classes, by the score of :mod:`rbml.training.unknown`.
@@ -52,6 +53,7 @@ class Prior:
     tasks: int
     accuracy: float
     fewer: float
+    noise: float
     temperature: float
     error: tuple[float, float]
     usual: Usual
@@ -80,7 +82,7 @@ def measured(
         count: how many.
         advance: called with 1 after every task.
     """
-    layer, logits, truth, scores, fewer = layer_of(learner), [], [], [], []
+    layer, logits, truth, scores, fewer, gains = layer_of(learner), [], [], [], [], []
     for one in task_seeds(count, generator(seed, VALIDATE, 1)):
         drawn = tasks.draw([one])
         support, query = (Batch(_first(part.x), part.y[0]) for part in (drawn.support, drawn.query))
@@ -92,14 +94,19 @@ def measured(
         if tasks.shots > 1:
             rest = rows(support, torch.tensor([at for at in range(support.size) if at % tasks.shots]))
             with torch.no_grad():
-                fewer.append((learner.adapt(*rest, ways=tasks.ways)(query.x).argmax(1) == query.y).double())
+                less = learner.adapt(*rest, ways=tasks.ways)(query.x).argmax(1) == query.y
+        else:
+            less = torch.full_like(query.y, 1 / tasks.ways, dtype=torch.float64)
+        fewer.append(less.double())
+        gains.append((logits[-1].argmax(1) == query.y).double().mean() - fewer[-1].mean())
         advance(1)
     found, y = torch.cat(logits), torch.cat(truth)
     best = temperature(found, y)
     return Prior(
         tasks.ways, tasks.shots, count,
         (found.argmax(1) == y).double().mean().item(),
-        torch.cat(fewer).mean().item() if fewer else 1 / tasks.ways,
+        torch.cat(fewer).mean().item(),
+        torch.stack(gains).std().item() / count**0.5 if count > 1 else 1.0,
         best,
         (calibration_error(found, y), calibration_error(found / best, y)),
         _usual(scores),
