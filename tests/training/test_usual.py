@@ -23,12 +23,13 @@ def test_it_is_a_plain_loop_over_tasks(recipe: Callable[..., Recipe], tasks: Few
     learner = build.learner(recipe(lr=0.3))
     source = FewShot((tasks.x, torch.arange(60) // 6), 3, 2, 2)
     found = measured(learner, source, seed=5, count=4)
-    logits, truth, fewer = [], [], []
+    logits, truth, fewer, accuracies = [], [], [], []
     for seed in task_seeds(4, generator(5, VALIDATE, 1)):
         drawn = source.draw([seed])
         support, query = (Batch(part.x[0], part.y[0]) for part in (drawn.support, drawn.query))
         logits.append(learner.adapt(*support)(query.x).detach())
         truth.append(query.y)
+        accuracies.append((logits[-1].argmax(1) == query.y).double().mean().item())
         one_less = learner.adapt(*rows(support, torch.tensor([1, 3, 5])))(query.x)
         fewer.append((one_less.argmax(1) == query.y).double())
     every, y = torch.cat(logits), torch.cat(truth)
@@ -36,7 +37,9 @@ def test_it_is_a_plain_loop_over_tasks(recipe: Callable[..., Recipe], tasks: Few
     assert found.fewer == pytest.approx(torch.cat(fewer).mean().item())
     assert found.temperature == pytest.approx(temperature(every, y))
     assert found.error == pytest.approx((calibration_error(every, y), calibration_error(every / found.temperature, y)))
-    assert Prior.from_json(json.loads(json.dumps(found.to_json()))) == found
+    assert Prior.from_json(json.loads(json.dumps(found.to_json())), None) == found
+    gains = [now - less.mean().item() for now, less in zip(accuracies, fewer, strict=True)]
+    assert found.noise == pytest.approx(torch.tensor(gains).double().std().item() / 2)
 
 
 def test_it_is_measured_once_and_without_data_there_is_none(
@@ -55,7 +58,7 @@ def test_it_is_measured_once_and_without_data_there_is_none(
     monkeypatch.setattr(build, "examples", lambda *_: pytest.fail("measured again"))
     kept = look_of(run)
     assert kept is not None and torch.allclose(kept.mean, look.mean) and kept.far == pytest.approx(look.far)
-    assert usual.read(run) == [found]
+    assert usual.read(run, None) == [found]
 
 
 def test_pictures_of_another_kind_are_foreign() -> None:

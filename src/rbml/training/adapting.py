@@ -18,7 +18,7 @@ from rbml.training.calibration import NARROW, temperature
 from rbml.training.estimate import Advance, Estimate, estimate
 from rbml.training.learned import Learned
 from rbml.training.semi_supervised import WithUnlabelled
-from rbml.training.unknown import Memory, Usual, grown, layer_of
+from rbml.training.unknown import Background, Memory, Usual, grown, layer_of
 from rbml.training.usual import Prior
 
 
@@ -51,11 +51,12 @@ class Trust:
     def from_content(values: Mapping[str, Any]) -> Trust:
         """Return what :meth:`to_content` gave; of an empty table, as older files have it, the plain default."""
         memory, prior = values.get("memory"), values.get("prior")
+        known = None if memory is None else Memory.from_content(memory)
         return Trust(
             values.get("temperature", 1.0),
-            None if memory is None else Memory(**memory),
+            known,
             Usual.from_content(values.get("usual")),
-            None if prior is None else Prior.from_json(prior),
+            None if prior is None else Prior.from_json(prior, None if known is None else known.background),
         )
 
 
@@ -176,7 +177,8 @@ def adapt(
     adapted = helped.adapt(*support, ways=ways)
     with torch.no_grad():
         setting.target.check(adapted(support.x), support)
-    judge = _Judge(helped, ways, layer_of(learner))
+    background = None if prior is None else prior.background
+    judge = _Judge(helped, ways, layer_of(learner), background)
     target = setting.target if comparing else replace(setting.target, baselines={})
     found = estimate(judge, support, target, features, ways, advance) if estimating else None
     if found is not None and prior is not None and prior.shots == typical(examples.y):
@@ -185,7 +187,8 @@ def adapt(
         return Outcome(adapted, learned, examples, names, Trust(), found)
     layer = layer_of(learner)
     usual = _usual(found, judge, examples.y, prior)
-    trust = Trust(_temperature(found, prior), Memory.of(adapted, layer, support, ways), usual, prior)
+    memory = Memory.of(adapted, layer, support, ways, background)
+    trust = Trust(_temperature(found, prior), memory, usual, prior)
     return Outcome(adapted, learned, examples, names, trust, found)
 
 
@@ -197,8 +200,10 @@ def typical(y: Tensor) -> int:
 class _Judge:
     """Adapts and predicts as :func:`rbml.training.estimate.adapting` does, and keeps the scores of the queries."""
 
-    def __init__(self, learner: Learner | WithUnlabelled, ways: int | None, layer: str) -> None:
-        self.learner, self.ways, self.layer = learner, ways, layer
+    def __init__(
+        self, learner: Learner | WithUnlabelled, ways: int | None, layer: str, background: Background | None
+    ) -> None:
+        self.learner, self.ways, self.layer, self.background = learner, ways, layer, background
         self.scores: list[Tensor] = []
 
     def __call__(self, rest: Batch, queries: Batch) -> Tensor:
@@ -206,7 +211,8 @@ class _Judge:
         with torch.no_grad():
             prediction: Tensor = adapted(queries.x)
         if self.ways is not None:
-            self.scores.append(Memory.of(adapted, self.layer, rest, self.ways).score(adapted, queries.x))
+            memory = Memory.of(adapted, self.layer, rest, self.ways, self.background)
+            self.scores.append(memory.score(adapted, queries.x))
         return prediction
 
 

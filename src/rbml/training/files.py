@@ -26,6 +26,7 @@ _MAKERS = {
     "strategy": "rbml strategy export",
     "start": "rbml train",
     "tuning": "rbml tune",
+    "background": "rbml adapt",
 }
 _INSTEAD = "restore it from a copy, or make it again"
 

@@ -19,7 +19,7 @@ from rbml.training.calibration import NARROW, temperature
 from rbml.training.estimate import confusion, shared_wilson
 from rbml.training.learned import Learned
 from rbml.training.running import Remembered, Running, go_on
-from rbml.training.unknown import Memory, Usual, grown, layer_of
+from rbml.training.unknown import Background, Memory, Usual, grown, layer_of
 from rbml.training.usual import Prior
 
 
@@ -145,7 +145,7 @@ def grow(
     before = remembered_of(learned)
     ready = Batch(learned.setting.modality.ready(examples.x), examples.y)
     running = go_on(learned.learner, ready, len(names), before)
-    memory = _memory(learned, running.remembered)
+    memory = _memory(learned, running.remembered, None if prior is None else prior.background)
     usual = None if prior is None else prior.usual
     if not looking:
         trust = Trust(1.0 if prior is None else prior.temperature, memory, usual, prior)
@@ -171,9 +171,9 @@ def _cost(learned: Learned, before: Remembered | None, now: Running) -> Cost | N
     return Cost(old.y, logits.argmax(1), later.argmax(1))
 
 
-def _memory(learned: Learned, remembered: Remembered) -> Memory:
-    features = functional.normalize(remembered.features.float())
-    return Memory.from_features(layer_of(learned.learner), features, remembered.y, len(remembered.sums.number))
+def _memory(learned: Learned, remembered: Remembered, background: Background | None) -> Memory:
+    features, ways = functional.normalize(remembered.features.float()), len(remembered.sums.number)
+    return Memory.from_features(layer_of(learned.learner), features, remembered.y, ways, background)
 
 
 def _usual(remembered: Remembered, memory: Memory, other: Usual | None) -> Usual | None:
@@ -184,7 +184,7 @@ def _usual(remembered: Remembered, memory: Memory, other: Usual | None) -> Usual
     scores = []
     for place in which.tolist():
         rest = torch.arange(len(y)) != place
-        without = Memory.from_features(memory.layer, features[rest], y[rest], ways)
+        without = Memory.from_features(memory.layer, features[rest], y[rest], ways, memory.background)
         scores.append(without.distance(features[place : place + 1]))
     if not scores:
         return other

@@ -4,30 +4,34 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from rbml.data.batch import Batch, rows
+from rbml.data.batch import Batch, Inputs, each_input, rows
 from rbml.data.examples import Labelled
-from rbml.errors import RbmlError, UsageError
-from rbml.learner import Learner
+from rbml.errors import CheckpointError, RbmlError, UsageError
+from rbml.learner import Adapted, Learner
 from rbml.recipe import build
 from rbml.recipe.streams import TEST, VALIDATE
 from rbml.tasks import FewShot, generator, task_seeds
 from rbml.training import files
 from rbml.training.calibration import calibration_error, temperature
 from rbml.training.run_folder import RunFolder
-from rbml.training.unknown import Memory, Usual, layer_of
+from rbml.training.unknown import Background, Memory, Usual, features_of, layer_of
 
 TASKS = 40
 QUERIES = 5
 _FILE = "calibration.json"
-_TASKS = "validation_2"  # "validation" had another score of what is unknown
+_TASKS = "validation_3"  # those without a number, and 2, had another score of what is unknown
+_BACKGROUND = "background.pt"
+_CLASSES, _EACH = 200, 20  # of training, which are looked at to tell the unknown
+_AT_ONCE = 100  # examples
+_FEW = 10  # with fewer classes of training there is no background
 _LOOKED_AT = 500  # training examples
 _LONG = 64  # rows with more numbers, such as features of a backbone, are not looked at
 
@@ -46,6 +50,7 @@ class Prior:
         temperature: that makes their probabilities right.
         error: the expected calibration error before and after.
         usual: how far queries are from the classes, by the score of :mod:`rbml.training.unknown`.
+        background: the classes of training with which this was found; ``None`` if there were none.
     """
 
     ways: int
@@ -57,21 +62,35 @@ class Prior:
     temperature: float
     error: tuple[float, float]
     usual: Usual
+    background: Background | None = field(default=None, compare=False)
 
     def to_json(self) -> dict[str, Any]:
-        """Return plain values."""
-        return vars(self) | {"error": list(self.error), "usual": self.usual.to_content()}
+        """Return plain values, without the background itself, which is kept elsewhere."""
+        more = {"error": list(self.error), "usual": self.usual.to_content(), "background": self.background is not None}
+        return vars(self) | more
 
     @staticmethod
-    def from_json(values: dict[str, Any]) -> Prior:
-        """Return what :meth:`to_json` gave."""
+    def from_json(values: Mapping[str, Any], background: Background | None) -> Prior:
+        """Return what :meth:`to_json` gave, here or in a former rbml.
+
+        Args:
+            values: the plain values.
+            background: that with which they were found.
+        """
         usual = Usual.from_content(values["usual"])
         assert usual is not None
-        return Prior(**(values | {"error": tuple(values["error"]), "usual": usual}))
+        noise = values.get("noise", 1.0)  # formerly not measured: the gain of one example more is then not believed
+        own = {"noise": noise, "error": tuple(values["error"]), "usual": usual, "background": background}
+        return Prior(**(dict(values) | own))
 
 
 def measured(
-    learner: Learner, tasks: FewShot, seed: int, count: int = TASKS, advance: Callable[[int], None] = lambda count: None
+    learner: Learner,
+    tasks: FewShot,
+    seed: int,
+    count: int = TASKS,
+    advance: Callable[[int], None] = lambda count: None,
+    background: Background | None = None,
 ) -> Prior:
     """Measure a learner on tasks, one by one, as ``rbml adapt`` and ``rbml predict`` would meet them.
 
@@ -81,6 +100,7 @@ def measured(
         seed: by which the tasks are drawn.
         count: how many.
         advance: called with 1 after every task.
+        background: the classes of training, beside which the unknown is told.
     """
     layer, logits, truth, scores, fewer, gains = layer_of(learner), [], [], [], [], []
     for one in task_seeds(count, generator(seed, VALIDATE, 1)):
@@ -90,7 +110,7 @@ def measured(
         with torch.no_grad():
             logits.append(adapted(query.x))
         truth.append(query.y)
-        scores.append(Memory.of(adapted, layer, support, tasks.ways).score(adapted, query.x))
+        scores.append(Memory.of(adapted, layer, support, tasks.ways, background).score(adapted, query.x))
         if tasks.shots > 1:
             rest = rows(support, torch.tensor([at for at in range(support.size) if at % tasks.shots]))
             with torch.no_grad():
@@ -110,6 +130,7 @@ def measured(
         best,
         (calibration_error(found, y), calibration_error(found / best, y)),
         _usual(scores),
+        background,
     )  # fmt: skip
 
 
@@ -165,13 +186,57 @@ def prior_of(
         tasks = fitting(run, ways, shots)
     except RbmlError:
         return None  # adapting works without: the caller says what is missing
-    known = read(run)
+    background = background_of(run, learner)
+    known = read(run, background)
     for one in known:
         if (one.ways, one.shots) == (tasks.ways, tasks.shots):
             return one
-    found = measured(learner, tasks, run.recipe().outer.seed, advance=advance)
+    found = measured(learner, tasks, run.recipe().outer.seed, advance=advance, background=background)
     _keep(run, _TASKS, [one.to_json() for one in [*known, found]])
     return found
+
+
+def background_of(run: RunFolder, learner: Learner) -> Background | None:
+    """Return the classes that a run was trained on; found once and kept in the run folder.
+
+    Returns:
+        ``None`` where the training data is not at hand, has no or only a few classes, or where the features of an
+        example are not the same in every task: because the body is adapted, or normalises by the support set.
+    """
+    path = run.path / _BACKGROUND
+    with contextlib.suppress(CheckpointError):
+        content = files.load(path, "background")
+        return Background(**content) if content else None
+    recipe, found = run.recipe(), None
+    with contextlib.suppress(RbmlError):  # adapting works without
+        loaded = build.examples(recipe, recipe.data[0], "train", run.read_config()["data_root"])
+        if len(recipe.data) == 1 and isinstance(loaded, Labelled) and not build.unlabelled(recipe, "train"):
+            found = _background(learner, loaded)
+        with contextlib.suppress(RbmlError):  # a folder that cannot be written to: it is found again next time
+            files.save(path, "background", found.to_content() if found else {})
+    return found
+
+
+def _background(learner: Learner, loaded: Labelled) -> Background | None:
+    """Return the background of training examples; ``None`` if there is none: see :func:`background_of`."""
+    classes = torch.linspace(0, loaded.classes - 1, min(loaded.classes, _CLASSES)).long().tolist()
+    places = [torch.nonzero(loaded.y == label).flatten()[:_EACH] for label in classes]
+    if len(places) < _FEW or min(map(len, places)) < 1:
+        return None
+    layer, y = layer_of(learner), torch.cat([torch.full((len(some),), at) for at, some in enumerate(places)])
+
+    def adapted(one: int, two: int) -> Adapted:
+        """Adapt to one example each of two classes."""
+        return learner.adapt(ready(torch.stack([places[one][0], places[two][0]])), torch.arange(2), ways=2)
+
+    def ready(rows: Tensor) -> Inputs:
+        return loaded.modality.ready(each_input(lambda leaf: leaf[rows], loaded.x))
+
+    one, other, seen = adapted(0, 1), adapted(2, 3), ready(torch.stack([places[4][0], places[5][0]]))
+    if not torch.equal(features_of(one, layer, seen), features_of(other, layer, seen)):
+        return None
+    features = [features_of(one, layer, ready(rows)) for rows in torch.split(torch.cat(places), _AT_ONCE)]
+    return Background.of(torch.cat(features), y)
 
 
 def fitting(run: RunFolder, ways: int, shots: int) -> FewShot:
@@ -267,10 +332,16 @@ def look_of(run: RunFolder) -> Look | None:
     return found
 
 
-def read(run: RunFolder) -> list[Prior]:
-    """Return what was measured before; nothing if there is no file, or it cannot be used: it is made again."""
+def read(run: RunFolder, background: Background | None) -> list[Prior]:
+    """Return what was measured before; nothing if there is no file, or it cannot be used: it is made again.
+
+    Args:
+        run: the run folder.
+        background: that of the run; what was measured without it, or with it, is not of use otherwise.
+    """
     try:
-        return [Prior.from_json(one) for one in _kept(run)[_TASKS]]
+        fitting = [one for one in _kept(run)[_TASKS] if one["background"] == (background is not None)]
+        return [Prior.from_json(one, background) for one in fitting]
     except (KeyError, TypeError):
         return []
 
