@@ -7,7 +7,7 @@ import torch
 from rbml.data.examples import Labelled
 from rbml.data.inputs import Pictures
 from rbml.errors import DataError, UsageError
-from rbml.tasks import FewShot, generator, task_seeds
+from rbml.tasks import FewShot, few_shot, generator, task_seeds
 
 
 def numbered(counts: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -257,3 +257,27 @@ def test_new_classes_of_what_has_no_such_form_are_refused() -> None:
         FewShot(arrays, 2, 1, 1, mix_classes=1.5)
     with pytest.raises(UsageError, match="needs pictures"):
         FewShot(arrays, 2, 1, 1, augment="flip")
+
+
+def test_examples_of_large_classes_are_all_different_and_uniform(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(few_shot, "_LARGE", 5)
+    counts = (6, 9)
+    tasks = FewShot((torch.arange(15), torch.tensor([0] * 6 + [1] * 9)), ways=2, shots=2, queries=4)
+    support, query = tasks.indices(range(3000))
+    rows = torch.cat([support.view(-1, 2, 2), query.view(-1, 2, 4)], 2)
+    assert all(len(set(some.tolist())) == 6 for some in rows.flatten(0, 1))
+    for label, (first, last) in enumerate(((0, 6), (6, 15))):
+        own = rows[(rows >= first) & (rows < last)].view(-1, 6)
+        assert len(own) == 3000
+        for place in range(6):  # every place of a task has every example equally often
+            seen = torch.bincount(own[:, place] - first, minlength=counts[label]).double() / 3000
+            assert (seen - 1 / counts[label]).abs().max() < 0.03
+        pairs = torch.bincount((own[:, 0] - first) * counts[label] + own[:, 1] - first).double() / 3000
+        assert (pairs[pairs > 0] - 1 / (counts[label] * (counts[label] - 1))).abs().max() < 0.015
+
+
+def test_drawing_from_a_large_class_costs_what_the_task_holds() -> None:
+    tasks = FewShot((torch.zeros(2_000_000, dtype=torch.uint8), torch.arange(2_000_000) % 2), 2, 1, 5)
+    assert tasks._random([1])[1].shape == (1, 2, 6)
+    support, query = tasks.indices([1, 2])
+    assert int(torch.cat([support, query], 1).max()) > 1_000_000

@@ -6,7 +6,7 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
-from rbml.cli.features import features_shown
+from rbml.cli.reading import reading_shown
 from rbml.data.setting import Setting
 from rbml.errors import UsageError
 from rbml.recipe import Recipe, build
@@ -34,7 +34,7 @@ def tasks_for(recipe: Recipe, setting: Setting, whose: str, part: str, root: str
     if setting.modality.kind == "text":  # other sentences are split into the same words
         spec = setting.modality.spec()
         changes.setdefault("data_options", {name: spec[name] for name in ("tokenizer", "buckets", "longest")})
-    with features_shown():
+    with reading_shown():
         tasks = build.tasks(recipe, part, root, **changes)
     check_fits(setting, whose, tasks)
     # A table is standardised by its own training rows, and another table's would be other units than the run's.

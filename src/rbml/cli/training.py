@@ -10,8 +10,8 @@ from typing import Any, NoReturn
 import torch
 
 from rbml import hypergrad
-from rbml.cli.features import features_shown
 from rbml.cli.processes import check_work
+from rbml.cli.reading import reading_shown
 from rbml.cli.show import console, follow, keep_memory
 from rbml.diagnostics.explaining import explain
 from rbml.learner import Learner
@@ -55,7 +55,7 @@ def meta_train(
         torch.set_num_threads(threads)
     if not folder.config.is_file() and recipe.tasks.name in (None, "few_shot"):
         build.learner(recipe)  # raises for wrong options before any data is fetched
-    with features_shown():
+    with reading_shown():
         training = build.tasks(recipe, "train", data_root)
         validation = build.tasks(recipe, "val", data_root)
         classes = build.supervised(recipe, data_root) if recipe.outer.pretrain else None

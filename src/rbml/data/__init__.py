@@ -22,6 +22,7 @@ from rbml.data.sources import (
     mnist,
     omniglot,
     parkinsons,
+    parquet,
     quickdraw,
     snips,
     table,
@@ -39,6 +40,7 @@ ALL: dict[str, Source] = {
     "grocery": grocery.load,
     "folder": folder.load,
     "parkinsons": parkinsons.load,
+    "parquet": parquet.load,
     "table": table.load,
     "clinc150": clinc150.load,
     "banking77": banking77.load,
@@ -61,15 +63,16 @@ def load(
     """Load one part of a source by name.
 
     Args:
-        name: a name of ``ALL``, ``folder:PATH`` for pictures of your own, one folder per class, ``table:FILE`` for
-            rows of your own, or ``text:FILE`` for sentences of your own.
+        name: a name of ``ALL``, ``folder:PATH`` for pictures of your own, one folder per class, ``parquet:PATH`` for
+            pictures in Parquet or Arrow files, ``table:FILE`` for rows of your own, or ``text:FILE`` for sentences of
+            your own.
         part: ``"train"``, ``"val"`` or ``"test"``.
         root: the folder to look for data in, instead of ``$RBML_DATA``; for ``"folder"``, the pictures' folder itself,
             for ``"table"`` and ``"text"`` the file.
         split: which division of the classes into parts; ``None`` for the source's usual one.
         seed: for what is drawn or divided at random.
-        size: for a folder only: height and width of the pictures in pixels (28).
-        channels: for a folder only: 1 for grey, 3 for colour (1).
+        size: for pictures of your own: height and width of the pictures in pixels (28).
+        channels: for pictures of your own: 1 for grey, 3 for colour (1).
         **own: options that only this source has, such as ``group=`` and ``target=`` of a table.
 
     Returns:
@@ -83,6 +86,9 @@ def load(
     if kind == "folder":
         place = Path(path).expanduser() if colon else root
         return folder.load(part, place, split=split, seed=seed, size=size or 28, channels=channels or 1)
+    if kind == "parquet":
+        own |= {"size": size or 28, "channels": channels or 1}
+        return parquet.load(part, Path(path).expanduser() if colon else root, split=split, seed=seed, **own)
     if kind == "table":
         return table.load(part, Path(path).expanduser() if colon else root, split=split, seed=seed, **own)
     if kind == "text":

@@ -24,6 +24,9 @@ from rbml.errors import DataError, UsageError
 from rbml.tasks import variants
 from rbml.tasks.base import Episodes, generator, task_seeds
 
+_LARGE = 4096
+"""From so many examples per class on, a task draws its examples one by one and not by a key for each of them."""
+
 
 class FewShot:
     """N-way K-shot tasks (Vinyals et al., 2016, arXiv:1606.04080).
@@ -110,6 +113,7 @@ class FewShot:
         self._members = torch.argsort(y, stable=True)  # the examples of class c begin at _starts[c]
         self._starts = self._counts.cumsum(0) - self._counts
         self._places = torch.arange(int(self._counts.max()))
+        self._large = len(self._places) > _LARGE
 
     def __repr__(self) -> str:
         """Return a description of one line."""
@@ -159,20 +163,30 @@ class FewShot:
 
     def _rows(self, classes: Tensor, keys: Tensor) -> tuple[Tensor, Tensor]:
         chosen = classes % self._classes  # a turned class has the examples of the class itself
-        ranks = keys.masked_fill(self._places >= self._counts[chosen][..., None], 2.0)
-        places = ranks.topk(self.shots + self.queries, largest=False).indices
+        if self._large:
+            places = _distinct(keys, self._counts[chosen])
+        else:
+            ranks = keys.masked_fill(self._places >= self._counts[chosen][..., None], 2.0)
+            places = ranks.topk(self.shots + self.queries, largest=False).indices
         rows = self._members[self._starts[chosen][..., None] + places]
         return rows[..., : self.shots].flatten(1), rows[..., self.shots :].flatten(1)
 
     def _random(self, seeds: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """Draw the tasks' classes ``(B, N)`` and a random key in ``0 .. 1`` for every example they may have."""
+        """Draw the tasks' classes ``(B, N)`` and random keys in ``0 .. 1``.
+
+        There is a key for every example that a class may have, or, where classes are large, for every one of the task.
+
+        Raises:
+            UsageError: if no tasks were asked for.
+        """
         if not seeds:
             raise UsageError("no tasks were asked for: the count must be at least 1.")
         classes, keys = [], []
+        each = self.shots + self.queries if self._large else len(self._places)
         for source in map(generator, seeds):
             classes.append(self._chosen(source))
             # The examples with the smallest keys are taken. In double precision: float32 has only 2**24 different keys.
-            keys.append(torch.rand(self.ways, len(self._places), generator=source, dtype=torch.float64))
+            keys.append(torch.rand(self.ways, each, generator=source, dtype=torch.float64))
         return torch.stack(classes), torch.stack(keys)
 
     def _chosen(self, source: torch.Generator) -> Tensor:
@@ -199,6 +213,23 @@ class FewShot:
         tasks, count = (x if isinstance(x, Tensor) else next(iter(x.values()))).shape[:2]
         y = torch.arange(self.ways, device=device_of(x)).repeat_interleave(count // self.ways)
         return Batch(x, y.expand(tasks, -1).contiguous())
+
+
+def _distinct(keys: Tensor, counts: Tensor) -> Tensor:
+    """Return places ``(..., n)`` below counts ``(...)``, all different and uniform, from keys ``(..., n)`` in 0 .. 1.
+
+    The i-th key chooses among the places that are left; its number among those becomes a place by stepping over the
+    ones that were chosen before, the smallest first.
+    """
+    taken = keys.new_empty(*keys.shape[:-1], 0, dtype=torch.int64)
+    found = []
+    for i, key in enumerate(keys.unbind(-1)):
+        place = torch.minimum((key * (counts - i)).long(), counts - i - 1)
+        for before in taken.unbind(-1):
+            place = place + (place >= before)
+        found.append(place)
+        taken = torch.cat([taken, place[..., None]], -1).sort(-1).values
+    return torch.stack(found, -1)
 
 
 def arrays_of(arrays: Labelled | tuple[Any, Any] | MapStyle) -> tuple[Inputs, Tensor, list[str]]:

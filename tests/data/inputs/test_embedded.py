@@ -16,11 +16,12 @@ from rbml.backbones import Backbone
 from rbml.data import Labelled
 from rbml.data.inputs import Arrays, Embedded, Pictures, made
 from rbml.data.inputs import embedded as modality
+from rbml.data.progress import watched
 from rbml.data.setting import Setting
 from rbml.data.targets import CLASSES
 from rbml.errors import CheckpointError, DataError, UsageError
 
-embedded_examples, embedding, watched = modality.embedded, modality.embedding, modality.watched
+embedded_examples, embedding = modality.embedded, modality.embedding
 
 
 class Body(nn.Module):
@@ -66,7 +67,7 @@ def test_features_are_those_of_the_backbone_on_what_the_inner_modality_made_read
 
 def test_features_are_computed_once_for_the_same_inputs_and_weights(tiny: Backbone) -> None:
     examples, seen = labelled(), []
-    with watched(lambda done, total: seen.append((done, total))):
+    with watched(lambda what, done, total: seen.append((done, total))):
         first = embedded_examples(examples, "tiny")
     assert seen == [(16, 40), (32, 40), (40, 40)] and Body.calls == 3
     assert torch.equal(embedded_examples(examples, "tiny").x, first.x) and Body.calls == 3

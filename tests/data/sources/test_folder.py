@@ -160,3 +160,18 @@ def test_a_pile_can_be_too_small_or_be_folders_of_classes(tmp_path: Path) -> Non
     fill(tmp_path / "classes", {f"class {index}": 2 for index in range(10)})
     unused, used = (folder.load("train", tmp_path / "classes", labelled=one) for one in (False, True))
     assert unused.names == used.names and torch.equal(unused.x, used.x)
+
+
+def test_a_large_folder_is_read_once_and_mapped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RBML_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(folder.mapped, "FROM", 5)
+    root = fill(tmp_path / "photos", {"a": 3, "b": 3})
+    first = folder.read_classes(root, 12, 1)
+    assert torch.equal(first.x, torch.stack([pictures.read(path, 12, 1) for path in sorted(root.glob("*/*"))]))
+    monkeypatch.setattr(folder.Pictures, "read", lambda *_: pytest.fail("read again"))
+    assert torch.equal(folder.read_classes(root, 12, 1).x, first.x)
+    monkeypatch.undo()
+    monkeypatch.setenv("RBML_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(folder.mapped, "FROM", 5)
+    Image.fromarray(np.full((12, 12), 9, np.uint8)).save(root / "a" / "0.png")
+    assert not torch.equal(folder.read_classes(root, 12, 1).x, first.x)

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -22,6 +20,7 @@ from rbml.backbones.norm import folded
 from rbml.data import store
 from rbml.data.batch import Inputs
 from rbml.data.inputs.base import Modality, RawExamples, Shown
+from rbml.data.progress import tell
 from rbml.errors import DataError, UsageError
 
 _BLOCK = 16
@@ -31,11 +30,6 @@ _SENTENCES = 256
 """The same of sentences, which the backbone divides by their length."""
 
 _SHOWN = 8
-
-Watch = Callable[[int, int], None]
-"""Called with how many examples have gone through the backbone, and with how many there are."""
-
-_watch: ContextVar[Watch | None] = ContextVar("watch", default=None)
 
 E = TypeVar("E", bound=Any)
 
@@ -81,7 +75,7 @@ class Embedded:
 
     def _in_blocks(self, total: int, stored: Callable[[int, int], Inputs]) -> Tensor:
         """Return the features of so many inputs, of which a function returns those from one place to another."""
-        backbone, watch, found = self.loaded(), _watch.get(), []
+        backbone, found = self.loaded(), []
         block = _SENTENCES if self.inner.kind == "text" else _BLOCK
         for start in range(0, total, block):
             ready = self.inner.ready(stored(start, start + block))
@@ -89,8 +83,7 @@ class Embedded:
                 ready = self._fitted(ready)
             with torch.no_grad():
                 found.append(backbone.body(ready) if isinstance(ready, Tensor) else backbone.body(**ready))
-            if watch is not None:
-                watch(min(start + block, total), total)
+            tell("features", min(start + block, total), total)
         return torch.cat(found).float() if found else torch.empty(0, backbone.width)
 
     def _fitted(self, pictures: Inputs) -> Tensor:
@@ -205,16 +198,6 @@ def embedded(examples: E, backbone: str, size: int = 0) -> E:
     about = f"{examples.about}; features of {backbone}"
     changed: E = examples._replace(x=torch.from_numpy(arrays["features"]), modality=modality, about=about)
     return changed
-
-
-@contextmanager
-def watched(watch: Watch) -> Iterator[None]:
-    """Have a function called while features are computed, which can take minutes."""
-    token = _watch.set(watch)
-    try:
-        yield
-    finally:
-        _watch.reset(token)
 
 
 def _digest(stored: Inputs, inner: Modality) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import zlib
 from itertools import chain
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from rbml.data import mapped, store
 from rbml.data.augment import DRAWINGS, PHOTOGRAPHS
 from rbml.data.examples import PARTS, Labelled, check_part, check_split
 from rbml.data.inputs import Pictures
@@ -66,7 +68,8 @@ def load(
         chosen, how = _own(directory, parts, part), "its own division"
     else:
         chosen, how = _drawn(directory, class_folders(directory), part, seed), f"classes shuffled with seed {seed}"
-    return _labelled(chosen, Pictures(size, channels), f"pictures of {directory.resolve()}, part {part} ({how})")
+    origin = f"pictures of {directory.resolve()}, part {part} ({how})"
+    return _labelled(directory, part, chosen, Pictures(size, channels), origin)
 
 
 def read_classes(directory: str | Path, size: int = 28, channels: int = 1) -> Labelled:
@@ -83,7 +86,7 @@ def read_classes(directory: str | Path, size: int = 28, channels: int = 1) -> La
     """
     directory = Path(directory).expanduser()
     folders = class_folders(directory)
-    return _labelled(folders, Pictures(size, channels), f"pictures of {directory.resolve()}")
+    return _labelled(directory, "all", folders, Pictures(size, channels), f"pictures of {directory.resolve()}")
 
 
 def is_pile(directory: Path) -> bool:
@@ -110,7 +113,7 @@ def _pile(directory: Path, part: str, seed: int, modality: Pictures) -> Labelled
     order = np.random.default_rng(seed).permutation(len(files))
     held_out = max(_SMALLEST_PILE // 2, round(0.1 * len(files)))
     chosen = sorted(order[:held_out] if part == "val" else order[held_out:])
-    x = modality.read([files[row] for row in chosen])
+    x = _pictures(directory, part, [files[row] for row in chosen], modality)
     origin = f"pictures of {directory.resolve()}, part {part} (a tenth, drawn with seed {seed}, is val)"
     about = f"{origin}: {len(x)} pictures without labels, {modality.size}x{modality.size}"
     return Labelled(x, torch.zeros(len(x), dtype=torch.int64), ["picture"], about, modality, _usual(modality))
@@ -133,10 +136,26 @@ def _usual(modality: Pictures) -> tuple[str, ...]:
     return PHOTOGRAPHS if modality.channels == 3 else DRAWINGS
 
 
-def _labelled(folders: list[Path], modality: Pictures, origin: str) -> Labelled:
-    x, y = _read(folders, modality)
+def _labelled(directory: Path, part: str, folders: list[Path], modality: Pictures, origin: str) -> Labelled:
+    files = [(label, path) for label, folder in enumerate(folders) for path in class_files(folder)]
+    x, y = (
+        _pictures(directory, part, [path for _, path in files], modality),
+        torch.tensor([label for label, _ in files]),
+    )
     about = f"{origin}: {len(folders)} classes, {len(x)} pictures, {modality.size}x{modality.size}"
     return Labelled(x, y, [folder.name for folder in folders], about, modality, _usual(modality))
+
+
+def _pictures(directory: Path, part: str, files: list[Path], modality: Pictures) -> Tensor:
+    """Return the pictures of files, ``(N, channels, size, size)``; many are read once, and kept in the cache folder."""
+    if len(files) < mapped.FROM:
+        return modality.read(files)
+    place = zlib.crc32(str(directory.resolve()).encode())
+    name = f"folder-1-{place:08x}-{part}-{modality.size}-{modality.channels}"
+    shape = (modality.channels, modality.size, modality.size)
+    return mapped.kept(
+        name, store.stamp(*files), len(files), shape, lambda start, stop: modality.read(files[start:stop])
+    )
 
 
 def divided(directory: Path) -> list[str]:
@@ -174,9 +193,3 @@ def _drawn(directory: Path, folders: list[Path], part: str, seed: int) -> list[P
     order = np.random.default_rng(seed).permutation(len(folders))
     rows = {"test": order[:test], "val": order[test : test + val], "train": order[test + val :]}[part]
     return [folders[row] for row in sorted(rows)]
-
-
-def _read(folders: list[Path], modality: Pictures) -> tuple[Tensor, Tensor]:
-    """Return the pictures ``(N, channels, size, size)`` of class folders, and their classes ``(N,)``."""
-    files = [(label, path) for label, folder in enumerate(folders) for path in class_files(folder)]
-    return modality.read([path for _, path in files]), torch.tensor([label for label, _ in files])
