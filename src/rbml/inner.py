@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any, NamedTuple, Protocol
 
-from torch import Tensor, func
+from torch import Tensor
 
+from rbml.autodiff.alone import gradient
 from rbml.errors import UsageError
 from rbml.tree import Step, Tree
 
@@ -110,7 +111,7 @@ def step(inner: Inner, carry: Carry, m: Tree, t: Step) -> tuple[Tree, Carry]:
 
 
 def _step(inner: Inner, m: Tree, t: Step, carry: Carry) -> tuple[Tree, Carry]:
-    grads = func.grad(inner.objective)(carry.theta, m, t)
+    grads = gradient(inner.objective, carry.theta, m, t)
     return grads, inner.update(grads, carry, m, t)
 
 

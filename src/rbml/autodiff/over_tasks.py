@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from functools import partial
 from typing import Any, Literal, Protocol, TypeVar
 
@@ -17,6 +18,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 from rbml.autodiff.compiled import Compiled, is_replayed
 from rbml.autodiff.threads import side_by_side
 from rbml.errors import RbmlError, UsageError
+from rbml.operators.alone import alone, is_alone
 from rbml.tree import Tree, add, scale
 
 Vectorise = Literal["auto"] | bool
@@ -119,7 +121,8 @@ class OverTasks:
             return loss, {name: grad.sum(0) for name, grad in grads.items()}, aux
 
         if compiled is None:
-            return _averaged((run(m, part) for part in self.parts(tasks)), shard)
+            with alone() if self.separately(tasks, shard) else nullcontext():
+                return _averaged((run(m, part) for part in self.parts(tasks)), shard)
         if not is_replayed(compiled):
             return _averaged((compiled(run, m, part, variant=variant) for part in self.parts(tasks)), shard)
         works = [compiled.prepared(run, m, part, variant=variant) for part in self.parts(tasks)]
@@ -161,6 +164,15 @@ class OverTasks:
                 works.append(partial(_itself, run(m, part)))
         return _averaged(side_by_side(works), shard)
 
+    def separately(self, tasks: Any, shard: Shard = WHOLE) -> bool:
+        """Return whether tasks run one after another, so that each can be differentiated by itself.
+
+        Args:
+            tasks: the tasks of this process.
+            shard: which tasks of all processes these are: all must do the same.
+        """
+        return self.one_by_one or (self.vectorise == "auto" and shard.count(len(tree_leaves(tasks)[0])) == 1)
+
     def each(self, function: Callable[..., Any], tasks: Any) -> Any:
         """Return the results of ``function`` on every task, a tree of tensors with one row per task."""
         return joined([self._stacked(lambda _, part: function(part), {}, part) for part in self.parts(tasks)])
@@ -172,7 +184,7 @@ class OverTasks:
 
     def _stacked(self, function: Callable[..., Any], m: Tree, part: Any) -> Any:
         """Return the results of one chunk, with one row per task."""
-        if self.one_by_one:
+        if self.one_by_one or is_alone():
             return _looped(function, m, part)
         try:
             return func.vmap(function, in_dims=(None, 0))(m, part)

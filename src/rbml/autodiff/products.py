@@ -8,12 +8,12 @@ from typing import Literal
 import torch
 from torch import Tensor, func
 
+from rbml.autodiff.alone import gradient_and_pull
+from rbml.operators.alone import is_alone
 from rbml.tree import Tree, add, norm, scale, tmap
 
 Mode = Literal["forward", "reverse", "difference"]
 Objective = Callable[[Tree, Tree], Tensor]
-Pull = Callable[[Tree], tuple[Tree, Tree]]
-"""A function from v to the derivatives of <gradient, v> with respect to theta and m."""
 
 
 def grad_product(objective: Objective, theta: Tree, m: Tree, direction: Tree, mode: Mode) -> tuple[Tree, Tree]:
@@ -35,7 +35,7 @@ def grad_product(objective: Objective, theta: Tree, m: Tree, direction: Tree, mo
     Returns:
         The derivative with respect to theta and the one with respect to m, of their shapes.
     """
-    if mode == "forward":
+    if mode == "forward" and not is_alone():
         gradients = func.grad(objective, argnums=(0, 1)) if m else _theta_only(objective)
         theta = {name: leaf.contiguous() for name, leaf in theta.items()}  # an expanded tensor cannot have a tangent
         along_theta, along_m = func.jvp(lambda point: gradients(point, m), (theta,), (direction,))[1]
@@ -44,12 +44,6 @@ def grad_product(objective: Objective, theta: Tree, m: Tree, direction: Tree, mo
     if mode == "difference":
         return _central_difference(objective, theta, m, direction)
     return gradient_and_pull(objective, theta, m)[1](direction)
-
-
-def gradient_and_pull(objective: Objective, theta: Tree, m: Tree) -> tuple[Tree, Pull]:
-    """Return the gradient and, with its graph kept, the function that gives :func:`grad_product` in reverse mode."""
-    found = func.vjp(func.grad(objective), theta, m)
-    return found[0], found[1]
 
 
 def _theta_only(objective: Objective) -> Callable[[Tree, Tree], tuple[Tree, Tree]]:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from rbml.autodiff.products import Pull, gradient_and_pull
+from rbml.autodiff.alone import Pull, gradient_and_pull
 from rbml.inner import Carry, Inner, begin, roll, step
 from rbml.tree import Tree
 

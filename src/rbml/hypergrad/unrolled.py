@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from torch import func
+from torch import Tensor
 
+from rbml.autodiff.alone import gradient_and_value
 from rbml.errors import UsageError
 from rbml.hypergrad.base import MetaGradient
 from rbml.inner import Carry, Inner, roll
@@ -43,12 +44,12 @@ class Unrolled:
         first = first_seen(inner.steps, self.window)
         early = detached(roll(inner, inner.start(m), m, stop=first)) if first else None
 
-        def loss(meta: Tree) -> tuple[object, Tree]:
+        def loss(meta: Tree) -> tuple[Tensor, Tree]:
             carry = inner.start(meta)
             carry = carry if early is None else straight_through(early, carry)
             return inner.outer(roll(inner, carry, meta, start=first), meta)
 
-        grads, (value, aux) = func.grad_and_value(loss, has_aux=True)(m)
+        grads, (value, aux) = gradient_and_value(loss, m)
         return MetaGradient(value, grads, aux, {})
 
 

@@ -93,7 +93,8 @@ def _over_tasks(
         stack["warm"] = warm
     if weights is not None:
         stack["weights"] = weights.expand(count(tasks), -1)
-    at_once = min(learner.execution.chunk, shard.count(count(tasks)))  # the same in every process
+    separately = learner.over_tasks.separately(tasks, shard)
+    at_once = 1 if separately else min(learner.execution.chunk, shard.count(count(tasks)))  # the same in every process
     engine = with_graphs(learner, engine, partial(_inner, bind, stack, layer), at_once, _shapes(tasks, ways))
     # Compiled graphs are kept by shapes; these are the Python values on which a graph depends besides.
     variant = (engine, learner.statistics, ways, None if warm is None else tuple(warm))

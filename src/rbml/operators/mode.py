@@ -27,6 +27,7 @@ from torch.utils._pytree import tree_map_only
 
 from rbml.errors import UsageError
 from rbml.operators import attention, embedding, linear, losses
+from rbml.operators.alone import is_alone
 from rbml.operators.batch_norm import batch_norm, masked_batch_norm
 from rbml.operators.convolution import conv2d
 from rbml.operators.max_pool import max_pool2d
@@ -52,7 +53,7 @@ def _batch_norm(
             return masked_batch_norm(input, weight, bias, eps, mask)
         updates = training and running_mean is not None
         too_few = input.dim() < 2 or input.numel() == input.shape[1]  # PyTorch raises the error
-        if updates or too_few or input.dtype not in {torch.float32, torch.float64}:
+        if updates or too_few or is_alone() or input.dtype not in {torch.float32, torch.float64}:
             return F.batch_norm(input, running_mean, running_var, weight, bias, training, momentum, eps)
         return batch_norm(input, weight, bias, eps)
     scale = torch.rsqrt(running_var + eps) * (1 if weight is None else weight)
