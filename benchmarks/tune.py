@@ -121,7 +121,7 @@ def boosted(parts: tuple[Batch, Batch, Batch], classes: bool) -> float:
     model = getattr(ensemble, f"HistGradientBoosting{kind}")(random_state=0)
     model.fit(torch.cat([train.x, val.x]).numpy(), torch.cat([train.y, val.y]).flatten().numpy())
     if classes:
-        return float(metrics.log_loss(test.y.numpy(), model.predict_proba(test.x.numpy())))
+        return float(metrics.log_loss(test.y.numpy(), model.predict_proba(test.x.numpy()), labels=model.classes_))
     return float(metrics.mean_squared_error(test.y.flatten().numpy(), model.predict(test.x.numpy())))
 
 

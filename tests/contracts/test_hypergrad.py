@@ -12,6 +12,7 @@ from rbml import Batch, Episode, hypergrad, models
 from rbml.algorithms.options import assemble
 from rbml.hypergrad import Hypergradient
 from rbml.inner import roll
+from rbml.operators.alone import alone
 from rbml.strategy import Hyper, sgd
 from rbml.tree import Tree
 
@@ -88,6 +89,10 @@ def test_vectorised_over_tasks_it_equals_the_loop(
         assert torch.allclose(losses[index], loss, rtol=1e-12)
         rounding = 1e-9 if "difference" in repr(engine) else 1e-11
         assert error({name: grad[index] for name, grad in grads.items()}, truth) < rounding
+        with alone():  # plain graphs, as for one task and for vectorise=False
+            loss, plain = one(*(tensor[index] for tensor in tensors))
+        assert torch.allclose(losses[index], loss, rtol=1e-12)
+        assert error(plain, truth) < rounding
 
 
 @pytest.mark.parametrize("engine", every)
