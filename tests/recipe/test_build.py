@@ -57,6 +57,15 @@ def test_tasks_come_from_the_parts_of_the_source() -> None:
     assert (tasks.ways, tasks.shots, tasks.queries, len(tasks.names)) == (6, 1, 4, 10)
 
 
+def test_validation_has_as_many_ways_as_there_are_classes() -> None:
+    few = build.tasks(Recipe.of(data="glyphs"), "val")
+    classes = len(few.names)
+    recipe = Recipe.of(data="glyphs", ways=classes + 1)
+    assert build.tasks(recipe, "train").ways == classes + 1 and build.tasks(recipe, "val").ways == classes
+    with pytest.raises(UsageError, match="ways need"):
+        build.tasks(recipe.changed(ways=10_000), "train")
+
+
 def test_pictures_are_scaled_to_the_size_and_channels_of_the_recipe() -> None:
     small, large = (build.tasks(Recipe.of(size=size, channels=3), "test", data="digits") for size in (28, 56))
     assert "scaled to 56x56, three channels" in large.about

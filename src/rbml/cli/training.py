@@ -68,6 +68,9 @@ def meta_train(
     learner = folder.fresh()
     console.print(f"{recipe.algorithm.name} on {training.about}")
     console.print(describe_protocol(recipe, learner, training))
+    own, fewer = (sizes_of(source).get("ways") for source in (training, validation))
+    if own and fewer and fewer < own:
+        console.print(f"validation tasks have {fewer} classes: there are no more to validate with")
     if classes is not None:
         console.print(f"first {recipe.outer.pretrain} steps of pretraining on all {classes.outputs} classes at once")
     if build.unlabelled(recipe, "val"):

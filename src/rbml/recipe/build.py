@@ -175,8 +175,10 @@ def _source(recipe: Recipe, choice: Data, part: str, root: str | None) -> TaskSo
         has = "classes" if isinstance(loaded, data.Labelled) else "groups with real values"
         raise UsageError(f"{choice.source} has {has}, of which tasks of the kind {name} cannot be drawn")
     maker: Any = kinds.ALL[name]
-    numbers = {"ways": recipe.tasks.ways, "shots": recipe.tasks.shots, "queries": recipe.tasks.queries}
-    source: TaskSource = maker(loaded, **_known(numbers | choice.sizes, maker), **fitting(chosen, maker, "tasks"))
+    numbers = {"ways": recipe.tasks.ways, "shots": recipe.tasks.shots, "queries": recipe.tasks.queries} | choice.sizes
+    if part == "val" and isinstance(loaded, data.Labelled) and name == "few_shot":
+        numbers["ways"] = min(numbers["ways"], loaded.classes)  # more ways are often trained than validated with
+    source: TaskSource = maker(loaded, **_known(numbers, maker), **fitting(chosen, maker, "tasks"))
     return source
 
 
