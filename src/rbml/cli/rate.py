@@ -25,7 +25,7 @@ TOPICS = {
 
 ASSUMES = (
     "This assumes that errors are random and that most labels of every class are right: a mistake that is always made "
-    "in the same way cannot be found, and rare but right examples are among the suspects. Look before you change a label."
+    "in the same way cannot be found, and rare but right examples are among the suspects. Look before you change one."
 )
 
 _DRAWN = 48
@@ -41,10 +41,10 @@ _DRAWN = 48
 @click.option("--pictures", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE.html",
     help="Of pictures: write a page that shows the worst ones.")  # fmt: skip
 @click.option("--encoder", default="", metavar="NAME",
-    help="Of pictures or texts: the pretrained backbone whose features are used.  [default: efficientnet_lite0 or minilm]",
+    help="Of pictures or texts: the pretrained backbone of the features.  [default: efficientnet_lite0 or minilm]",
 )  # fmt: skip
 @click.option("--halvings", type=click.IntRange(1), metavar="N",
-    help="How often the data is halved: more is slower and steadier.  [default: 3, beyond 5,000 examples 1]",
+    help="How often the data is halved: more is slower and steadier.  [default: 3, beyond 2,000 examples 1]",
 )  # fmt: skip
 @click.option("--changes", type=click.IntRange(1), default=30, show_default=True, metavar="N",
     help="Changes of the weights, each by a derivative through whole training runs.")  # fmt: skip
@@ -60,7 +60,7 @@ def command(
     The data may be a table (with --target), a folder with one folder of pictures per class, a file of texts with
     columns text and label (.csv, .tsv, .jsonl), or a known source (rbml list data). No label has to be known to be
     right: a model learns from one half of the data, with a weight for every example; the weights are changed so that
-    it predicts the other half, and the other way round. Nothing in your data is changed. Ctrl-C keeps what was found so far.
+    it predicts the other half, and the other way round. Nothing in your data is changed. Ctrl-C keeps what was found.
 
     \b
     rbml rate messages.csv --out rated.csv
@@ -95,14 +95,14 @@ def command(
     worst = rows[: int(found.wrong.sum())]
     if out is not None:
         write_atomically(out, _as_csv(rows))
-    if pictures is not None:
+    if pictures is not None and worst:
         write_atomically(pictures, _page(place, data, found, worst[:_DRAWN]))
     if as_json:
         click.echo(json.dumps(_summary(found, data) | {"rows": worst[:show]}, indent=2))
         return
     _say(found, data, worst, show)
     for file, what in ((out, f"all {len(rows)} rows"), (pictures, f"the {min(len(worst), _DRAWN)} worst pictures")):
-        if file is not None:
+        if file is not None and (worst or file is out):
             console.print(f"Written: {file} ({what}).")
 
 
@@ -167,7 +167,7 @@ def _say(found: Rated, data: Rateable, worst: Sequence[dict[str, Any]], show: in
         f"estimated as {found.noise.rate:.1%}."
     )
     console.print(
-        f"The simple way, a model's prediction of the other half that differs from the label, suspects {count['disagree']}."
+        f"The simple way (a model of the other half predicts another class) suspects {count['disagree']}."
     )
     console.print(ASSUMES)
     if found.stopped:
@@ -181,11 +181,8 @@ def _short(text: str, letters: int = 70) -> str:
 
 
 def _page(place: str, data: Rateable, found: Rated, worst: Sequence[dict[str, Any]]) -> bytes:
-    from rbml.errors import UsageError
     from rbml.reports.worst import worst_page
 
-    if not worst:
-        raise UsageError("no label seems wrong: there is no picture to show, leave --pictures out")
     assert data.draw is not None
     shown = data.draw([row["number"] - 1 for row in worst])
     count = _summary(found, data)

@@ -5,4 +5,4 @@ from rbml.training.tune.rating import Rated, RateProgress, rate
 from rbml.training.tune.tuning import Candidate, Tuned, split, tune
 from rbml.training.tune.usual import usual_strategy
 
-__all__ = ["Candidate", "Progress", "RateProgress", "Rated", "rate", "split", "tune", "Tuned", "usual_strategy"]
+__all__ = ["Candidate", "Progress", "RateProgress", "Rated", "Tuned", "rate", "split", "tune", "usual_strategy"]

@@ -13,7 +13,7 @@ from torch import Tensor
 from rbml import catalogue, data
 from rbml.data import Labelled
 from rbml.data.inputs import Embedded, Shown
-from rbml.data.inputs.embedded import embedded, reads
+from rbml.data.inputs.embedded import embedded
 from rbml.errors import DataError, UsageError
 from rbml.recipe import protocol
 from rbml.training.tune.job_data import ENCODERS, JobData, read

@@ -24,9 +24,9 @@ from rbml.training.tune.label_noise import LabelNoise
 from rbml.tree import Tree
 
 FEWEST = 4
-"""Examples of a class without which its labels cannot be judged: two to learn from and two to be judged, in each half."""
+"""Examples of a class without which its labels cannot be judged: two in each half."""
 
-HALVINGS, MANY = 3, 5000
+HALVINGS, MANY = 3, 2000
 """How often the examples are halved, and how many examples are enough for a single time."""
 
 RATES = tuple(0.1 * 2**power for power in range(12))
@@ -61,8 +61,8 @@ class Rated:
         weight: the learned weight of every example, 0 .. 1, from one half on; ``(N,)``.
         right: the chance that its label is right, ``(N,)``.
         suggested: the likeliest class where the label seems wrong, else the label, ``(N,)``.
-        disagrees: whether models that were trained on the other half, without weights, predict another class,
-            ``(N,)``: the simple way, to compare with.
+        plain: the probabilities by models that were trained on the other half, without weights, ``(N, C)``.
+        disagrees: whether the likeliest class of these is not the label, ``(N,)``: the simple way, to compare with.
         noise: the model of wrong labels, with the estimated share of them.
         lr: the learning rate of the inner loop.
         changes: how often the weights were changed.
@@ -72,6 +72,7 @@ class Rated:
     weight: Tensor
     right: Tensor
     suggested: Tensor
+    plain: Tensor
     disagrees: Tensor
     noise: LabelNoise
     lr: float
@@ -92,14 +93,41 @@ class Halves(NamedTuple):
     """The examples in two halves, R times: each half is trained on once, and judged by the other once.
 
     Attributes:
-        tasks: the B training runs: support ``(B, h)`` is one half, the queries are the other.
+        task: B training runs as one task: support ``(B h, ...)`` are the halves one after another, and the queries are
+            the other halves in the same order.
         places: of the queries among all examples, ``(B, h)``.
         counts: which queries are no padding, ``(B, h)``.
     """
 
-    tasks: Episode
+    task: Episode
     places: Tensor
     counts: Tensor
+
+
+class SideBySide(nn.Module):
+    """B linear models from d inputs to C classes, each of which sees its own part of the inputs; they start at zero.
+
+    Args:
+        models: B.
+        inputs: d.
+        classes: C.
+    """
+
+    def __init__(self, models: int, inputs: int, classes: int) -> None:
+        """Make the models."""
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(models, inputs, classes))
+        self.bias = nn.Parameter(torch.zeros(models, 1, classes))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return ``(B h, C)`` for inputs ``(B h, d)``, the parts of the models one after another."""
+        each = x.view(len(self.weight), -1, x.shape[-1])
+        return torch.baddbmm(self.bias, each, self.weight).flatten(0, 1)
+
+
+def cross_entropy(prediction: Tensor, y: Tensor) -> Tensor:
+    """Return the cross entropy ``()``; unlike PyTorch's, it is taken apart fast under ``vmap``."""
+    return -prediction.log_softmax(-1).gather(-1, y[..., None]).mean()
 
 
 def rate(
@@ -134,7 +162,7 @@ def rate(
     Args:
         examples: inputs ``(N, d)`` of features (others are flattened), which are standardised here, and classes
             ``(N,)``, ``0 .. C-1``.
-        halvings: R; ``None`` means 3, and 1 for more than 5,000 examples.
+        halvings: R; ``None`` means 3, and 1 for more than 2,000 examples.
         steps: T, of a training run on half of the examples.
         changes: of the weights.
         seed: of the halvings.
@@ -149,8 +177,8 @@ def rate(
         raise UsageError(f"rate needs at least 1 halving, step and change, not {halvings}, {steps} and {changes}")
     count = halvings or (1 if len(y) > MANY else HALVINGS)
     halves = halved(x, y, count, seed)
-    lr = _best_rate(Halves(halves.tasks.part(0, 2), halves.places[:2], halves.counts[:2]), y, steps)
-    learner = learner_of(x, y, steps, lr, 2 * count)
+    lr = _best_rate(halves if count == 1 else halved(x, y, 1, seed), y, steps)
+    learner = learner_of(halves, y, steps, lr)
     m = {f"phi.{name}": leaf.detach().clone() for name, leaf in learner.phi.named_parameters() if leaf.requires_grad}
     plain = judged(learner, m, halves, y)
     trust = LabelNoise.fitted(plain, y).right(plain, y)
@@ -172,10 +200,8 @@ def rate(
     right = noise.right(found, y)
     others = found.scatter(1, y[:, None], -1.0).argmax(1)
     (raw,) = m.values()
-    return Rated(
-        torch.sigmoid(raw).float(), right, torch.where(right < 0.5, others, y), plain.argmax(1) != y, noise, lr, done,
-        stopped,
-    )  # fmt: skip
+    weight, suggested = torch.sigmoid(raw).float(), torch.where(right < 0.5, others, y)
+    return Rated(weight, right, suggested, plain, plain.argmax(1) != y, noise, lr, done, stopped)
 
 
 def _checked(examples: Batch | tuple[Any, Any]) -> tuple[Tensor, Tensor]:
@@ -216,18 +242,20 @@ def halved(x: Tensor, y: Tensor, count: int, seed: int) -> Halves:
     trained, real = torch.stack(places), torch.stack(counts)
     judged_by = torch.arange(2 * count).view(-1, 2).flip(1).flatten()  # the other half of the same halving
     queries, real_queries = trained[judged_by], real[judged_by]
-    support = Batch(x[trained], y[trained], {"example": real, "index": trained})
-    return Halves(Episode(support, Batch(x[queries], y[queries], {"example": real_queries})), queries, real_queries)
+    mask = {"example": real.flatten(), "index": trained.flatten()}
+    support = Batch(x[trained.flatten()], y[trained.flatten()], mask)
+    query = Batch(x[queries.flatten()], y[queries.flatten()], {"example": real_queries.flatten()})
+    return Halves(Episode(support, query), queries, real_queries)
 
 
-def learner_of(x: Tensor, y: Tensor, steps: int, lr: float, tasks: int) -> Learner:
-    """Return the learner whose phi is the weights: a linear model that starts at zero."""
-    model = nn.Linear(x.shape[1], int(y.max()) + 1).to(x.dtype)
-    nn.init.zeros_(model.weight)
-    nn.init.zeros_(model.bias)
+def learner_of(halves: Halves, y: Tensor, steps: int, lr: float) -> Learner:
+    """Return the learner whose phi is the weights."""
+    x, models = halves.task.support.x, len(halves.places)
+    model = SideBySide(models, x.shape[1], int(y.max()) + 1).to(x.dtype)
+    lr *= models  # the loss is the mean over all models
     # Decay takes one thousandth of theta per step, whatever the rate.
     strategy = chain(example_weights(len(y), "examples"), l2(1e-3 / lr), momentum(0.9), sgd(lr))
-    return Learner(model, strategy, steps, execution=Execution(chunk=tasks, verify=False)).to(x.dtype)
+    return Learner(model, strategy, steps, cross_entropy, execution=Execution(verify=False)).to(x.dtype)
 
 
 def gradient(learner: Learner, m: Tree, halves: Halves, trust: Tensor) -> tuple[Tensor, Tree]:
@@ -239,48 +267,39 @@ def gradient(learner: Learner, m: Tree, halves: Halves, trust: Tensor) -> tuple[
         halves: the training runs.
         trust: how much each label counts, ``(N,)``.
     """
-    logits = halves.tasks.support.y.numel() * learner.model.get_parameter("weight").shape[0] * learner.steps
-    engine: Any = Unrolled() if logits <= ROOM else Adjoint(store="segments")
-    shares = torch.where(halves.counts, trust[halves.places], 0).to(learner.dtype)
+    y = halves.task.query.y
+    shares = torch.where(halves.counts, trust[halves.places], 0).flatten().to(learner.dtype)
+    engine: Any = Unrolled()
+    if len(y) * learner.model.get_parameter("bias").shape[-1] * learner.steps > ROOM:
+        engine = Adjoint(store="segments")
+    inner = learner.bind(halves.task).inner()
 
-    def single(m: Tree, given: dict[str, Any]) -> tuple[Tensor, Tree, Tree]:
-        inner = learner.bind(given["task"]).inner()
+    def outer(carry: Carry, m: Tree) -> tuple[Tensor, Tree]:
+        _, aux = inner.outer(carry, m)
+        each = -aux["prediction"].log_softmax(1).gather(1, y[:, None])[:, 0]
+        return (shares * each).sum() / shares.sum(), {}
 
-        def outer(carry: Carry, m: Tree) -> tuple[Tensor, Tree]:
-            _, aux = inner.outer(carry, m)
-            each = F.cross_entropy(aux["prediction"], given["task"].query.y, reduction="none")
-            return (given["shares"] * each).sum() / given["shares"].sum(), {}
-
-        loss, grads, _, _ = engine(replace(inner, outer=outer), m)
-        return loss, grads, {}
-
-    loss, grads, _ = learner.over_tasks.mean(single, m, {"task": halves.tasks, "shares": shares})
+    loss, grads, _, _ = engine(replace(inner, outer=outer), m)
     return loss, grads
 
 
 def judged(learner: Learner, m: Tree, halves: Halves, y: Tensor) -> Tensor:
     """Return the probabilities of every class by models that were trained on the other halves, ``(N, C)``, the mean."""
-
-    def end(task: Episode) -> Tensor:
-        bound = learner.bind(task)
-        inner = bound.inner()
-        _, prediction = bound.measure(roll(inner, inner.start(m), m).theta, m, learner.steps)
-        return prediction.softmax(1)
-
+    bound = learner.bind(halves.task)
+    inner = bound.inner()
     with torch.no_grad():
-        each: Tensor = learner.over_tasks.each(end, halves.tasks)
-    total, times = each.new_zeros(len(y), each.shape[-1]), each.new_zeros(len(y))
-    total.index_add_(0, halves.places[halves.counts], each[halves.counts])
-    times.index_add_(0, halves.places[halves.counts], torch.ones_like(each[halves.counts][:, 0]))
-    return total / times[:, None]
+        _, prediction = bound.measure(roll(inner, inner.start(m), m).theta, m, learner.steps)
+    each = prediction.detach().softmax(1)[halves.counts.flatten()]
+    places = halves.places[halves.counts]
+    total = each.new_zeros(len(y), each.shape[1]).index_add_(0, places, each)
+    return total / torch.bincount(places, minlength=len(y))[:, None]
 
 
 def _best_rate(halves: Halves, y: Tensor, steps: int) -> float:
     """Return the rate whose runs predict the labels of the other half best; rates beyond the best are not tried."""
-    x, tasks = halves.tasks.support.x[0], halves.tasks.tasks
     best, least = RATES[0], float("inf")
     for lr in RATES:
-        learner = learner_of(x, y, steps, lr, tasks)
+        learner = learner_of(halves, y, steps, lr)
         m = {f"phi.{name}": leaf.detach() for name, leaf in learner.phi.named_parameters()}
         loss = float(F.nll_loss(judged(learner, m, halves, y).clamp(min=1e-9).log(), y))
         if loss < least:
