@@ -166,9 +166,7 @@ def _say(found: Rated, data: Rateable, worst: Sequence[dict[str, Any]], show: in
         f"{count['wrong']} of {count['examples']} labels are probably wrong{more}; the share of wrong labels is "
         f"estimated as {found.noise.rate:.1%}."
     )
-    console.print(
-        f"The simple way (a model of the other half predicts another class) suspects {count['disagree']}."
-    )
+    console.print(f"The simple way (a model of the other half predicts another class) suspects {count['disagree']}.")
     console.print(ASSUMES)
     if found.stopped:
         console.print(
