@@ -130,7 +130,9 @@ def _known_source(name: str, encoder: str, root: str | None) -> Rateable:
 
 def _parts(name: str, encoder: str, root: str | None) -> list[tuple[str, Any]]:
     """Return the parts of a source that there are; some have one only."""
-    own = {"tokenizer": encoder or ENCODERS["text"]} if "tokenizer" in signature(data.ALL[name]).parameters else {}
+    own: dict[str, Any] = (
+        {"tokenizer": encoder or ENCODERS["text"]} if "tokenizer" in signature(data.ALL[name]).parameters else {}
+    )
     found: list[tuple[str, Any]] = []
     for part in ("train", "val"):
         try:

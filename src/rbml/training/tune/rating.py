@@ -29,7 +29,7 @@ FEWEST = 4
 HALVINGS, MANY = 3, 2000
 """How often the examples are halved, and how many examples are enough for a single time."""
 
-RATES = tuple(0.1 * 2**power for power in range(12))
+RATES = tuple(0.1 * 2.0**power for power in range(12))
 """The learning rates of the inner loop that are tried, for inputs of norm 1."""
 
 ROOM = 50_000_000
@@ -297,7 +297,7 @@ def judged(learner: Learner, m: Tree, halves: Halves, y: Tensor) -> Tensor:
 
 def _best_rate(halves: Halves, y: Tensor, steps: int) -> float:
     """Return the rate whose runs predict the labels of the other half best; rates beyond the best are not tried."""
-    best, least = RATES[0], float("inf")
+    best, least = float(RATES[0]), float("inf")
     for lr in RATES:
         learner = learner_of(halves, y, steps, lr)
         m = {f"phi.{name}": leaf.detach() for name, leaf in learner.phi.named_parameters()}
