@@ -33,7 +33,7 @@ def test_the_worst_rows_of_a_table_are_printed_with_their_lines_and_all_are_writ
     assert result.code == 0, result.err
     assert "table.csv:12" in result.out and "table.csv:22" in result.out
     assert "2 of 48 labels are probably wrong" in result.out and "errors are random" in result.out
-    rows = list(csv.DictReader(out.open()))
+    rows = list(csv.DictReader(out.read_text().splitlines()))
     assert len(rows) == 48 and [row["number"] for row in rows[:2]] in (["11", "21"], ["21", "11"])
     assert rows[0]["label"] == "down" and rows[0]["suggested"] == "up" and rows[0]["disagrees"] == "yes"
     assert all(0 <= float(row["weight"]) <= 1 and 0 <= float(row["right"]) <= 1 for row in rows)
