@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from rbml.errors import BlindError, RbmlError, UnsoundError
     from rbml.learner import Adapted, Curriculum, Evaluation, Execution, Head, Initial, Learner, Phase
     from rbml.tasks import Batch, Episode, Episodes, Job, Stream
-    from rbml.training.tune import Tuned, tune
+    from rbml.training.tune import Rated, Tuned, rate, tune
 
 __version__ = "0.1.0"
 
@@ -32,6 +32,7 @@ __all__ = [
     "Job",
     "Learner",
     "Phase",
+    "Rated",
     "RbmlError",
     "Stream",
     "Tuned",
@@ -42,6 +43,7 @@ __all__ = [
     "explain",
     "hypergrad",
     "models",
+    "rate",
     "strategy",
     "tasks",
     "tune",
@@ -50,6 +52,8 @@ __all__ = [
 _HOME = {
     "Tuned": "rbml.training.tune",
     "tune": "rbml.training.tune",
+    "Rated": "rbml.training.tune",
+    "rate": "rbml.training.tune",
     "UnsoundError": "rbml.errors",
     "Stream": "rbml.tasks",
     "Phase": "rbml.learner",

@@ -84,6 +84,17 @@ def test_the_hypergradient_of_one_step_is_that_of_learning_to_reweight(pictures:
     assert torch.allclose(found, expected, rtol=1e-10)
 
 
+def test_the_weighted_sum_over_the_number_of_examples_lets_small_weights_make_small_steps() -> None:
+    plan = chain(example_weights(5, "examples"), sgd(0.1))
+    losses, raw = torch.rand(5, dtype=torch.float64), torch.tensor([0.3, -1.0, 2.0, 0.0, -4.0], dtype=torch.float64)
+    (term,) = plan.terms
+    inputs = TermInputs({}, {}, losses, losses, losses, lambda prediction, _: prediction.mean(), StepInfo(0))
+    found = term.value({"weights": {"raw": raw}}, inputs)
+    assert torch.allclose(found, (raw.sigmoid() * losses).sum() / 5)
+    with pytest.raises(UsageError, match="mean_over"):
+        example_weights(5, "sum")  # type: ignore[arg-type]
+
+
 def test_weights_from_losses_and_how_much_an_example_counts() -> None:
     """The derivative by the loss of one example is what the docstring says it is."""
     plan, losses = chain(weight_net(hidden=(4,)), sgd(0.1)), torch.rand(5, dtype=torch.float64)

@@ -26,6 +26,7 @@ COMMANDS = {
     "chat": "Talk to such a model made from sentences; it learns from corrections.",
     "score": "Measure such a model on labelled examples that it has not learned from.",
     "tune": "Train a model on your own data, and tune how it is trained.",
+    "rate": "Find the examples of your own data whose labels are probably wrong.",
     "report": "Show how good a run is and what it has learned, on one page with figures.",
     "check": "Check the hypergradient of a run or a recipe against exact engines and finite differences.",
     "explain": "Show what every hypergradient engine would cost, and which one to use.",

@@ -1,18 +1,20 @@
 r"""Terms that weight the support examples, by one learned number per example or by a learned function of its loss.
 
-Both replace the support loss by a weighted mean of the losses of the examples, divided by the sum of the weights. With
-equal weights it is the plain mean, whatever their common value. A loss that sums over examples also becomes a mean.
+Both replace the support loss by a weighted mean of the losses of the examples, usually divided by the sum of the
+weights. With equal weights it is then the plain mean, whatever their common value. A loss that sums over examples also
+becomes a mean.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from rbml.errors import UsageError
+from rbml.errors import UsageError, unknown
 from rbml.strategy.base import Term, Values, part
 from rbml.strategy.networks import check_hidden, check_widths, first, forward, perceptron
 from rbml.strategy.views import TermInputs
@@ -21,7 +23,9 @@ from rbml.tree import Tree
 
 
 @part
-def example_weights(count: int, name: str = "example_weights") -> Term:
+def example_weights(
+    count: int, mean_over: Literal["weights", "examples"] = "weights", name: str = "example_weights"
+) -> Term:
     r"""Weight every support example by a learned number of its own, between 0 and 1.
 
     .. math:: \frac{\sum_i w_i \ell_i}{\sum_i w_i}, \qquad w_i = \mathrm{sigmoid}(\mathrm{raw}_i)
@@ -37,12 +41,21 @@ def example_weights(count: int, name: str = "example_weights") -> Term:
         count: the number of examples in a support set; example i of every task has weight i. Where a step sees a part
             of the examples (a mini-batch of a :class:`rbml.Job`), their number in all: each has its weight wherever
             it comes.
+        mean_over: what the sum is divided by: ``"weights"``, their sum, as above, or ``"examples"``, their number. With
+            the latter the weight of one example does not depend on the others, and small weights are small steps.
         name: the name of the part in the strategy.
 
     Raises:
-        UsageError: if ``count`` is below 1, or, in use, if a support set has a different number of examples.
-    """
+        UsageError: if ``count`` is below 1, for another ``mean_over``, or, in use, if a support set has a different
+            number of examples.
+    """  # noqa: DOC501  `unknown` returns the UsageError
     check_widths("count", count)
+    if mean_over not in ("weights", "examples"):
+        raise unknown("mean_over", mean_over, ("weights", "examples"))
+
+    def mean(raw: Tensor, inputs: TermInputs) -> Tensor:
+        weights = torch.sigmoid(raw)
+        return _weighted_mean(weights, inputs) if mean_over == "weights" else inputs.mean(weights * inputs.losses())
 
     def start(theta: Tree, steps: int, generator: torch.Generator | None) -> Tree:
         return {"raw": first(theta).new_zeros(count)}
@@ -50,13 +63,13 @@ def example_weights(count: int, name: str = "example_weights") -> Term:
     def value(values: Values, inputs: TermInputs) -> Tensor:
         index = inputs.mask.get("index")
         if index is not None:
-            return _weighted_mean(torch.sigmoid(values["weights"]["raw"].index_select(0, index)), inputs)
+            return mean(values["weights"]["raw"].index_select(0, index), inputs)
         if len(inputs.y) != count:
             raise UsageError(
                 f"{name} has weights for {count} examples, but the support set has {len(inputs.y)}: "
                 f"set count={len(inputs.y)}"
             )
-        return _weighted_mean(torch.sigmoid(values["weights"]["raw"]), inputs)
+        return mean(values["weights"]["raw"], inputs)
 
     return Term(name, {"weights": Weights(start)}, value, alone=True, anchored=False)
 

@@ -114,3 +114,19 @@ def test_a_backbone_reads_its_own_kind_of_inputs() -> None:
     values["inputs"]["spec"]["inner"]["kind"] = "smells"
     with pytest.raises(CheckpointError, match="smells"):
         Setting.from_json(values)
+
+
+def test_standardised_features_are_kept_in_the_saved_setting() -> None:
+    own = embedding(Pictures(8, 3), "tiny")
+    stored = own.embed(torch.arange(2 * 3 * 64, dtype=torch.float32).view(2, 3, 8, 8).to(torch.uint8))
+    made_so = own.standardised(stored)
+    ready = made_so.ready(stored)
+    assert isinstance(ready, Tensor)
+    assert torch.allclose(ready[:, :3].mean(0), torch.zeros(3), atol=1e-6)
+    assert torch.allclose(ready[:, :3].std(0, correction=0), torch.ones(3))
+    assert torch.equal(ready[:, 3], torch.zeros(2))  # a constant feature
+    again = Setting.from_json(Setting(made_so, CLASSES, 2).to_json()).modality
+    assert again == made_so and torch.equal(again.ready(stored), ready)
+    assert torch.equal(own.ready(stored), stored) and "mean" not in own.spec()
+    with pytest.raises(UsageError, match="1 means and 0 deviations"):
+        Embedded(Pictures(8, 3), "tiny", mean=[1.0])

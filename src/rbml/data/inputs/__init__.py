@@ -1,6 +1,6 @@
 """Modalities (pictures, rows of a table, arrays): how raw inputs become tensors, one file each. ``ALL`` lists them."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from rbml.data.inputs.arrays import Arrays
@@ -18,8 +18,15 @@ def made(kind: str, spec: Mapping[str, Any]) -> Modality:
     return ALL[kind](**spec)
 
 
-def _embedded(inner: Mapping[str, Any], backbone: str, fingerprint: str = "", size: int = 0) -> Modality:
-    return Embedded(made(**inner), backbone, fingerprint, size)
+def _embedded(
+    inner: Mapping[str, Any],
+    backbone: str,
+    fingerprint: str = "",
+    size: int = 0,
+    mean: Sequence[float] = (),
+    std: Sequence[float] = (),
+) -> Modality:
+    return Embedded(made(**inner), backbone, fingerprint, size, mean, std)
 
 
 ALL: dict[str, Callable[..., Modality]] = {

@@ -31,6 +31,7 @@ class RawExamples(NamedTuple):
         names: a name for each example.
         targets: names for the numbers of a label; for classes, the labels are the names.
         skipped: files that were found beside them and are of no use, such as notes.
+        places: the file and line of each example, where the names do not say it; else empty.
     """
 
     raw: Sequence[Any]
@@ -38,6 +39,7 @@ class RawExamples(NamedTuple):
     names: Sequence[str]
     targets: Sequence[str] | None = None
     skipped: Sequence[str] = ()
+    places: Sequence[str] = ()
 
 
 class Modality(Protocol):

@@ -147,7 +147,8 @@ class Text:
         if not found:
             raise DataError("nothing was named: expected a file of sentences, or a sentence.")
         texts = [one.text for one in found]
-        return RawExamples(texts, [one.label for one in found] if labelled else None, texts)
+        labels = [one.label for one in found] if labelled else None
+        return RawExamples(texts, labels, texts, places=[one.place for one in found])
 
     def _size(self) -> int:
         return self.buckets if self.tokenizer in OWN else backbones.tokenizer(self.tokenizer).size

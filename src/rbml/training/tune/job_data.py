@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from rbml.data import targets
 from rbml.data.batch import Batch
+from rbml.data.inputs.embedded import Embedded
 from rbml.data.inputs.rows import Row, Rows, check_columns, numbers, read_rows
 from rbml.data.inputs.table import Table
 from rbml.data.setting import Setting
@@ -34,6 +35,7 @@ class JobData(NamedTuple):
         recipe: of the model.
         places: a name for each example, such as its file or line.
         shown: how an example can be shown in one line, such as its text.
+        raw: the examples as they were found: paths, texts or rows.
     """
 
     examples: Batch
@@ -43,13 +45,16 @@ class JobData(NamedTuple):
     recipe: Recipe
     places: list[str]
     shown: list[str]
+    raw: Sequence[Any]
 
     def model(self) -> nn.Module:
         """Return the model with first weights."""
         return build.model(self.recipe, self.setting)
 
 
-def read(place: str | Path, target: str = "", classes: bool = False, encoder: str = "", seed: int = 0) -> JobData:
+def read(
+    place: str | Path, target: str = "", classes: bool = False, encoder: str = "", seed: int | None = 0
+) -> JobData:
     """Read a CSV file of numbers (with a target column), a folder with one folder of pictures per class, or texts.
 
     Args:
@@ -57,7 +62,8 @@ def read(place: str | Path, target: str = "", classes: bool = False, encoder: st
         target: the column to predict, of a table; empty for pictures and texts.
         classes: whether a column of numbers names classes.
         encoder: the frozen backbone for pictures and texts; empty takes that of :data:`ENCODERS`.
-        seed: of the division into three parts: a table is standardised by the rows of the first two.
+        seed: of the division into three parts: inputs are standardised by the examples of the first two; ``None``:
+            by all examples.
 
     Raises:
         UsageError: where the options do not fit the data.
@@ -77,22 +83,32 @@ def read(place: str | Path, target: str = "", classes: bool = False, encoder: st
     y, names = targets.CLASSES.read(found.labels or [], found.targets)
     if len(names) < 2:
         raise DataError(f"{path} has only one class ({names[0]}): add another one.")
+    assert isinstance(modality, Embedded) and isinstance(stored, Tensor)
+    modality = modality.standardised(stored[_known(len(stored), seed)])
     setting = Setting(modality, targets.CLASSES, len(names))
-    shown = [str(getattr(one, "text", one)) for one in found.raw]
-    return JobData(Batch(modality.ready(stored), y), stored, names, setting, recipe, list(found.names), shown)
+    examples = Batch(modality.ready(stored), y)
+    places = list(found.places or found.names)
+    return JobData(examples, stored, names, setting, recipe, places, list(map(str, found.raw)), found.raw)
+
+
+def _known(total: int, seed: int | None) -> Tensor:
+    """Return the places of the examples by which inputs are standardised: all but those of the third part."""
+    if seed is None:
+        return torch.arange(total)
+    train, val, _ = division(total, seed)
+    return torch.cat([train, val])
 
 
 def _recipe(**more: Any) -> Recipe:
     return Recipe.of(**({"algorithm": "maml", "model": "mlp", "model_options": {"hidden": [64]}} | more))
 
 
-def _table(file: Rows, target: str, classes: bool, seed: int) -> JobData:
+def _table(file: Rows, target: str, classes: bool, seed: int | None) -> JobData:
     check_columns([target], file.columns, str(file.path))
     columns = [name for name in file.columns if name != target]
     if not columns:
         raise DataError(f"{file.path} has no column besides {target!r} to predict it from.")
-    train, val, _ = division(len(file.rows), seed)
-    known = [file.rows[place] for place in [*train.tolist(), *val.tolist()]]
+    known = [file.rows[place] for place in _known(len(file.rows), seed).tolist()]
     named = classes or not all(_is_number(row, target) for row in file.rows)
     table = Table.fitted(columns, numbers(known, columns), [target])
     if named:
@@ -107,9 +123,8 @@ def _table(file: Rows, target: str, classes: bool, seed: int) -> JobData:
         setting = Setting(table, own, 1)
     stored = table.read(file.rows)
     shown = [_line(row.cells, columns) for row in file.rows]
-    return JobData(
-        Batch(table.ready(stored), y), stored, names, setting, _recipe(), [row.place for row in file.rows], shown
-    )
+    places = [row.place for row in file.rows]
+    return JobData(Batch(table.ready(stored), y), stored, names, setting, _recipe(), places, shown, file.rows)
 
 
 def _label(row: Row, target: str) -> str:
