@@ -13,7 +13,7 @@ from torch.func import functional_call
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from rbml import Batch, Episodes, algorithms, backbones
-from rbml.backbones.sentence import Sentence, exchanged
+from rbml.backbones.sentence import Sentence, differentiable, exchanged
 from rbml.data.inputs import Text
 from rbml.errors import DataError, UsageError
 from rbml.tasks import generator
@@ -34,7 +34,7 @@ class Classifier(nn.Module):
             max_position_embeddings=16, hidden_act="gelu", hidden_dropout_prob=0.1, attention_probs_dropout_prob=0.1,
             layer_norm_eps=1e-12, initializer_range=0.2,
         )  # fmt: skip
-        self.body = Sentence(transformers.BertModel(config, add_pooling_layer=False))
+        self.body = Sentence(differentiable(transformers.BertModel(config, add_pooling_layer=False)))
         self.head = nn.Linear(24, WAYS)
 
     def forward(self, ids: Tensor) -> Tensor:

