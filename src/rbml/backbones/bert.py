@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 _EPSILON = 1e-12  # of the layer norms, as BERT has been trained
 
+
 class States(NamedTuple):
     """What an encoder returns.
 

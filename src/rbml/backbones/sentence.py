@@ -36,7 +36,7 @@ class Tokenizer(NamedTuple):
 class Sentence(nn.Module):
     r"""An encoder with the mean of its last hidden states over the words of a sentence, of unit norm.
 
-    .. math:: f = \frac{m}{\|m\|}, \qquad m = \frac{\sum_i [x_i \ne 0]\, h_i}{\sum_i [x_i \ne 0]}
+    .. math:: f = \frac{m}{\|m\|}, \qquad m = \frac{\sum_i v_i h_i}{\sum_i v_i}, \qquad v_i = [x_i \ne 0]\, w_{x_i}
 
     Reimers, Gurevych 2019 (arXiv:1908.10084). Inputs are ids ``(n, length)``, 0 for padding; outputs are
     ``(n, width)``. Padding changes nothing: it gets no attention, and is not in the mean. The mask of the attention is
@@ -49,12 +49,17 @@ class Sentence(nn.Module):
     Args:
         encoder: :class:`rbml.backbones.bert.Bert`, or a model of transformers (:func:`differentiable`).
         padding: the encoder's own id of padding. It is exchanged with 0, here and in the tokenizer.
+        importance: w, how much each id counts in the mean, ``(ids,)``; ``None``: all alike. It is no weight of the
+            network: it is not learned, and not saved.
     """
 
-    def __init__(self, encoder: nn.Module, padding: int = 0) -> None:
+    importance: Tensor | None
+
+    def __init__(self, encoder: nn.Module, padding: int = 0, importance: Tensor | None = None) -> None:
         """Keep the encoder."""
         super().__init__()
         self.encoder, self.padding = encoder, padding
+        self.register_buffer("importance", importance, persistent=False)
 
     def forward(self, ids: Tensor) -> Tensor:
         """Map ids ``(n, length)`` to ``(n, width)``."""
@@ -71,7 +76,8 @@ class Sentence(nn.Module):
         # Expanded over the rows: transformers does not expand a mask that it is given.
         hide = ((1 - kept) * _NEVER)[:, None, None, :].expand(-1, 1, ids.shape[1], -1)
         found = self.encoder(input_ids=exchanged(ids, self.padding), attention_mask=hide).last_hidden_state
-        mean = (found * kept[..., None]).sum(1) / kept.sum(1, keepdim=True).clamp(min=1)
+        counts = kept if self.importance is None else kept * self.importance[ids]
+        mean = (found * counts[..., None]).sum(1) / counts.sum(1, keepdim=True).clamp(min=1)
         return F.normalize(mean, dim=1)
 
 
