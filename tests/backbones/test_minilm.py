@@ -41,7 +41,7 @@ def test_rare_words_count_more_in_the_weighted_variant() -> None:
     x = text.ready(text.read(["where is the card", "card"]))["ids"]
     counts = minilm.importance()[x] * (x > 0)
     with torch.no_grad():
-        states = mean.body.encoder(x, ((x == 0) * -1e9)[:, None, None, :]).last_hidden_state
+        states = mean.body.get_submodule("encoder")(x, ((x == 0) * -1e9)[:, None, None, :]).last_hidden_state
         truth = functional.normalize((states * counts[..., None]).sum(1), dim=1)
         assert torch.allclose(weighted.body(x), truth, atol=1e-6)
         assert torch.allclose(torch.func.vmap(weighted.body)(x[None])[0], truth, atol=1e-6)

@@ -23,7 +23,7 @@ from rbml.tasks.base import one
 try:
     import transformers
 except ModuleNotFoundError:  # only hf: needs it
-    transformers = None
+    transformers = None  # type: ignore[assignment]
 
 needs_transformers = pytest.mark.skipif(transformers is None, reason="transformers is not installed")
 KINDS = ["bert", pytest.param("transformers", marks=needs_transformers)]
@@ -102,7 +102,7 @@ def test_our_encoder_is_that_of_transformers() -> None:
         leaves = [leaf for name, leaf in body.named_parameters() if "pooler" not in name]
         features = body(ids)
         gradient = torch.autograd.grad((features[:3] @ features[3:].T).square().sum(), leaves, create_graph=True)
-        twice = torch.autograd.grad(sum(leaf.square().sum() for leaf in gradient), leaves)
+        twice = torch.autograd.grad(torch.stack([leaf.square().sum() for leaf in gradient]).sum(), leaves)
         found.append([features, *gradient, *twice])
     for mine, other in zip(*found, strict=True):
         assert torch.allclose(mine, other, rtol=1e-9, atol=1e-10)

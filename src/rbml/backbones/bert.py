@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -64,7 +64,8 @@ class Bert(nn.Module):
         kinds = table["token_type_embeddings"](torch.zeros_like(places))
         states = table["word_embeddings"](input_ids) + table["position_embeddings"](places) + kinds
         states = table["LayerNorm"](states)
-        for layer in self.encoder["layer"]:  # type: ignore[union-attr]
+        layers: Any = self.encoder["layer"]
+        for layer in layers:
             states = layer(states, attention_mask)
         return States(states)
 
@@ -92,7 +93,9 @@ class _Layer(nn.Module):
 
 def _vectors(count: int, width: int, padding: int | None = None) -> nn.Embedding:
     """Return vectors of zeros: random ones on the device "meta" would import PyTorch's compiler, in two seconds."""
-    return nn.Embedding.from_pretrained(torch.zeros(count, width), freeze=False, padding_idx=padding)
+    made: Any = nn.Embedding
+    found: nn.Embedding = made.from_pretrained(torch.zeros(count, width), freeze=False, padding_idx=padding)
+    return found
 
 
 def _sum(inputs: int, width: int) -> nn.ModuleDict:

@@ -188,7 +188,7 @@ class Usual:
     @staticmethod
     def from_content(values: Mapping[str, Any] | None) -> Usual | None:
         """Return what :meth:`to_content` gave; ``None`` for ``None``. Former files have no shape."""
-        return None if values is None else Usual(**(values | {"shape": tuple(values.get("shape", ()))}))
+        return None if values is None else Usual(**{**values, "shape": tuple(values.get("shape", ()))})
 
 
 def student(share: float, freedom: int) -> float:
