@@ -165,6 +165,8 @@ def measured(name: str, table: str, fold: int, given: argparse.Namespace) -> Ite
     test, methods = TABLES[table](name, fold, given.data_root, range(given.seeds))
     drawn = {shots: FewShot(test, WAYS, shots, QUERIES).indices(range(given.episodes)) for shots in given.shots}
     for kind, heads, features in methods:
+        if given.only and not any(part in kind for part in given.only):
+            continue
         places = {
             (head, shots): Path(given.keep) / f"{name}-{fold}-{given.episodes}-{shots}-{kind}, {head}.pt"
             for head in heads
@@ -192,6 +194,7 @@ def main() -> None:
     parser.add_argument("--episodes", type=int, default=600)
     parser.add_argument("--seeds", type=int, default=3, help="of what is learned")
     parser.add_argument("--without", nargs="*", default=[], choices=list(HEADS), help="classifiers to leave out")
+    parser.add_argument("--only", nargs="*", default=[], help="methods whose names contain one of these")
     parser.add_argument("--keep", default="text-benchmark", help="a folder")
     given = parser.parse_args()
     Path(given.keep).mkdir(parents=True, exist_ok=True)
