@@ -22,11 +22,12 @@ from __future__ import annotations
 import argparse
 import math
 from collections.abc import Callable, Iterator
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
-from text_methods import HEADS, adapted, centred, discriminant, joined, tuned, vectors, weighted, whitened
+from text_methods import HEADS, adapted, centred, discriminant, tuned, vectors, weighted, whitened
 from torch import Tensor
 from torch.nn.functional import normalize
 
@@ -36,7 +37,7 @@ from rbml.data.inputs import embedded
 from rbml.tasks import FewShot
 
 WAYS, QUERIES = 5, 5
-ENCODER = "minilm"
+ENCODER, WEIGHTED = "minilm", "minilm:weighted"
 _NUMBERS = 2**17
 _BOTH = ("centroid", "ridge")
 
@@ -46,7 +47,7 @@ Method = tuple[str, tuple[str, ...], Callable[[], Tensor]]
 
 def loaded(name: str, part: str, fold: int, root: str, encoder: str | None = None) -> Labelled:
     """Return the sentences of one part, or their features."""
-    found = data.load(name, part, root, f"fold-{fold}", tokenizer=encoder or "ngrams")
+    found = data.load(name, part, root, f"fold-{fold}", tokenizer=ENCODER if encoder else "ngrams")
     assert isinstance(found, Labelled)
     return found if encoder is None else embedded.embedded(found, encoder)
 
@@ -80,26 +81,42 @@ def encoded(name: str, fold: int, root: str, seeds: range) -> tuple[Labelled, li
         ("frozen, whitened", _BOTH, lambda: whitened(x, known)),
         ("discriminant of the training intents", _BOTH, lambda: discriminant(x, training)),
     ]
-    return test, methods + learned_on(training, x, seeds)
+    return test, methods + learned_on((training, x), weighted_of(name, name, fold, root), seeds)
 
 
-def learned_on(training: Labelled, x: Tensor, seeds: range, where: str = "") -> list[Method]:
-    """Return the adaptor, alone and beside the discriminant.
+def weighted_of(taught: str, name: str, fold: int, root: str) -> tuple[Labelled, Tensor]:
+    """Return features of training sentences of one data set and test sentences of another, rare words weighted."""
+    return loaded(taught, "train", fold, root, WEIGHTED), loaded(name, "test", fold, root, WEIGHTED).x
+
+
+def learned_on(
+    plain: tuple[Labelled, Tensor], rare: tuple[Labelled, Tensor], seeds: range, where: str = ""
+) -> list[Method]:
+    """Return the adaptor, and what rare words that count more add, down to what ``rbml train`` learns on sentences.
 
     Args:
-        training: features of the training sentences.
-        x: features of the test sentences.
+        plain: the training sentences, and features of the test sentences ``(n, width)``.
+        rare: the same with features in which rare words count more.
         seeds: of training.
         where: what follows the name of each method.
     """
-    bent = cache(lambda seed: adapted(training, seed)(x))
 
-    def beside(seed: int) -> Tensor:
-        return joined(bent(seed), discriminant(x, training))
+    def bent(given: tuple[Labelled, Tensor], seed: int, **options: Any) -> Tensor:
+        return adapted(given[0], seed, **options)(given[1])
 
-    kinds: dict[str, Callable[[int], Tensor]] = {"adaptor": bent, "adaptor beside the discriminant": beside}
-    return [(f"{kind}, ProtoNet{where}, seed {seed}", _BOTH, partial(features, seed))
-            for kind, features in kinds.items() for seed in seeds]  # fmt: skip
+    adaptors: list[Method] = [
+        (f"adaptor, ProtoNet{where}, seed {seed}", _BOTH, partial(bent, plain, seed)) for seed in seeds
+    ]
+    between: list[Method] = [
+        (f"rare words weighted, centred{where}", _BOTH, lambda: centred(rare[1], rare[0].x)),
+        (f"rare words weighted, discriminant{where}", _BOTH, lambda: discriminant(rare[1], rare[0])),
+    ]
+    best: list[Method] = [
+        (f"rare words weighted, adaptor beside discriminant, ProtoNet{where}, seed {seed}", _BOTH,
+         partial(bent, rare, seed, steps=300, beside=True))
+        for seed in seeds
+    ]  # fmt: skip
+    return adaptors + between + best
 
 
 def across(name: str, fold: int, root: str, seeds: range) -> tuple[Labelled, list[Method]]:
@@ -112,7 +129,7 @@ def across(name: str, fold: int, root: str, seeds: range) -> tuple[Labelled, lis
         (f"frozen, centred, on {other}", _BOTH, lambda: centred(x, training.x)),
         (f"discriminant of the training intents, on {other}", _BOTH, lambda: discriminant(x, training)),
     ]
-    return test, methods + learned_on(training, x, seeds, f", on {other}")
+    return test, methods + learned_on((training, x), weighted_of(other, name, fold, root), seeds, f", on {other}")
 
 
 def trained(name: str, fold: int, root: str, seeds: range) -> tuple[Labelled, list[Method]]:
@@ -148,6 +165,8 @@ def measured(name: str, table: str, fold: int, given: argparse.Namespace) -> Ite
     test, methods = TABLES[table](name, fold, given.data_root, range(given.seeds))
     drawn = {shots: FewShot(test, WAYS, shots, QUERIES).indices(range(given.episodes)) for shots in given.shots}
     for kind, heads, features in methods:
+        if given.only and not any(part in kind for part in given.only):
+            continue
         places = {
             (head, shots): Path(given.keep) / f"{name}-{fold}-{given.episodes}-{shots}-{kind}, {head}.pt"
             for head in heads
@@ -175,6 +194,7 @@ def main() -> None:
     parser.add_argument("--episodes", type=int, default=600)
     parser.add_argument("--seeds", type=int, default=3, help="of what is learned")
     parser.add_argument("--without", nargs="*", default=[], choices=list(HEADS), help="classifiers to leave out")
+    parser.add_argument("--only", nargs="*", default=[], help="methods whose names contain one of these")
     parser.add_argument("--keep", default="text-benchmark", help="a folder")
     given = parser.parse_args()
     Path(given.keep).mkdir(parents=True, exist_ok=True)

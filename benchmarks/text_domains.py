@@ -14,8 +14,8 @@ from __future__ import annotations
 import argparse
 
 import torch
-from text import ENCODER, interval, loaded
-from text_methods import HEADS, adapted, centred, discriminant, joined, whitened
+from text import ENCODER, WEIGHTED, interval, loaded
+from text_methods import HEADS, adapted, centred, discriminant, whitened
 from torch import Tensor
 
 from rbml import data
@@ -34,15 +34,15 @@ def together(parts: list[Labelled]) -> Labelled:
     return first._replace(x=torch.cat([part.x for part in parts]), y=torch.cat(labels), names=names)
 
 
-def everything(name: str, root: str) -> Labelled:
+def everything(name: str, root: str, encoder: str) -> Labelled:
     """Return the features of all sentences of a data set."""
-    return together([loaded(name, part, 1, root, ENCODER) for part in ("train", "val", "test")])
+    return together([loaded(name, part, 1, root, encoder) for part in ("train", "val", "test")])
 
 
-def domains(root: str) -> Labelled:
+def domains(root: str, encoder: str) -> Labelled:
     """Return the features of CLINC150 without the domains banking, credit cards and work."""
     kept = {name for part in ("train", "val") for name in data.load("clinc150", part, root, "domains").names}
-    found = everything("clinc150", root)
+    found = everything("clinc150", root, encoder)
     labels = torch.tensor([label for label, name in enumerate(found.names) if name in kept])
     rows = torch.isin(found.y, labels)
     names = [found.names[label] for label in labels.tolist()]
@@ -66,18 +66,18 @@ def main() -> None:
     parser.add_argument("--episodes", type=int, default=500)
     parser.add_argument("--seeds", type=int, default=3, help="of the adaptor")
     given = parser.parse_args()
-    training = domains(given.data_root)
-    test = everything("banking77", given.data_root)
-    x, plain = test.x, discriminant(test.x, training)
-    bent = [adapted(training, seed)(x) for seed in range(given.seeds)]
+    training, rare = (domains(given.data_root, encoder) for encoder in (ENCODER, WEIGHTED))
+    test, rare_test = (everything("banking77", given.data_root, encoder) for encoder in (ENCODER, WEIGHTED))
+    x, seeds = test.x, range(given.seeds)
     methods: dict[str, list[Tensor]] = {
         "frozen": [x],
         "frozen, centred": [centred(x, training.x)],
         "frozen, whitened": [whitened(x, training.x)],
-        "discriminant of the training intents": [plain],
-        "adaptor, ProtoNet": bent,
-        "adaptor beside the discriminant": [joined(some, plain) for some in bent],
-    }
+        "discriminant of the training intents": [discriminant(x, training)],
+        "adaptor, ProtoNet": [adapted(training, seed)(x) for seed in seeds],
+        "rare words weighted, adaptor beside discriminant, ProtoNet":
+            [adapted(rare, seed, steps=300, beside=True)(rare_test.x) for seed in seeds],
+    }  # fmt: skip
     print(f"| BANKING77, 5-way 10-shot, {given.episodes} tasks | accuracy |\n| --- | ---: |")
     for name, some in methods.items():
         found = torch.stack([accuracy(features, test, given.episodes) for features in some]).mean(0)

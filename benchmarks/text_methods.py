@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from rbml import algorithms, data, models
 from rbml.data import Labelled
@@ -80,31 +81,40 @@ def discriminant(x: Tensor, training: Labelled, shrink: float = 0.75, power: flo
     return F.normalize(centred(x, training.x) @ turned.T, dim=1)
 
 
-def joined(*features: Tensor) -> Tensor:
-    """Return features side by side, each of unit norm, so that the cosine is the mean of theirs; of unit norm."""
-    return F.normalize(torch.cat([F.normalize(some, dim=1) for some in features], 1), dim=1)
-
-
 def adapted(
-    training: Labelled, seed: int, steps: int = 400, lr: float = 1e-4, ways: int = 20, tasks: int = 4
+    training: Labelled,
+    seed: int,
+    steps: int = 400,
+    lr: float = 1e-4,
+    ways: int = 20,
+    tasks: int = 4,
+    beside: bool = False,
 ) -> Callable[[Tensor], Tensor]:
     """Return the features of an adaptor that a prototypical network has learned on tasks of the training intents.
 
     Steps, rate and the size of the tasks were chosen on validation intents of fold 1 of BANKING77.
+
+    Args:
+        training: features of the training sentences.
+        seed: of training.
+        steps: how many.
+        lr: their rate, which falls as a cosine.
+        ways: intents per task, with one sentence each, and five queries.
+        tasks: per step.
+        beside: whether it learns beside Fisher's discriminant.
     """
     torch.manual_seed(seed)
-    model = models.Adaptor(training.x.shape[1], ways)
-    assert model.centre is not None
-    model.centre.data.copy_(training.x.mean(0))
+    width = training.x.shape[1]
+    model = models.DiscriminantAdaptor(width, ways) if beside else models.Adaptor(width, ways, start="centred")
+    model.begin(training.x, training.y)
     learner = algorithms.protonet(model)
     learned(learner, FewShot(training, ways, 1, 5), seed, steps, lr, tasks)
-    own = learner.model
-    assert isinstance(own, models.Adaptor)
+    own = copy.deepcopy(learner.model)
+    own.head = nn.Identity()
 
     def features(x: Tensor) -> Tensor:
         with torch.no_grad():
-            unit = F.normalize(x if own.centre is None else x - own.centre, dim=1)
-            return F.normalize(unit + own.residual(unit), dim=1)
+            return F.normalize(own(x), dim=1)
 
     return features
 

@@ -40,7 +40,7 @@ def features(learned: Learned, name: str, root: str) -> tuple[Labelled, Tensor]:
     """Return the test sentences and those out of scope, as the learner's modality stores them."""
     modality = learned.setting.modality
     assert isinstance(modality, Embedded), "a learner on features of an encoder is needed"
-    tests = data.load(name, "test", root, "fold-1", tokenizer=modality.backbone)
+    tests = data.load(name, "test", root, "fold-1", tokenizer=modality.backbone.partition(":")[0])
     assert isinstance(tests, Labelled)
     sentences = out_of_scope("test", root)
     others = Labelled(tests.modality.read(sentences), torch.zeros(len(sentences), dtype=torch.int64), ["none"], "",

@@ -1,4 +1,4 @@
-"""Encoders of transformers: exact in second order, side by side too, and blind to padding."""
+"""Encoders, ours and those of transformers: alike, exact in second order, side by side too, and blind to padding."""
 
 from __future__ import annotations
 
@@ -13,33 +13,49 @@ from torch.func import functional_call
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from rbml import Batch, Episodes, algorithms, backbones
-from rbml.backbones.sentence import Sentence, exchanged
+from rbml.backbones.bert import Bert
+from rbml.backbones.sentence import Sentence, differentiable, exchanged
 from rbml.data.inputs import Text
 from rbml.errors import DataError, UsageError
 from rbml.tasks import generator
 from rbml.tasks.base import one
 
-transformers = pytest.importorskip("transformers", reason="transformers is not installed")
+try:
+    import transformers
+except ModuleNotFoundError:  # only hf: needs it
+    transformers = None  # type: ignore[assignment]
 
+needs_transformers = pytest.mark.skipif(transformers is None, reason="transformers is not installed")
+KINDS = ["bert", pytest.param("transformers", marks=needs_transformers)]
 WAYS, WORDS, LENGTH = 3, 50, 7
 
 
 class Classifier(nn.Module):
     """MiniLM's architecture, small and with random weights, and a head."""
 
-    def __init__(self) -> None:
+    def __init__(self, kind: str) -> None:
         super().__init__()
-        config = transformers.BertConfig(
-            vocab_size=WORDS, hidden_size=24, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32,
-            max_position_embeddings=16, hidden_act="gelu", hidden_dropout_prob=0.1, attention_probs_dropout_prob=0.1,
-            layer_norm_eps=1e-12, initializer_range=0.2,
-        )  # fmt: skip
-        self.body = Sentence(transformers.BertModel(config, add_pooling_layer=False))
+        self.body = Sentence(encoder(kind))
         self.head = nn.Linear(24, WAYS)
 
     def forward(self, ids: Tensor) -> Tensor:
         logits: Tensor = self.head(self.body(ids))
         return logits
+
+
+def encoder(kind: str) -> nn.Module:
+    if kind == "transformers":
+        config = transformers.BertConfig(
+            vocab_size=WORDS, hidden_size=24, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32,
+            max_position_embeddings=16, hidden_act="gelu", hidden_dropout_prob=0.1, attention_probs_dropout_prob=0.1,
+            layer_norm_eps=1e-12, initializer_range=0.2,
+        )  # fmt: skip
+        return differentiable(transformers.BertModel(config))
+    ours = Bert(WORDS, width=24, layers=2, heads=2, hidden=32, positions=16)
+    for leaf in ours.parameters():
+        if leaf.dim() == 2:
+            nn.init.normal_(leaf, std=0.2)
+    return ours
 
 
 def texts(tasks: int = 2) -> Episodes:
@@ -53,9 +69,9 @@ def texts(tasks: int = 2) -> Episodes:
     return Episodes(batch(6), batch(6))
 
 
-def made() -> Classifier:
+def made(kind: str = "bert") -> Classifier:
     torch.manual_seed(0)
-    return Classifier().double()
+    return Classifier(kind).double()
 
 
 def plainly(model: nn.Module, episodes: Episodes, lr: float, steps: int) -> dict[str, Tensor]:
@@ -66,15 +82,36 @@ def plainly(model: nn.Module, episodes: Episodes, lr: float, steps: int) -> dict
         theta = dict(leaves)
         for _ in range(steps):
             loss = F.cross_entropy(functional_call(model, theta, (task.support.x["ids"],)), task.support.y)
-            grads = torch.autograd.grad(loss, list(theta.values()), create_graph=True)
+            # transformers' pooling layer, which ours has too, is not used
+            grads = torch.autograd.grad(loss, list(theta.values()), create_graph=True, materialize_grads=True)
             theta = {name: leaf - lr * g for (name, leaf), g in zip(theta.items(), grads, strict=True)}
         total = total + F.cross_entropy(functional_call(model, theta, (task.query.x["ids"],)), task.query.y)
-    return dict(zip(leaves, torch.autograd.grad(total / episodes.tasks, list(leaves.values())), strict=True))
+    grads = torch.autograd.grad(total / episodes.tasks, list(leaves.values()), materialize_grads=True)
+    return dict(zip(leaves, grads, strict=True))
 
 
+@needs_transformers
+def test_our_encoder_is_that_of_transformers() -> None:
+    """By values, by first and second derivatives, and by the names of all weights."""
+    theirs, ours = encoder("transformers").double(), encoder("bert").double()
+    assert list(ours.state_dict()) == list(theirs.state_dict())
+    ours.load_state_dict(theirs.state_dict())
+    ids = one(texts(), 0).support.x["ids"]
+    found = []
+    for body in (Sentence(ours), Sentence(theirs)):
+        leaves = [leaf for name, leaf in body.named_parameters() if "pooler" not in name]
+        features = body(ids)
+        gradient = torch.autograd.grad((features[:3] @ features[3:].T).square().sum(), leaves, create_graph=True)
+        twice = torch.autograd.grad(torch.stack([leaf.square().sum() for leaf in gradient]).sum(), leaves)
+        found.append([features, *gradient, *twice])
+    for mine, other in zip(*found, strict=True):
+        assert torch.allclose(mine, other, rtol=1e-9, atol=1e-10)
+
+
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("vectorise", [True, False])
-def test_the_meta_gradient_is_that_of_a_plain_double_backward(vectorise: bool) -> None:
-    model, episodes = made(), texts()
+def test_the_meta_gradient_is_that_of_a_plain_double_backward(vectorise: bool, kind: str) -> None:
+    model, episodes = made(kind), texts()
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # it must run side by side without a word
         warnings.filterwarnings("ignore", "`torch.jit.script`", DeprecationWarning)  # PyTorch's own, at first
@@ -85,17 +122,19 @@ def test_the_meta_gradient_is_that_of_a_plain_double_backward(vectorise: bool) -
     assert max(apart.values()) < 1e-8, sorted(apart.items(), key=lambda item: -item[1])[:3]
 
 
-def test_padding_and_the_other_sentences_change_nothing() -> None:
-    body, x = made().body, one(texts(), 0).support.x["ids"]
+@pytest.mark.parametrize("kind", KINDS)
+def test_padding_and_the_other_sentences_change_nothing(kind: str) -> None:
+    body, x = made(kind).body, one(texts(), 0).support.x["ids"]
     with torch.no_grad():
         found = body(x)
         assert torch.allclose(found.norm(dim=1), torch.ones(6, dtype=torch.float64))
         assert torch.allclose(body(F.pad(x, (0, 4))), found, atol=1e-12)
         for row, alone in zip(x, found, strict=True):
             assert torch.allclose(body(row[row > 0][None])[0], alone, atol=1e-12)
-        hidden = body.encoder(input_ids=x, attention_mask=(x > 0).long()).last_hidden_state
-        mean = (hidden * (x > 0)[..., None]).sum(1) / (x > 0).sum(1, keepdim=True)
-        assert torch.allclose(F.normalize(mean, dim=1), found, atol=1e-12), "the usual two-dimensional mask"
+        if kind == "transformers":
+            hidden = body.encoder(input_ids=x, attention_mask=(x > 0).long()).last_hidden_state
+            mean = (hidden * (x > 0)[..., None]).sum(1) / (x > 0).sum(1, keepdim=True)
+            assert torch.allclose(F.normalize(mean, dim=1), found, atol=1e-12), "the usual two-dimensional mask"
         assert torch.equal(torch.func.vmap(body)(torch.stack([x, x]))[1], body(x)) or torch.allclose(
             torch.func.vmap(body)(torch.stack([x, x]))[1], found, atol=1e-12
         )
@@ -144,6 +183,7 @@ def saved(folder: Path) -> Path:
     return folder
 
 
+@needs_transformers
 def test_an_encoder_of_a_folder(tmp_path: Path) -> None:
     """RoBERTa's padding is 1 and its first token 0: exchanged, features are those of transformers itself."""
     name = f"hf:{saved(tmp_path)}"
@@ -157,6 +197,7 @@ def test_an_encoder_of_a_folder(tmp_path: Path) -> None:
         assert torch.allclose(F.normalize(alone.last_hidden_state.mean(1), dim=1)[0], found[0], atol=1e-5)
 
 
+@needs_transformers
 def test_encoders_that_are_not_there(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="hf needs the name of a model: hf:FOLDER"):
         backbones.load("hf")

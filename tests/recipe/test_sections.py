@@ -13,7 +13,7 @@ import pytest
 from rbml.errors import CheckpointError, UsageError
 from rbml.recipe import Choice, Data, Outer, Recipe
 from rbml.recipe.entries import ENTRIES
-from rbml.recipe.protocol import protocol, recipe_of
+from rbml.recipe.protocol import backbone_recipe, protocol, recipe_of
 
 
 def changed() -> Recipe:
@@ -149,6 +149,21 @@ def test_protocols_are_those_of_the_papers() -> None:
     recipe = recipe_of("omniglot", {"ways": 20, "tasks": 3, "shots": None})
     assert (recipe.data[0].split, recipe.outer.tasks, recipe.tasks.shots) == ("vinyals", 3, 1)
     assert recipe.algorithm.options == {"lr": 0.1, "steps": 5}
+
+
+def test_sentences_learn_on_the_best_variant_of_their_encoder_beside_a_discriminant() -> None:
+    recipe = recipe_of("banking77", {"encoder": "minilm"})
+    assert (recipe.inputs.encoder, recipe.model.name, recipe.algorithm.name) == (
+        "minilm:weighted",
+        "discriminant_adaptor",
+        "protonet",
+    )
+    own = recipe_of("banking77", {"encoder": "minilm:mean", "model": "adaptor"})
+    assert (own.inputs.encoder, own.model.name) == ("minilm:mean", "adaptor")
+    assert recipe_of("text:bank.csv", {"encoder": "hf:folder"}).inputs.encoder == "hf:folder"
+    assert backbone_recipe("minilm").inputs.encoder == "minilm:weighted"
+    pictures = recipe_of("grocery", {"encoder": "efficientnet_lite0"})
+    assert (pictures.inputs.encoder, pictures.model.name) == ("efficientnet_lite0", "adaptor")
 
 
 def test_whole_encoders_of_sentences_begin_with_small_steps() -> None:

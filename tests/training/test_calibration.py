@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -40,6 +43,30 @@ def test_the_threshold_lets_through_as_many_as_asked_for() -> None:
         misses += int(scores[8] > usual.threshold(0.1))
     assert misses / 400 == pytest.approx(0.1, abs=0.05)
     assert Usual.of(torch.zeros(1)) is None and Usual.of(torch.zeros(0), Usual(1.0, 2.0, 50)) == Usual(1.0, 2.0, 50)
+
+
+def test_validation_tasks_tell_the_threshold_as_it_is() -> None:
+    """Bounded scores that vary from task to task: the normal quantile lies beyond all of them."""
+    middles = 0.1 * torch.randn(40, 1, generator=generator(5), dtype=torch.float64)
+    scores = [1 - one for one in (torch.rand(40, 25, generator=generator(6), dtype=torch.float64) ** 4 - middles).abs()]
+    usual, pooled = Usual.of_tasks(scores), torch.cat(scores)
+    for rate in (0.01, 0.05, 0.3):
+        assert (pooled > usual.threshold(rate)).double().mean().item() == pytest.approx(rate, abs=2e-3)
+    assert replace(usual, shape=()).threshold(0.01) > pooled.max()
+    assert usual.std == pytest.approx(torch.stack([one.std() for one in scores]).mean().item(), rel=0.05)
+    assert Usual.from_content(json.loads(json.dumps(usual.to_content()))) == usual
+    assert Usual.from_content({"mean": 1.0, "std": 2.0, "count": 50}) == Usual(1.0, 2.0, 50), "former files"
+
+
+def test_examples_of_the_task_itself_move_the_threshold_but_not_the_shape() -> None:
+    shape = tuple(torch.linspace(-3, 1, 101).tolist())
+    found = Usual.of(torch.tensor([5.0, 6.0, 7.0]), Usual(0.0, 1.0, 1000, 0.5, shape))
+    assert found is not None and (found.mean, found.between, found.shape) == (6.0, 0.0, shape)
+    assert found.threshold(0.01) == pytest.approx(6 + 0.96 * found.std * (1 + 1 / 13) ** 0.5, abs=1e-3)
+
+
+def test_one_task_tells_no_spread_between_tasks() -> None:
+    assert Usual.of_tasks([torch.tensor([1.0, 2.0, 4.0])]).between == 0
 
 
 def test_quantiles_are_those_of_the_tables() -> None:

@@ -1,4 +1,4 @@
-"""Encoders of sentences from the library transformers: their tokenizers, and a vector per sentence."""
+"""Encoders of sentences: a vector per sentence; and how the library transformers loads encoders and tokenizers."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Tokenizer(NamedTuple):
 class Sentence(nn.Module):
     r"""An encoder with the mean of its last hidden states over the words of a sentence, of unit norm.
 
-    .. math:: f = \frac{m}{\|m\|}, \qquad m = \frac{\sum_i [x_i \ne 0]\, h_i}{\sum_i [x_i \ne 0]}
+    .. math:: f = \frac{m}{\|m\|}, \qquad m = \frac{\sum_i v_i h_i}{\sum_i v_i}, \qquad v_i = [x_i \ne 0]\, w_{x_i}
 
     Reimers, Gurevych 2019 (arXiv:1908.10084). Inputs are ids ``(n, length)``, 0 for padding; outputs are
     ``(n, width)``. Padding changes nothing: it gets no attention, and is not in the mean. The mask of the attention is
@@ -47,19 +47,19 @@ class Sentence(nn.Module):
     than the longest one, and padding costs as much as words: forty questions of BANKING77 take half the time.
 
     Args:
-        encoder: a model of transformers; its dropout is switched off, so that its output is a function of its inputs.
+        encoder: :class:`rbml.backbones.bert.Bert`, or a model of transformers (:func:`differentiable`).
         padding: the encoder's own id of padding. It is exchanged with 0, here and in the tokenizer.
+        importance: w, how much each id counts in the mean, ``(ids,)``; ``None``: all alike. It is no weight of the
+            network: it is not learned, and not saved.
     """
 
-    def __init__(self, encoder: nn.Module, padding: int = 0) -> None:
-        """Switch off the dropout, and choose the attention that has all derivatives."""
+    importance: Tensor | None
+
+    def __init__(self, encoder: nn.Module, padding: int = 0, importance: Tensor | None = None) -> None:
+        """Keep the encoder."""
         super().__init__()
-        made: Any = encoder
-        made.set_attn_implementation("eager")
-        for layer in encoder.modules():
-            if isinstance(layer, nn.Dropout):
-                layer.p = 0.0
         self.encoder, self.padding = encoder, padding
+        self.register_buffer("importance", importance, persistent=False)
 
     def forward(self, ids: Tensor) -> Tensor:
         """Map ids ``(n, length)`` to ``(n, width)``."""
@@ -76,7 +76,8 @@ class Sentence(nn.Module):
         # Expanded over the rows: transformers does not expand a mask that it is given.
         hide = ((1 - kept) * _NEVER)[:, None, None, :].expand(-1, 1, ids.shape[1], -1)
         found = self.encoder(input_ids=exchanged(ids, self.padding), attention_mask=hide).last_hidden_state
-        mean = (found * kept[..., None]).sum(1) / kept.sum(1, keepdim=True).clamp(min=1)
+        counts = kept if self.importance is None else kept * self.importance[ids]
+        mean = (found * counts[..., None]).sum(1) / counts.sum(1, keepdim=True).clamp(min=1)
         return F.normalize(mean, dim=1)
 
 
@@ -99,8 +100,18 @@ def exchanged_list(ids: Sequence[int], padding: int) -> list[int]:
     return [padding if one == 0 else 0 if one == padding else one for one in ids]
 
 
+def differentiable(encoder: nn.Module) -> nn.Module:
+    """Change a model of transformers in place: no dropout, and attention that has all derivatives; return it."""
+    made: Any = encoder
+    made.set_attn_implementation("eager")
+    for layer in encoder.modules():
+        if isinstance(layer, nn.Dropout):
+            layer.p = 0.0
+    return encoder
+
+
 def loaded_encoder(place: str, **options: Any) -> nn.Module:
-    """Return an encoder of transformers with its weights.
+    """Return an encoder of transformers with its weights, whose output is a function of its inputs.
 
     Args:
         place: a folder, or the name of a model on the Hugging Face hub.
@@ -111,7 +122,7 @@ def loaded_encoder(place: str, **options: Any) -> nn.Module:
         DataError: if there is no such model, or it cannot be read.
     """
     found: nn.Module = _from_pretrained("AutoModel", place, **options)
-    return found
+    return differentiable(found)
 
 
 def loaded_tokenizer(place: str, **options: Any) -> Any:

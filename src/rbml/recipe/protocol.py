@@ -66,11 +66,14 @@ _FROZEN: dict[str, Any] = {
 }
 """What is learned from a support set on frozen features: a ridge regression, and how strong its penalty must be."""
 
-_BEST = {"efficientnet_lite0": "efficientnet_lite0:colour"}
+_BEST = {"efficientnet_lite0": "efficientnet_lite0:colour", "minilm": "minilm:weighted"}
 """The variant of a backbone from whose features most is learned from few examples."""
 
 _ON_FEATURES: dict[str, Any] = {"model": "adaptor", "algorithm": "protonet"}
 """What learns on features of an encoder where nothing else is asked for."""
+
+_ON_SENTENCES: dict[str, Any] = {"model": "discriminant_adaptor"}
+"""What differs where these are features of sentences (docs/results.md)."""
 
 
 _WHOLE: dict[str, Any] = {
@@ -92,6 +95,7 @@ of BANKING77 80 steps with a rate of 1e-4 did better than 30 with 5e-5; that is 
 """
 
 _ENCODERS = ("minilm", "hf")
+"""Backbones of sentences."""
 
 _SCALE = 16.0
 """Of the distances between features of unit norm."""
@@ -108,9 +112,13 @@ def recipe_of(source: str, given: Mapping[str, Any]) -> Recipe:
         UsageError: for an unknown name, or a value that is not allowed.
     """
     chosen = {name: value for name, value in given.items() if value is not None}
+    of_sentences = str(chosen.get("encoder", "")).partition(":")[0] in _ENCODERS
+    if of_sentences:
+        chosen["encoder"] = _BEST.get(chosen["encoder"], chosen["encoder"])
     backbone = chosen.get("encoder") or chosen.get("model") or ""
     whole = str(chosen.get("model", "")).partition(":")[0] in _ENCODERS
-    more = _ON_FEATURES if chosen.get("encoder") else _WHOLE if whole else {}
+    on_features = _ON_FEATURES | (_ON_SENTENCES if of_sentences else {})
+    more = on_features if chosen.get("encoder") else _WHOLE if whole else {}
     if whole and chosen.get("algorithm", "protonet") == "protonet":
         chosen["options"] = {"scale": _SCALE} | chosen.get("options", {})
     usual = protocol(source, given) | more | facts(backbone)

@@ -30,8 +30,9 @@ Shapes: n support examples, C classes, d features, m examples to judge, B classe
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from statistics import NormalDist
 from typing import Any
 
@@ -48,6 +49,9 @@ RATE = 0.05
 """The share of known examples that may be called unknown."""
 
 _TINY = 1e-12
+
+_SAME = 1e-3
+"""A squared distance that tells nothing apart: without it, the same picture twice would be infinitely near."""
 
 NEAREST = 20
 """How many classes of training an example is compared with; 10 to 20 were best on validation classes of the groceries.
@@ -77,7 +81,7 @@ class Background:
         """Return the log of the mean squared distance to the nearest classes, of ``(m, d)`` without the middle."""
         apart = _squared(features, self.centres)
         nearest = apart.topk(min(NEAREST, len(self.centres)), largest=False).values
-        return (nearest.mean(1) + _TINY).log()
+        return (nearest.mean(1) + _SAME).log()
 
     def to_content(self) -> dict[str, Tensor]:
         """Return its values for a file."""
@@ -123,7 +127,7 @@ class Memory:
         """Return the same of features ``(m, d)`` of length 1."""
         if self.middle is not None:
             features = functional.normalize(features - self.middle)
-        own = (_squared(features, self.centres).amin(1) + _TINY).log()
+        own = (_squared(features, self.centres).amin(1) + _SAME).log()
         return own if self.background is None else own - self.background.distance(features)
 
     def to_content(self) -> dict[str, Any]:
@@ -173,17 +177,22 @@ def features_of(adapted: Adapted, layer: str, x: Any) -> Tensor:
 
 @dataclass(frozen=True)
 class Usual:
-    """How far known examples usually are: a normal distribution of their scores.
+    """How far known examples usually are.
 
     Attributes:
-        mean: of the scores.
-        std: their standard deviation.
+        mean: of their scores.
+        std: the standard deviation of scores within a task.
         count: how many scores it was found from.
+        between: the standard deviation of the mean from one task to the next, where it is not that of this task.
+        shape: the quantiles 0 %, 1 % ... 100 % of scores less their mean, divided by their standard deviation. They are
+            known where there are many scores, of validation tasks; empty: a normal distribution.
     """
 
     mean: float
     std: float
     count: int
+    between: float = 0.0
+    shape: tuple[float, ...] = ()
 
     @staticmethod
     def of(scores: Tensor, other: Usual | None = None) -> Usual | None:
@@ -191,7 +200,8 @@ class Usual:
 
         Args:
             scores: of examples that were left out.
-            other: of other tasks of the same size: their spread counts as much as that of ten examples here.
+            other: of other tasks of the same size: their spread counts as much as that of ten examples here, and they
+                alone tell the shape.
         """
         total = len(scores)
         if total < 2 or (total < 4 and other is None):
@@ -199,25 +209,53 @@ class Usual:
         mean, squares = scores.double().mean().item(), (scores.double() - scores.double().mean()).square().sum().item()
         if other is None:
             return Usual(mean, math.sqrt(squares / (total - 1)), total)
-        return Usual(mean, math.sqrt((squares + 10 * other.std**2) / (total - 1 + 10)), total + 10)
+        std = math.sqrt((squares + 10 * other.std**2) / (total - 1 + 10))
+        return Usual(mean, std, total + 10, shape=other.shape)
+
+    @staticmethod
+    def of_tasks(scores: Sequence[Tensor]) -> Usual:
+        """Return the distribution of the scores ``(m,)`` of each of several tasks, m at least 2.
+
+        Its threshold is the quantile of all scores as they are. No normal distribution stands for them: a distance
+        between directions is bounded, and with one example per class most scores are near the bound, so that the end
+        of a normal distribution lies where no score can be.
+        """
+        each = torch.stack([one.double().mean() for one in scores])
+        within = torch.stack([one.double().var() for one in scores]).mean().clamp(min=_TINY)
+        share = statistics.fmean(1 / len(one) for one in scores)  # of the variance within is in that of the means
+        between = (each.var(correction=min(1, len(each) - 1)) - share * within).clamp(min=0)
+        pooled = torch.cat(list(scores)).double()
+        levels = torch.linspace(0, 1, 101, dtype=torch.float64)
+        found = Usual(pooled.mean().item(), within.sqrt().item(), len(pooled), between.sqrt().item())
+        return replace(found, shape=tuple(((pooled.quantile(levels) - found.mean) / found._spread()).tolist()))
 
     def threshold(self, rate: float = RATE) -> float:
         r"""Return the score above which an example counts as unknown.
 
-        .. math:: \mathrm{mean} + t_{m-1}(1 - \mathrm{rate})\; s\, \sqrt{1 + 1/m},
+        .. math:: \mathrm{mean} + q(1 - \mathrm{rate})\; \sqrt{s^2 (1 + 1/m) + b^2},
 
-        the end of a one-sided prediction interval, whose quantile of Student's t grows where there are few examples.
+        the end of a one-sided prediction interval. q is the quantile of the shape, where that is known, and else of
+        Student's t with m - 1 degrees of freedom, which grows where there are few examples.
         """
-        return self.mean + student(1 - rate, self.count - 1) * self.std * math.sqrt(1 + 1 / self.count)
+        if not self.shape:
+            return self.mean + student(1 - rate, self.count - 1) * self._spread()
+        place = (1 - rate) * (len(self.shape) - 1)
+        below = min(int(place), len(self.shape) - 2)
+        low, high = self.shape[below : below + 2]
+        return self.mean + (low + (place - below) * (high - low)) * self._spread()
+
+    def _spread(self) -> float:
+        """Return the standard deviation of the score of a further example, less what is known of the mean."""
+        return math.sqrt(self.std**2 * (1 + 1 / self.count) + self.between**2)
 
     def to_content(self) -> dict[str, Any]:
         """Return plain values."""
-        return {"mean": self.mean, "std": self.std, "count": self.count}
+        return vars(self) | {"shape": list(self.shape)}
 
     @staticmethod
     def from_content(values: Mapping[str, Any] | None) -> Usual | None:
-        """Return what :meth:`to_content` gave; ``None`` for ``None``."""
-        return None if values is None else Usual(values["mean"], values["std"], values["count"])
+        """Return what :meth:`to_content` gave; ``None`` for ``None``. Former files have no shape."""
+        return None if values is None else Usual(**{**values, "shape": tuple(values.get("shape", ()))})
 
 
 def student(share: float, freedom: int) -> float:

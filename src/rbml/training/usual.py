@@ -27,7 +27,7 @@ from rbml.training.unknown import Background, Memory, Usual, features_of, layer_
 TASKS = 40
 QUERIES = 5
 _FILE = "calibration.json"
-_TASKS = "validation_3"  # those without a number, and 2, had another score of what is unknown
+_TASKS = "validation_3"  # those without a number had another score of what is unknown; 2 no shape of its distribution
 _BACKGROUND = "background.pt"
 _CLASSES, _EACH = 200, 20  # of training, which are looked at to tell the unknown
 _AT_ONCE = 100  # examples
@@ -129,7 +129,7 @@ def measured(
         torch.stack(gains).std().item() / count**0.5 if count > 1 else 1.0,
         best,
         (calibration_error(found, y), calibration_error(found / best, y)),
-        _usual(scores),
+        Usual.of_tasks(scores),
         background,
     )  # fmt: skip
 
@@ -157,12 +157,6 @@ def errors_of(learner: Learner, tasks: FewShot, by: float, seed: int, count: int
 
 def _first(x: Any) -> Any:
     return x[0] if isinstance(x, Tensor) else {name: leaf[0] for name, leaf in x.items()}
-
-
-def _usual(scores: list[Tensor]) -> Usual:
-    """Return the mean of all scores, and their spread within a task: that is what the examples of one task show."""
-    within = torch.stack([one.double().var() for one in scores]).mean().sqrt().item()
-    return Usual(torch.cat(scores).double().mean().item(), within, sum(map(len, scores)))
 
 
 def prior_of(
