@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from textwrap import shorten
 from typing import TYPE_CHECKING
 
 from rbml.data.inputs import Shown
@@ -13,7 +12,7 @@ from rbml.reports.document import Part, Picture, Report, as_html
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_ROW, _INCH = 1.45, 1.15
+_ROW, _INCH = 1.35, 1.15
 """Pitch of the rows in cells, and the width of a cell in inches."""
 
 
@@ -46,6 +45,11 @@ def _figure(shown: Shown, captions: Sequence[tuple[str, str]], columns: int) -> 
     for place, (value, (label, suggested)) in enumerate(zip(shown.values, captions, strict=True)):
         left, top = place % columns, place // columns * _ROW
         cells.draw(axes, shown.kind, value, left, top, style.FAINT, 0.8, look)
-        text = f"{place + 1}  {shorten(label, 18, placeholder='…')}\n→ {shorten(suggested, 18, placeholder='…')}"
+        text = f"{place + 1}  {_cut(label)}\n→ {_cut(suggested)}"
         axes.text(left + 0.5, top + 1.0, text, ha="center", va="top", fontsize=6.8, color=style.INK, linespacing=1.15)
     return figure
+
+
+def _cut(name: str, letters: int = 18) -> str:
+    """Return a name that fits below a picture; names of classes are often one long word."""
+    return name if len(name) <= letters else f"{name[: letters - 1]}…"
