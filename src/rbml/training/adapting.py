@@ -175,7 +175,7 @@ def adapt(
     helped = learner if unlabelled is None or ways is None else WithUnlabelled(learner, unlabelled)
     adapted = helped.adapt(*support, ways=ways)
     with torch.no_grad():
-        setting.target.check(adapted(support.x), support)
+        setting.target.check(adapted(support.x).cpu(), support)
     judge = _Judge(helped, ways, layer_of(learner))
     target = setting.target if comparing else replace(setting.target, baselines={})
     found = estimate(judge, support, target, features, ways, advance) if estimating else None
@@ -204,7 +204,7 @@ class _Judge:
     def __call__(self, rest: Batch, queries: Batch) -> Tensor:
         adapted = self.learner.adapt(*rest, ways=self.ways)
         with torch.no_grad():
-            prediction: Tensor = adapted(queries.x)
+            prediction: Tensor = adapted(queries.x).cpu()
         if self.ways is not None:
             self.scores.append(Memory.of(adapted, self.layer, rest, self.ways).score(adapted, queries.x))
         return prediction

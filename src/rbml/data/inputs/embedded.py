@@ -22,6 +22,7 @@ from rbml.backbones.norm import folded
 from rbml.data import store
 from rbml.data.batch import Inputs
 from rbml.data.inputs.base import Modality, RawExamples, Shown
+from rbml.devices import CPU, placed
 from rbml.errors import DataError, UsageError
 
 _BLOCK = 16
@@ -36,6 +37,7 @@ Watch = Callable[[int, int], None]
 """Called with how many examples have gone through the backbone, and with how many there are."""
 
 _watch: ContextVar[Watch | None] = ContextVar("watch", default=None)
+_device: ContextVar[torch.device] = ContextVar("device", default=CPU)  # noqa: B039  a constant
 
 E = TypeVar("E", bound=Any)
 
@@ -81,14 +83,15 @@ class Embedded:
 
     def _in_blocks(self, total: int, stored: Callable[[int, int], Inputs]) -> Tensor:
         """Return the features of so many inputs, of which a function returns those from one place to another."""
-        backbone, watch, found = self.loaded(), _watch.get(), []
+        backbone, watch, device, found = self.loaded(), _watch.get(), _device.get(), []
+        body = backbone.body.to(device)
         block = _SENTENCES if self.inner.kind == "text" else _BLOCK
         for start in range(0, total, block):
-            ready = self.inner.ready(stored(start, start + block))
+            ready = placed(self.inner.ready(stored(start, start + block)), device)
             if self.inner.kind == "pictures":
                 ready = self._fitted(ready)
             with torch.no_grad():
-                found.append(backbone.body(ready) if isinstance(ready, Tensor) else backbone.body(**ready))
+                found.append((body(ready) if isinstance(ready, Tensor) else body(**ready)).cpu())
             if watch is not None:
                 watch(min(start + block, total), total)
         return torch.cat(found).float() if found else torch.empty(0, backbone.width)
@@ -215,6 +218,16 @@ def watched(watch: Watch) -> Iterator[None]:
         yield
     finally:
         _watch.reset(token)
+
+
+@contextmanager
+def computed_on(device: torch.device) -> Iterator[None]:
+    """Have the backbones compute features on a device; the features themselves come back to the processor."""
+    token = _device.set(device)
+    try:
+        yield
+    finally:
+        _device.reset(token)
 
 
 def _digest(stored: Inputs, inner: Modality) -> str:
