@@ -57,7 +57,11 @@ def find(name: str | torch.device = "auto", float64: bool = False) -> torch.devi
     if number is None:
         number = int(os.environ.get("LOCAL_RANK", "0")) % max(_count(device.type), 1) if device.type == "cuda" else 0
     if number >= _count(device.type):
-        few = f"{_count(device.type)} of them" if _count(device.type) else _MAKERS.get(device.type, "this PyTorch has none")
+        few = (
+            f"{_count(device.type)} of them"
+            if _count(device.type)
+            else _MAKERS.get(device.type, "this PyTorch has none")
+        )
         raise UsageError(f"there is no device {name} here ({few}); there is: {', '.join(available())}")
     if device.type == "mps" and float64:
         raise UsageError("mps has no double precision, which is needed here: use cpu")
@@ -110,7 +114,9 @@ def computing(precision: str, device: torch.device) -> Iterator[None]:
         raise unknown("precision", precision, PRECISIONS)
     if device.type != "cuda":
         if precision != "float32":
-            raise UsageError(f"{precision} is a way of computing on cuda, and this is {device}: leave the precision out")
+            raise UsageError(
+                f"{precision} is a way of computing on cuda, and this is {device}: leave the precision out"
+            )
         yield
         return
     matmul, conv = torch.backends.cuda.matmul, torch.backends.cudnn
@@ -127,6 +133,12 @@ def numbers(*values: Tensor) -> list[float]:
     dtype = reduce(torch.promote_types, [value.dtype for value in values])
     found: list[float] = torch.stack([value.detach().to(dtype) for value in values]).tolist()
     return found
+
+
+def wait(device: torch.device) -> None:
+    """Wait until a device has done all that it was given, so that time can be measured."""
+    if device.type != "cpu":
+        torch.zeros((), device=device).item()
 
 
 def placed(tree: Any, device: torch.device) -> Any:

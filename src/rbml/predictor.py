@@ -73,7 +73,9 @@ class Predictor:
         file = load_adapted(Path(path))
         learned = None if file.kept is None else of_file(file, str(path), device)
         setting, trust = file.setting, Trust.from_content(file.trust)
-        return Predictor(file.adapted.to(device), setting.modality, setting.target, file.names, trust, unknown_rate, learned)
+        return Predictor(
+            file.adapted.to(device), setting.modality, setting.target, file.names, trust, unknown_rate, learned
+        )
 
     def __call__(self, raw: Sequence[Any]) -> Predictions:
         """Predict each raw input by itself: the others in the call make no difference, not even by rounding.

@@ -1,7 +1,7 @@
 """A pretended device: tensors of real numbers that say they are elsewhere, and do not mix with those on the CPU.
 
-It is PyTorch's place for other backends (PrivateUse1), in Python: every operator runs on the CPU, on the numbers inside.
-As CUDA does, it refuses operators on tensors of both devices, but for a CPU scalar, CPU indices and copies. It counts
+It is PyTorch's place for other backends (PrivateUse1), in Python: every operator runs on the CPU, on the numbers
+inside. As CUDA does, it refuses operators on tensors of both devices, but for a CPU scalar, CPU indices and copies. It counts
 what makes the host wait for the device, and can refuse float64, as MPS does.
 """
 
@@ -15,8 +15,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_leaves, tree_map_only
 from torch.utils._python_dispatch import return_and_correct_aliasing
+from torch.utils._pytree import tree_leaves, tree_map_only
 from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
 
 aten = torch.ops.aten
@@ -24,8 +24,16 @@ NAME = "pretend"
 
 _COPIES = {aten.copy_.default, aten._to_copy.default}
 _INDEXED = {aten.index.Tensor, aten.index_put.default, aten.index_put_.default, aten._index_put_impl_.default}
-_WAITS = {aten._local_scalar_dense.default, aten.equal.default, aten.nonzero.default, aten.masked_select.default,
-          aten._unique2.default, aten.unique_dim.default, aten.bincount.default, aten.repeat_interleave.Tensor}  # fmt: skip
+_WAITS = {
+    aten._local_scalar_dense.default,
+    aten.equal.default,
+    aten.nonzero.default,
+    aten.masked_select.default,
+    aten._unique2.default,
+    aten.unique_dim.default,
+    aten.bincount.default,
+    aten.repeat_interleave.Tensor,
+}
 
 
 class MixedError(RuntimeError):
@@ -61,7 +69,9 @@ class Elsewhere(torch.Tensor):
     @staticmethod
     def __new__(cls, inside: Tensor) -> Elsewhere:
         if inside.dtype == torch.float64 and not record.float64:
-            raise TypeError("Cannot convert a pretended Tensor to float64 dtype as the framework doesn't support float64")
+            raise TypeError(
+                "Cannot convert a pretended Tensor to float64 dtype as the framework doesn't support float64"
+            )
         made = torch.Tensor._make_wrapper_subclass(
             cls, inside.size(), strides=inside.stride(), storage_offset=inside.storage_offset(), dtype=inside.dtype,
             layout=inside.layout, device=torch.device(NAME, 0),
@@ -71,6 +81,23 @@ class Elsewhere(torch.Tensor):
 
     def __repr__(self) -> str:  # type: ignore[override]
         return f"Elsewhere({self.inside!r})"
+
+    def __tensor_flatten__(self) -> tuple[list[str], None]:
+        """Say where the numbers are: a module then changes its parameters as a whole, with them."""
+        return ["inside"], None
+
+    @staticmethod
+    def __tensor_unflatten__(parts: dict[str, Tensor], _: None, size: Any, stride: Any) -> Elsewhere:
+        return Elsewhere(parts["inside"])
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+        """Copy as PyTorch copies a leaf."""
+        if id(self) not in memo:
+            made = Elsewhere(self.inside.detach().clone()).requires_grad_(self.requires_grad)
+            if getattr(self, "_is_param", False):
+                made._is_param = True  # type: ignore[attr-defined]
+            memo[id(self)] = made
+        return memo[id(self)]
 
     def untyped_storage(self) -> Any:
         """Return the storage of the numbers."""
@@ -112,10 +139,11 @@ class Elsewhere(torch.Tensor):
         out = func(*plain_args, **plain_kwargs)
         if not there:
             return out
-        resized = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Elsewhere) and leaf.shape != leaf.inside.shape]
-        assert not resized, f"{func} changes the size of a tensor, which a pretended one cannot follow"
-        out = tree_map_only(Tensor, Elsewhere, out)
-        return return_and_correct_aliasing(func, args, kwargs, out)
+        out = return_and_correct_aliasing(func, args, kwargs, tree_map_only(Tensor, Elsewhere, out))
+        for leaf in tree_leaves((args, kwargs)):
+            same = not isinstance(leaf, Elsewhere) or leaf.shape == leaf.inside.shape
+            assert same, f"{func} changes the size of a tensor, which one that is only pretended cannot follow"
+        return out
 
 
 def _check(func: Any, args: Any, kwargs: Any) -> None:
@@ -125,7 +153,7 @@ def _check(func: Any, args: Any, kwargs: Any) -> None:
         args = (args[0], *args[2:])
     leaves = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
     strangers = [leaf for leaf in leaves if not isinstance(leaf, Elsewhere) and leaf.dim() > 0]
-    if strangers and len(strangers) < len(leaves) or strangers and any(isinstance(leaf, Elsewhere) for leaf in leaves):
+    if strangers and any(isinstance(leaf, Elsewhere) for leaf in leaves):
         message = f"Expected all tensors to be on the same device, but {func} found {NAME}:0 and cpu"
         record.mixed.append(message)
         raise MixedError(message)

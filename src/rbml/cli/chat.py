@@ -42,12 +42,12 @@ def command(file: Path, sure: float, as_json: bool, unknown_rate: float, no_unkn
     rbml chat bot.rbml
     rbml chat bot.rbml < questions.txt
     """  # noqa: D301  \b is click's
-    from rbml.cli.devices import chosen
     from rbml.cli.conversation import Conversation
+    from rbml.cli.devices import chosen_device
     from rbml.predictor import Predictor
     from rbml.training.adapted_file import save_adapted
 
-    predictor = Predictor.load(file, None if no_unknown else unknown_rate, chosen())
+    predictor = Predictor.load(file, None if no_unknown else unknown_rate, chosen_device())
     _check(predictor, file)
     now = Conversation(predictor, sure)
     terminal = sys.stdin.isatty()

@@ -78,13 +78,13 @@ def _recipe(folder: RunFolder, meta_steps: int | None) -> Recipe:
 def _row(folder: RunFolder, recipe: Recipe, source: str, shots: int, episodes: int) -> list[str]:
     """Measure the learner and the two baselines on the same tasks."""
     from rbml.cli.baselines import baselines
-    from rbml.cli.devices import chosen
+    from rbml.cli.devices import chosen_device
     from rbml.cli.measuring import keep, measure, tasks_of
     from rbml.training import Score
 
     tasks = tasks_of(folder, "test", None, data=source, shots=shots, queries=QUERIES)
     metric = tasks.target.metrics[0]
-    learner = folder.learner().to(chosen())
+    learner = folder.learner().to(chosen_device())
     result = measure(learner, tasks, episodes, recipe.outer.seed)
     keep(folder, result | {"tasks": source, "part": "test", "name": f"{source}-{tasks.outputs}w{shots}s{QUERIES}q"})
     learned = Score(**result[metric.name]["inductive"][-1])

@@ -15,7 +15,7 @@ _META = "rbml.device"
 def with_device(command: click.Command) -> click.Command:
     """Return a command with ``--device`` and ``--precision``; one that has them already is left as it is.
 
-    The command does not see the values: it calls :func:`chosen`.
+    The command does not see the values: it calls :func:`chosen_device`.
     """
     if not any("--device" in parameter.opts for parameter in command.params):
         command.params += [
@@ -45,7 +45,7 @@ def _keep(context: click.Context, parameter: click.Parameter, value: str) -> Non
     context.meta.setdefault(_META, {})[parameter.name] = value
 
 
-def chosen(float64: bool = False) -> torch.device:
+def chosen_device(float64: bool = False) -> torch.device:
     """Return the device of the command that runs now, and compute on it from here on.
 
     Outside of a command that has the option it is the processor.

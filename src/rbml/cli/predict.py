@@ -76,12 +76,12 @@ def command(
     """  # noqa: D301  \b is click's
     if as_json and as_csv:
         raise UsageError("--json or --csv, not both")
-    from rbml.cli.devices import chosen
+    from rbml.cli.devices import chosen_device
     from rbml.cli.show import errors
     from rbml.predictor import Predictor
     from rbml.training.concerns import concerns, listed, plain
 
-    predictor = Predictor.load(file, None if no_unknown else unknown_rate, chosen())
+    predictor = Predictor.load(file, None if no_unknown else unknown_rate, chosen_device())
     found = predictor.modality.find(places, labelled=False)
     kind = plain(predictor.modality).kind
     results = list(predictor.each(found.raw))

@@ -93,7 +93,7 @@ def take_part(processes: Any) -> None:
 
     import torch
 
-    from rbml.cli.devices import chosen
+    from rbml.cli.devices import chosen_device
     from rbml.cli.show import keep_memory
     from rbml.recipe import build
     from rbml.training import Interrupt, RunFolder, train
@@ -102,7 +102,7 @@ def take_part(processes: Any) -> None:
     told = processes.told()
     torch.set_num_threads(told["threads"])
     folder = RunFolder(told["run"])
-    recipe, root, device = folder.recipe(), told["data_root"], chosen()
+    recipe, root, device = folder.recipe(), told["data_root"], chosen_device()
     training, validation = (build.tasks(recipe, part, root, device) for part in ("train", "val"))
     classes = build.supervised(recipe, root, device) if recipe.outer.pretrain else None
     with Interrupt(again=False) as interrupt:

@@ -41,10 +41,10 @@ def command(file: Path, place: Path, as_json: bool, unknown_rate: float, no_unkn
     rbml score mine.rbml --folder more_pictures
     rbml score scores.rbml --folder other_rows.csv --json
     """  # noqa: D301  \b is click's
-    from rbml.cli.devices import chosen
+    from rbml.cli.devices import chosen_device
     from rbml.predictor import Predictor
 
-    predictor = Predictor.load(file, None if no_unknown else unknown_rate, chosen())
+    predictor = Predictor.load(file, None if no_unknown else unknown_rate, chosen_device())
     found = predictor.modality.find([place], labelled=True)
     good: list[int] = []
     outputs, unknown, bad = [], [], []

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from rbml import hypergrad
-from rbml.cli.devices import chosen
+from rbml.cli.devices import chosen_device
 from rbml.cli.options import gathered, with_colour
 from rbml.cli.show import console
 from rbml.errors import UsageError
@@ -51,7 +51,7 @@ def subject(
     Raises:
         UsageError: if entries of a recipe are given along with a run.
     """
-    folder, device = RunFolder(place), chosen(float64)
+    folder, device = RunFolder(place), chosen_device(float64)
     if folder.config.is_file():
         if settings or config or any(value is not None for value in given.values()):
             raise UsageError(f"{place} is a run with a recipe of its own: leave the other options out")

@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 import torch
 
 from rbml import hypergrad
-from rbml.cli.devices import chosen
+from rbml.cli.devices import chosen_device
 from rbml.cli.features import features_shown
 from rbml.cli.processes import check_work
 from rbml.cli.show import console, follow, keep_memory
@@ -48,7 +48,7 @@ def meta_train(
         SystemExit: with 130 or 143 after a signal; the run is saved.
     """
     keep_memory()
-    device = chosen()
+    device = chosen_device()
     idle = check_work(recipe, processes, begins=not folder.config.is_file())
     if folder.config.is_file():
         config = folder.read_config()
@@ -114,9 +114,9 @@ def _begin(
     """Write the configuration of a new run."""
     setting = build.setting(recipe, training)
     if recipe.engine is not None and recipe.engine.name == "auto":
-        recipe = _with_engine(recipe, build.learner(recipe, setting).to(chosen()), training)
+        recipe = _with_engine(recipe, build.learner(recipe, setting).to(chosen_device()), training)
     if recipe.execution.compile == "auto":
-        recipe = _with_execution(recipe, build.learner(recipe, setting).to(chosen()), training)
+        recipe = _with_execution(recipe, build.learner(recipe, setting).to(chosen_device()), training)
     words = describe_protocol(recipe, build.learner(recipe, setting), training)
     about = {"training": training.about, "validation": validation.about, "protocol": words}
     folder.create(recipe, about, str(Path(data_root).absolute()) if data_root else None, setting)

@@ -192,7 +192,7 @@ def explained(predict: Predict, loss: Loss, batches: tuple[Batch, ...]) -> Itera
     """
     try:
         yield
-    except RbmlError:
+    except (RbmlError, torch.OutOfMemoryError):
         raise
     except Exception as error:
         for batch in batches:

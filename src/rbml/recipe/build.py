@@ -14,7 +14,6 @@ from typing import Any, get_type_hints
 
 import torch
 from torch import nn
-from torch.utils._pytree import tree_leaves
 
 from rbml import algorithms, backbones, data, hypergrad, models
 from rbml import tasks as kinds
@@ -23,7 +22,7 @@ from rbml.data import inputs, targets
 from rbml.data.inputs.embedded import embedded, embedding, reads
 from rbml.data.setting import Setting
 from rbml.data.sources.folder import read_classes
-from rbml.devices import CPU, free_memory, placed
+from rbml.devices import CPU
 from rbml.errors import UsageError, unknown
 from rbml.hypergrad import Hypergradient
 from rbml.learner import Learner
@@ -151,17 +150,14 @@ def unlabelled(recipe: Recipe, part: str) -> bool:
     return without and part in ("train", "val")
 
 
-def tasks(
-    recipe: Recipe, part: str, root: str | None = None, device: torch.device = CPU, **changes: Any
-) -> TaskSource:
+def tasks(recipe: Recipe, part: str, root: str | None = None, device: torch.device = CPU, **changes: Any) -> TaskSource:
     """Return the tasks of one part of the data; for several sources, a mixture.
 
     Args:
         recipe: the recipe.
         part: as in :func:`examples`.
         root: where data is looked for.
-        device: where the examples are kept, of which tasks are gathered; those that would take more than half of its
-            free memory stay where they are, and tasks are then moved one by one.
+        device: where the examples are kept, if they fit (:func:`rbml.data.kept_on`).
         **changes: changes of the recipe by short names, such as another source or another number of queries.
 
     Raises:
@@ -174,7 +170,7 @@ def tasks(
 
 
 def _source(recipe: Recipe, choice: Data, part: str, root: str | None, device: torch.device) -> TaskSource:
-    loaded = _kept_on(device, examples(recipe, choice, part, root))
+    loaded = data.kept_on(device, examples(recipe, choice, part, root))
     name, chosen = _kind(recipe, part, loaded)
     needs = data.Grouped if name == "per_group" else data.Labelled if name in ("few_shot", *WITHOUT_LABELS) else None
     if needs is not None and not isinstance(loaded, needs):
@@ -184,15 +180,6 @@ def _source(recipe: Recipe, choice: Data, part: str, root: str | None, device: t
     numbers = {"ways": recipe.tasks.ways, "shots": recipe.tasks.shots, "queries": recipe.tasks.queries}
     source: TaskSource = maker(loaded, **_known(numbers | choice.sizes, maker), **fitting(chosen, maker, "tasks"))
     return source
-
-
-def _kept_on(device: torch.device, loaded: Any) -> Any:
-    """Return examples on a device, if they take no more than half of its free memory."""
-    free = free_memory(device)
-    size = sum(leaf.nbytes for leaf in tree_leaves((loaded.x, loaded.y)))
-    if device == CPU or (free is not None and 2 * size > free):
-        return loaded
-    return loaded._replace(x=placed(loaded.x, device), y=placed(loaded.y, device))
 
 
 def _kind(recipe: Recipe, part: str, loaded: Any) -> tuple[str, Choice]:
@@ -224,7 +211,7 @@ def supervised(recipe: Recipe, root: str | None = None, device: torch.device = C
     loaded = examples(recipe, choice, "train", root)
     if not isinstance(loaded, data.Labelled):
         raise UsageError(f"pretraining needs classes, which {choice.source} does not have: leave out --pretrain")
-    return Supervised(_kept_on(device, loaded))
+    return Supervised(data.kept_on(device, loaded))
 
 
 # ------------------------------------------------------------------------------------------------- model and learner

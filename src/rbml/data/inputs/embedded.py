@@ -37,7 +37,7 @@ Watch = Callable[[int, int], None]
 """Called with how many examples have gone through the backbone, and with how many there are."""
 
 _watch: ContextVar[Watch | None] = ContextVar("watch", default=None)
-_device: ContextVar[torch.device] = ContextVar("device", default=CPU)  # noqa: B039  a constant
+_device: ContextVar[torch.device] = ContextVar("device", default=CPU)
 
 E = TypeVar("E", bound=Any)
 
