@@ -1,8 +1,8 @@
 """A pretended device: tensors of real numbers that say they are elsewhere, and do not mix with those on the CPU.
 
 It is PyTorch's place for other backends (PrivateUse1), in Python: every operator runs on the CPU, on the numbers
-inside. As CUDA does, it refuses operators on tensors of both devices, but for a CPU scalar, CPU indices and copies. It counts
-what makes the host wait for the device, and can refuse float64, as MPS does.
+inside. As CUDA does, it refuses operators on tensors of both devices, but for a CPU scalar, CPU indices and copies. It
+counts what makes the host wait for the device, and can refuse float64, as MPS does.
 """
 
 from __future__ import annotations
@@ -186,6 +186,8 @@ def _filled(there: Any, source: Tensor, non_blocking: bool = False) -> Any:
 def install() -> torch.device:
     """Make ``torch.device("pretend")`` known to PyTorch, once."""
     if not _libraries:
+        # Autograd starts a thread for every device that is there at its first call; one with Python's locks hangs.
+        torch.ones((), requires_grad=True).exp().backward()
         _setup_privateuseone_for_python_backend(NAME)
         _libraries.extend([torch.library.Library("_", "IMPL"), torch.library.Library("aten", "IMPL")])
         _libraries[0].fallback(_made, "PrivateUse1")
@@ -198,11 +200,12 @@ def install() -> torch.device:
 
 @contextmanager
 def measured(*, float64: bool = True) -> Iterator[Record]:
-    """Count from here on."""
+    """Count from here on; what is computed on the device is differentiated in this thread."""
     global record
     before, record = record, Record()
     record.float64 = float64
     try:
-        yield record
+        with torch.autograd.set_multithreading_enabled(False):
+            yield record
     finally:
         record = before
