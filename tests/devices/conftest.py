@@ -7,13 +7,12 @@ from pathlib import Path
 
 import pytest
 import torch
-
 from tests.cli.conftest import Result, draw, elsewhere, rbml
 from tests.devices import pretend
 
 __all__ = ["elsewhere", "rbml"]  # fixtures
 
-OPTIONS = "--queries 2 --tasks 2 --meta-steps 3 --validate-every 2 --validate-tasks 3".split()
+OPTIONS = ["--queries", "2", "--tasks", "2", "--meta-steps", "3", "--validate-every", "2", "--validate-tasks", "3"]
 PICTURES = ["--ways", "3", "--size", "12", "--filters", "4", *OPTIONS]
 
 

@@ -176,6 +176,9 @@ class OverTasks:
         """Yield the result of every chunk; where a device has too little memory for one, chunks become smaller.
 
         Not where several processes work together: all need the same chunks.
+
+        Raises:
+            OutOfMemoryError: if there is too little for one task, or for a chunk of several processes.
         """
         done, total = 0, len(tree_leaves(tasks)[0])
         while done < total:

@@ -76,7 +76,8 @@ def command(
 
         found = tune(
             data.model().to(device), data.examples, target=data.setting.target, seconds=seconds, starts=starts,
-            steps=steps, size=batch, how=how, seed=seed, state=state, watch=watch, asked=lambda: interrupt.asked is not None,
+            steps=steps, size=batch, how=how, seed=seed, state=state, watch=watch,
+            asked=lambda: interrupt.asked is not None,
         )  # fmt: skip
     save_adapted(out, found.adapted, data.recipe, data.setting, data.names)
     if not found.stopped:

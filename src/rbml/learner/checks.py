@@ -189,6 +189,7 @@ def explained(predict: Predict, loss: Loss, batches: tuple[Batch, ...]) -> Itera
     Raises:
         UsageError: if the model or the loss fails by itself.
         RbmlError: whatever error of rbml the code inside raised, unchanged.
+        OutOfMemoryError: of a device, unchanged.
     """
     try:
         yield
