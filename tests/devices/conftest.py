@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 from tests.cli.conftest import Result, draw, elsewhere, rbml
 from tests.devices import pretend
+
+from rbml.training import usual
 
 __all__ = ["elsewhere", "rbml"]  # fixtures
 
@@ -35,6 +38,12 @@ def there(rbml: Callable[..., Result], device: torch.device) -> Callable[..., Re
         return result
 
     return run
+
+
+@pytest.fixture(autouse=True)
+def quickly(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Measure what a run is used to on three tasks: every operator is slow on a device that is only pretended."""
+    monkeypatch.setattr(usual, "measured", partial(usual.measured, count=3))
 
 
 @pytest.fixture(scope="session")
