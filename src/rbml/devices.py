@@ -34,9 +34,10 @@ def find(name: str | torch.device = "auto", float64: bool = False) -> torch.devi
 
     Args:
         name: ``"cpu"``, ``"cuda"``, ``"mps"``, or any other device of PyTorch, with its number if there are several:
-            ``"cuda:1"``. ``"auto"`` takes cuda, then mps, else the processor. Where ``torchrun`` has started several
+            ``"cuda:1"``. ``"auto"`` takes cuda where it is, else the processor; mps must be asked for, because some
+            parts of rbml compute in double precision, which it does not have. Where ``torchrun`` has started several
             processes, ``"cuda"`` is one device for each.
-        float64: whether double precision is needed, which mps does not have: ``"auto"`` then leaves it out.
+        float64: whether double precision is needed: mps is then refused.
 
     Raises:
         UsageError: if it is not there: the message says what is.
@@ -45,8 +46,7 @@ def find(name: str | torch.device = "auto", float64: bool = False) -> torch.devi
     device(type='cpu')
     """  # noqa: DOC501  `unknown` returns the UsageError
     if name == "auto":
-        usable = [kind for kind in ("cuda", "mps") if _count(kind) and not (kind == "mps" and float64)]
-        name = usable[0] if usable else "cpu"
+        name = "cuda" if _count("cuda") else "cpu"
     try:
         device = torch.device(name)
     except RuntimeError:

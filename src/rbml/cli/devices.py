@@ -25,8 +25,8 @@ def with_device(command: click.Command) -> click.Command:
                 default="auto",
                 expose_value=False,
                 callback=_keep,
-                help="What computes: cpu is the processor, cuda an NVIDIA GPU, mps the GPU of a Mac; auto takes a GPU "
-                "that is there and can do it. Another device gives the same results but for rounding.  [default: auto]",
+                help="What computes: cpu is the processor, cuda an NVIDIA GPU, mps the GPU of a Mac; auto takes cuda "
+                "where it is there, else cpu. Another device gives the same results but for rounding.  [default: auto]",
             ),
             click.Option(
                 ["--precision"],
@@ -51,7 +51,7 @@ def chosen_device(float64: bool = False) -> torch.device:
     Outside of a command that has the option it is the processor.
 
     Args:
-        float64: whether the command computes in double precision, so that ``auto`` does not take mps.
+        float64: whether the command computes in double precision, so that mps is refused.
 
     Raises:
         UsageError: if the device is not there, or has no such precision.
