@@ -18,6 +18,7 @@ FLOORS: dict[str, int] = {
     "rbml.errors": 1,
     "rbml.random": 1,
     "rbml.catalogue": 1,
+    "rbml.devices": 1,
     "rbml.recipe": 1,
     "rbml.strategy": 2,
     "rbml.models": 2,
@@ -47,6 +48,7 @@ BESIDE: dict[str, set[str]] = {
     "rbml.models": {"rbml.backbones"},
     "rbml.autodiff": {"rbml.operators"},
     "rbml.recipe": {"rbml.catalogue", "rbml.errors"},
+    "rbml.devices": {"rbml.errors"},
     "rbml.recipe.build": {"rbml.training"},  # learned strategies are read there
     "rbml.training": {"rbml.recipe.build"},
 }

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from rbml.data.batch import Batch
 from rbml.data.inputs import Modality
 from rbml.data.targets import Target
+from rbml.devices import CPU
 from rbml.errors import DataError, UsageError
 from rbml.learner import Adapted
 from rbml.training.adapted_file import load_adapted
@@ -58,20 +59,23 @@ class Predictor:
     learned: Learned | None = None
 
     @staticmethod
-    def load(path: str | Path, unknown_rate: float | None = RATE) -> Predictor:
+    def load(path: str | Path, unknown_rate: float | None = RATE, device: torch.device = CPU) -> Predictor:
         """Return the predictor of a file that ``rbml adapt`` wrote.
 
         Args:
             path: the file.
             unknown_rate: as in the class.
+            device: where it is to predict, and to learn from more examples.
 
         Raises:
             CheckpointError: if the file is damaged, or was not written by ``rbml adapt``.
         """
         file = load_adapted(Path(path))
-        learned = None if file.kept is None else of_file(file, str(path))
+        learned = None if file.kept is None else of_file(file, str(path), device)
         setting, trust = file.setting, Trust.from_content(file.trust)
-        return Predictor(file.adapted, setting.modality, setting.target, file.names, trust, unknown_rate, learned)
+        return Predictor(
+            file.adapted.to(device), setting.modality, setting.target, file.names, trust, unknown_rate, learned
+        )
 
     def __call__(self, raw: Sequence[Any]) -> Predictions:
         """Predict each raw input by itself: the others in the call make no difference, not even by rounding.
@@ -98,7 +102,7 @@ class Predictor:
         # One at a time: in a batch, rounding would depend on the other inputs.
         x = self.modality.ready(self.modality.read([raw]))
         with torch.no_grad():
-            row: Tensor = self.adapted(x)
+            row: Tensor = self.adapted(x).cpu()
         (record,) = self.target.decode(row / self.trust.temperature, self.names)
         if self.target.kind == "classes" and self.unknown_rate is not None:
             record["unknown"] = self._is_unknown(x)

@@ -36,7 +36,7 @@ def uniform(key: Tensor, name: str, like: Tensor) -> Tensor:
     bits = _mixed((stream + place) * _GOLDEN)  # a product of the place alone is wrong where PyTorch compiles it
     digits = _DIGITS.get(like.dtype, 52)
     top = (bits >> (64 - digits)) & ((1 << digits) - 1)
-    return ((top.to(torch.float64) + 0.5) / (1 << digits)).to(like.dtype)
+    return (top.to(like.dtype) + 0.5) / (1 << digits)  # exact: the type holds one bit more
 
 
 def normal(key: Tensor, name: str, like: Tensor) -> Tensor:

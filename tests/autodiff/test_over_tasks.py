@@ -63,3 +63,28 @@ def test_a_fault_that_is_not_vmaps_is_raised_as_it_is() -> None:
 
     with pytest.raises(ZeroDivisionError, match="by itself"):
         OverTasks(2).mean(broken, {}, torch.randn(5, 3))
+
+
+@pytest.mark.filterwarnings("ignore:the device has too little memory")
+def test_chunks_become_smaller_where_a_device_has_too_little_memory() -> None:
+    sizes: list[int] = []
+
+    def one(m: Tree, row: Tensor) -> tuple[Tensor, Tree, Tree]:
+        sizes.append(torch._C._functorch.get_unwrapped(row).shape[0])
+        if sizes[-1] > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return row.sum(), {"g": row}, {"x": row}
+
+    x, over_tasks = torch.randn(7, 3), OverTasks(8)
+    loss, grads, aux = over_tasks.mean(one, {}, x)
+    assert sizes == [7, 3, 1, 1, 1, 1, 1, 1, 1] and over_tasks.chunk == 1
+    assert torch.allclose(loss, x.sum(1).mean()) and torch.allclose(grads["g"], x.mean(0))
+    assert torch.equal(aux["x"], x)
+
+
+def test_memory_that_one_task_does_not_have_is_an_error() -> None:
+    def one(m: Tree, row: Tensor) -> tuple[Tensor, Tree, Tree]:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    with pytest.raises(torch.OutOfMemoryError), pytest.warns(UserWarning, match="too little memory for 2 tasks"):
+        OverTasks(2).mean(one, {}, torch.randn(2, 3))

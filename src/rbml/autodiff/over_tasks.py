@@ -23,6 +23,7 @@ from rbml.tree import Tree, add, scale
 
 Vectorise = Literal["auto"] | bool
 Rows = TypeVar("Rows", Sequence[Any], Tensor)
+Result = TypeVar("Result")
 
 
 class Shard(Protocol):
@@ -78,7 +79,8 @@ class OverTasks:
     silently wrong with native batch norm (docs/facts.md).
 
     Args:
-        chunk: how many tasks run at once; it bounds memory and changes results only by rounding.
+        chunk: how many tasks run at once; it bounds memory and changes results only by rounding. Where a device has too
+            little memory for so many, it becomes smaller, with a warning.
         vectorise: ``True`` uses ``vmap``; ``False`` runs one task after another; ``"auto"`` uses ``vmap`` until a
             function fails under it but works without it, then warns once and runs one task after another.
     """
@@ -122,9 +124,9 @@ class OverTasks:
 
         if compiled is None:
             with alone() if self.separately(tasks, shard) else nullcontext():
-                return _averaged((run(m, part) for part in self.parts(tasks)), shard)
+                return _averaged(self._in_turn(partial(run, m), tasks, shard), shard)
         if not is_replayed(compiled):
-            return _averaged((compiled(run, m, part, variant=variant) for part in self.parts(tasks)), shard)
+            return _averaged(self._in_turn(lambda part: compiled(run, m, part, variant=variant), tasks, shard), shard)
         works = [compiled.prepared(run, m, part, variant=variant) for part in self.parts(tasks)]
         return _averaged(side_by_side(works), shard)
 
@@ -151,9 +153,9 @@ class OverTasks:
             loss, grads, aux = function(m, part)
             return loss, {name: grad.sum(0) for name, grad in grads.items()}, aux
 
-        parts = list(self.parts(tasks))
         if graphs is None:
-            return _averaged((run(m, part) for part in parts), shard)
+            return _averaged(self._in_turn(partial(run, m), tasks, shard), shard)
+        parts = list(self.parts(tasks))
         works: list[Callable[[], tuple[Tensor, Tree, Tree]]] = []
         for part in parts:  # what traces its graphs cannot do so in several threads
             shapes = graphs, tuple((leaf.shape, leaf.dtype) for leaf in tree_leaves(part))
@@ -175,12 +177,41 @@ class OverTasks:
 
     def each(self, function: Callable[..., Any], tasks: Any) -> Any:
         """Return the results of ``function`` on every task, a tree of tensors with one row per task."""
-        return joined([self._stacked(lambda _, part: function(part), {}, part) for part in self.parts(tasks)])
+        return joined(list(self._in_turn(lambda part: self._stacked(lambda _, one: function(one), {}, part), tasks)))
 
     def parts(self, tasks: Any) -> Iterator[Any]:
         """Yield the stack in chunks."""
         for start in range(0, len(tree_leaves(tasks)[0]), self.chunk):
             yield tree_map(lambda leaf, start=start: leaf[start : start + self.chunk], tasks)
+
+    def _in_turn(self, work: Callable[[Any], Result], tasks: Any, shard: Shard = WHOLE) -> Iterator[Result]:
+        """Yield the result of every chunk; where a device has too little memory for one, chunks become smaller.
+
+        Not where several processes work together: all need the same chunks.
+
+        Raises:
+            OutOfMemoryError: if there is too little for one task, or for a chunk of several processes.
+        """
+        done, total = 0, len(tree_leaves(tasks)[0])
+        while done < total:
+            some = min(self.chunk, total - done)
+            try:
+                result = work(tree_map(lambda leaf, start=done, stop=done + some: leaf[start:stop], tasks))
+            except torch.OutOfMemoryError:
+                if some == 1 or shard is not WHOLE:
+                    raise
+            else:
+                done += some
+                yield result
+                continue
+            # Here, and not above: while an error is handled, what failed is kept in memory.
+            self.chunk = some // 2
+            torch.cuda.empty_cache()
+            warnings.warn(
+                f"the device has too little memory for {some} tasks at once: from now on they run {self.chunk} at once "
+                f"(--chunk {self.chunk} does so from the start)",
+                stacklevel=2,
+            )
 
     def _stacked(self, function: Callable[..., Any], m: Tree, part: Any) -> Any:
         """Return the results of one chunk, with one row per task."""
@@ -188,7 +219,7 @@ class OverTasks:
             return _looped(function, m, part)
         try:
             return func.vmap(function, in_dims=(None, 0))(m, part)
-        except RbmlError:
+        except (RbmlError, torch.OutOfMemoryError):
             raise
         except Exception as error:  # vmap fails with whatever error the operator raises
             reason = str(error).strip().partition(". ")[0].partition("\n")[0] or type(error).__name__

@@ -83,13 +83,14 @@ def command(
     rbml predict mine.rbml new1.png new2.jpg
     """  # noqa: D301  \b is click's
     from rbml.cli import growing
+    from rbml.cli.devices import chosen_device
     from rbml.cli.show import console
     from rbml.data.batch import Batch
     from rbml.training import adapting
     from rbml.training.concerns import plain
     from rbml.training.learned import load
 
-    learned = load(learner)
+    learned = load(learner, device=chosen_device())
     modality, target = learned.setting.modality, learned.setting.target
     found = modality.find([support], labelled=True)
     if _keeps_sums(learned, store, unlabelled):

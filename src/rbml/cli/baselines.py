@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from rbml import algorithms
+from rbml.cli.devices import chosen_device
 from rbml.cli.show import bar
 from rbml.recipe import Recipe, build
 from rbml.recipe.streams import START, TEST
@@ -35,6 +36,7 @@ def baselines(recipe: Recipe, tasks: TaskSource, episodes: int, seed: int) -> di
         # Squared errors of numbers of size one have steeper gradients than cross entropy: a rate of 0.1 diverges.
         options: dict[str, Any] = {} if tasks.target.kind == "classes" else {"lr": 0.03}
         learner = algorithms.scratch(model, chunk=recipe.execution.chunk, loss=tasks.target.loss, **options)
+    learner.to(chosen_device())
     fresh, few = [], min(episodes, FEW)
     with bar(few, what="training from scratch") as progress:
         for part in islice(draw(tasks, episodes, 10, seed, TEST), -(-few // 10)):

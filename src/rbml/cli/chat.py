@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING
 import click
 
 from rbml.cli.predict import unknown_options
+from rbml.cli.topics import FIRST, TopicCommand
 from rbml.errors import CheckpointError, UsageError
 
 if TYPE_CHECKING:
     from rbml.predictor import Predictor
 
 
-@click.command("chat")
+@click.command("chat", cls=TopicCommand, topics={FIRST: ("sure", "as_json", "unknown_rate", "no_unknown")})
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option(
     "--sure",
@@ -42,10 +43,11 @@ def command(file: Path, sure: float, as_json: bool, unknown_rate: float, no_unkn
     rbml chat bot.rbml < questions.txt
     """  # noqa: D301  \b is click's
     from rbml.cli.conversation import Conversation
+    from rbml.cli.devices import chosen_device
     from rbml.predictor import Predictor
     from rbml.training.adapted_file import save_adapted
 
-    predictor = Predictor.load(file, None if no_unknown else unknown_rate)
+    predictor = Predictor.load(file, None if no_unknown else unknown_rate, chosen_device())
     _check(predictor, file)
     now = Conversation(predictor, sure)
     terminal = sys.stdin.isatty()

@@ -30,7 +30,7 @@ def command(place: str, data_root: str | None, settings: tuple[str, ...], config
     from rbml.cli.subject import plainly, subject
     from rbml.diagnostics.checking import MEANING, check, short
 
-    learner, episodes = subject(place, data_root, settings, config, given)
+    learner, episodes = subject(place, data_root, settings, config, given, float64=True)
     verdict = check(learner, episodes)
     rows = [
         [one.parameter, str(one.numbers), short(one.engine), short(one.difference), one.verdict]

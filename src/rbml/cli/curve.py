@@ -20,7 +20,7 @@ TOPICS = {
     FIRST: ("source", "shots", "ways", "episodes", "out"),
     "Which tasks": ("split", "part", "queries", "seed", "data_root"),
     "What is compared": ("methods",),
-    "How it runs and what it prints": ("threads", "as_json"),
+    "What it prints": ("as_json",),
 }
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from rbml.cli.devices import chosen_device
 from rbml.cli.sources import checksum, tasks_for, usual_part
 from rbml.errors import DataError, RbmlError, UsageError
 from rbml.recipe import Recipe, build
@@ -86,7 +87,7 @@ def plan(
         UsageError: for tasks that do not fit, or names that no method has.
         DataError: for data that is not there, or not enough of it.
     """
-    subject = load(place)
+    subject = load(place, device=chosen_device())
     recipe, given = subject.recipe, dict(given)
     own, source = recipe.source, given.pop("source")
     root = given.pop("data_root") or (subject.run.read_config()["data_root"] if subject.run else None)
@@ -170,7 +171,7 @@ def _without_backbone(
     if subject.recipe.inputs.encoder is None:
         return tasks
     size = min(subject.recipe.inputs.size, _MOST_PIXELS)
-    return build.tasks(subject.recipe, part, root, **{**changes, "encoder": None, "size": size})
+    return build.tasks(subject.recipe, part, root, chosen_device(), **{**changes, "encoder": None, "size": size})
 
 
 def _untrained_recipe(recipe: Recipe, raw: TaskSource) -> Recipe:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from rbml.cli.topics import FIRST, TopicCommand
 from rbml.errors import UsageError
 from rbml.recipe import Recipe
 
@@ -28,7 +29,7 @@ QUERIES = 10
 OTHERS = ("from scratch", "nearest neighbour")
 
 
-@click.command("demo")
+@click.command("demo", cls=TopicCommand, topics={FIRST: ("run", "meta_steps", "episodes")})
 @click.option("--run", type=click.Path(path_type=Path), default="runs/demo", show_default=True, help="The folder.")
 @click.option("--meta-steps", type=click.IntRange(1), help=f"Outer steps.  [default: {RECIPE.outer.meta_steps}]")
 @click.option("--episodes", type=click.IntRange(2), default=200, show_default=True, help="Tasks of each measurement.")
@@ -77,12 +78,13 @@ def _recipe(folder: RunFolder, meta_steps: int | None) -> Recipe:
 def _row(folder: RunFolder, recipe: Recipe, source: str, shots: int, episodes: int) -> list[str]:
     """Measure the learner and the two baselines on the same tasks."""
     from rbml.cli.baselines import baselines
+    from rbml.cli.devices import chosen_device
     from rbml.cli.measuring import keep, measure, tasks_of
     from rbml.training import Score
 
     tasks = tasks_of(folder, "test", None, data=source, shots=shots, queries=QUERIES)
     metric = tasks.target.metrics[0]
-    learner = folder.learner()
+    learner = folder.learner().to(chosen_device())
     result = measure(learner, tasks, episodes, recipe.outer.seed)
     keep(folder, result | {"tasks": source, "part": "test", "name": f"{source}-{tasks.outputs}w{shots}s{QUERIES}q"})
     learned = Score(**result[metric.name]["inductive"][-1])

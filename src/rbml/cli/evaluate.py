@@ -109,6 +109,7 @@ def command(
     from rbml.cli.baselines import baselines
     from rbml.cli.calibrated import calibrated, show_calibration
     from rbml.cli.continual import by_classes, show_by_classes
+    from rbml.cli.devices import chosen_device
     from rbml.cli.measuring import by_shots, keep, measure, show, tasks_of
     from rbml.cli.show import keep_memory
     from rbml.cli.sources import usual_part
@@ -129,11 +130,11 @@ def command(
     changes = {name: (value or None) for name, value in changes.items() if value is not None}
     if ensemble and which != "best":
         raise UsageError("--ensemble measures the best learners together: leave --which out")
-    learner = folder.learner(which)
+    learner = folder.learner(which).to(chosen_device())
     if changes.get("ways") and folder.setting().target.kind != "classes":
         raise UsageError(f"the tasks of {own} have no classes: leave --ways out")
     tasks = tasks_of(folder, part, root, **changes)
-    members = Ensemble(folder.learners()) if ensemble else None
+    members = Ensemble([one.to(chosen_device()) for one in folder.learners()]) if ensemble else None
     result = measure(members or learner, tasks, episodes, seed, steps)
     name = (source or own).replace("/", "_").replace(":", "-").strip("-")
     result |= {"tasks": source or own, "part": part}

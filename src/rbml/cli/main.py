@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 import rbml
+from rbml.cli.devices import with_device
 from rbml.cli.processes import follows, several
 from rbml.cli.threads import with_threads
 from rbml.errors import RbmlError, UsageError, unknown
@@ -51,7 +52,9 @@ class LazyGroup(click.Group):
                 f"rbml {cmd_name} works in one process: start it without torchrun, which is for rbml train"
             )
         command: click.Command = importlib.import_module(f"rbml.cli.{cmd_name}").command
-        return command if cmd_name in ("strategy", "list") else with_threads(command)
+        if cmd_name in ("strategy", "list"):
+            return command
+        return with_threads(command) if cmd_name == "report" else with_device(with_threads(command))
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -101,6 +104,8 @@ def explained(error: BaseException) -> tuple[str, int]:
         message, code = str(error), 2 if isinstance(error, UsageError) else 1
     elif isinstance(error, ModuleNotFoundError) and error.name in ("rich", "pydantic"):
         message, code = f"the command line needs {error.name}: pip install 'rbml[cli]'", 1
+    elif type(error).__name__ == "OutOfMemoryError":  # PyTorch's, of a device
+        message, code = "the device has too little memory, even for one task: use --device cpu, or a smaller model", 1
     elif isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "allocate memory" in str(error)):
         message, code = "out of memory: use a smaller --chunk", 1
     elif isinstance(error, OSError):

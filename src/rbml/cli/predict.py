@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from rbml.cli.topics import FIRST, TopicCommand
 from rbml.errors import RbmlError, UsageError
 
 COLUMNS = {"pictures": "image", "table": "row", "text": "text"}
@@ -53,7 +54,7 @@ def unknown_options(function: Any) -> Any:
     return rate(never(function))
 
 
-@click.command("predict")
+@click.command("predict", cls=TopicCommand, topics={FIRST: ("as_json", "as_csv", "unknown_rate", "no_unknown")})
 @click.argument("file", type=click.Path(path_type=Path))
 @click.argument("places", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="INPUT...")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON: of classes the probability of every one.")
@@ -75,11 +76,12 @@ def command(
     """  # noqa: D301  \b is click's
     if as_json and as_csv:
         raise UsageError("--json or --csv, not both")
+    from rbml.cli.devices import chosen_device
     from rbml.cli.show import errors
     from rbml.predictor import Predictor
     from rbml.training.concerns import concerns, listed, plain
 
-    predictor = Predictor.load(file, None if no_unknown else unknown_rate)
+    predictor = Predictor.load(file, None if no_unknown else unknown_rate, chosen_device())
     found = predictor.modality.find(places, labelled=False)
     kind = plain(predictor.modality).kind
     results = list(predictor.each(found.raw))

@@ -93,6 +93,7 @@ def take_part(processes: Any) -> None:
 
     import torch
 
+    from rbml.cli.devices import chosen_device
     from rbml.cli.show import keep_memory
     from rbml.recipe import build
     from rbml.training import Interrupt, RunFolder, train
@@ -101,11 +102,12 @@ def take_part(processes: Any) -> None:
     told = processes.told()
     torch.set_num_threads(told["threads"])
     folder = RunFolder(told["run"])
-    recipe, root = folder.recipe(), told["data_root"]
-    training, validation = (build.tasks(recipe, part, root) for part in ("train", "val"))
-    classes = build.supervised(recipe, root) if recipe.outer.pretrain else None
+    recipe, root, device = folder.recipe(), told["data_root"], chosen_device()
+    training, validation = (build.tasks(recipe, part, root, device) for part in ("train", "val"))
+    classes = build.supervised(recipe, root, device) if recipe.outer.pretrain else None
     with Interrupt(again=False) as interrupt:
-        steps = train(folder, recipe, training, validation, lambda: interrupt.asked is not None, classes, processes)
+        asked = lambda: interrupt.asked is not None  # noqa: E731
+        steps = train(folder, recipe, training, validation, asked, classes, processes, device)
         with closing(steps):
             last = next(iter(deque(steps, maxlen=1)), None)
         stopped = processes.any(interrupt.asked is not None)

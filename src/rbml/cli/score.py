@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from rbml.cli.predict import unknown_options
+from rbml.cli.topics import FIRST, TopicCommand
 from rbml.errors import DataError, RbmlError
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from rbml.predictor import Predictor
 
 
-@click.command("score")
+@click.command("score", cls=TopicCommand, topics={FIRST: ("place", "as_json", "unknown_rate", "no_unknown")})
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option(
     "--folder",
@@ -40,9 +41,10 @@ def command(file: Path, place: Path, as_json: bool, unknown_rate: float, no_unkn
     rbml score mine.rbml --folder more_pictures
     rbml score scores.rbml --folder other_rows.csv --json
     """  # noqa: D301  \b is click's
+    from rbml.cli.devices import chosen_device
     from rbml.predictor import Predictor
 
-    predictor = Predictor.load(file, None if no_unknown else unknown_rate)
+    predictor = Predictor.load(file, None if no_unknown else unknown_rate, chosen_device())
     found = predictor.modality.find([place], labelled=True)
     good: list[int] = []
     outputs, unknown, bad = [], [], []

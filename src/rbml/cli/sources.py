@@ -6,6 +6,7 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
+from rbml.cli.devices import chosen_device
 from rbml.cli.reading import reading_shown
 from rbml.data.setting import Setting
 from rbml.errors import UsageError
@@ -35,7 +36,7 @@ def tasks_for(recipe: Recipe, setting: Setting, whose: str, part: str, root: str
         spec = setting.modality.spec()
         changes.setdefault("data_options", {name: spec[name] for name in ("tokenizer", "buckets", "longest")})
     with reading_shown():
-        tasks = build.tasks(recipe, part, root, **changes)
+        tasks = build.tasks(recipe, part, root, chosen_device(), **changes)
     check_fits(setting, whose, tasks)
     # A table is standardised by its own training rows, and another table's would be other units than the run's.
     return tasks.read_as(setting.modality, setting.target) if isinstance(tasks, PerGroup) else tasks

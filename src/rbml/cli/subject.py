@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from rbml import hypergrad
+from rbml.cli.devices import chosen_device
 from rbml.cli.options import gathered, with_colour
 from rbml.cli.show import console
 from rbml.errors import UsageError
@@ -30,7 +31,12 @@ def plainly(engine: str) -> str:
 
 
 def subject(
-    place: str, data_root: str | None, settings: tuple[str, ...], config: Path | None, given: dict[str, Any]
+    place: str,
+    data_root: str | None,
+    settings: tuple[str, ...],
+    config: Path | None,
+    given: dict[str, Any],
+    float64: bool = False,
 ) -> tuple[Learner, Any]:
     """Return the current learner of a run, or that of an untrained recipe, and the tasks of its first outer step.
 
@@ -40,22 +46,24 @@ def subject(
         settings: as in ``rbml train --set``.
         config: as in ``rbml train --config``.
         given: the entries of a recipe that were given.
+        float64: whether it is computed in double precision.
 
     Raises:
         UsageError: if entries of a recipe are given along with a run.
     """
-    folder = RunFolder(place)
+    folder, device = RunFolder(place), chosen_device(float64)
     if folder.config.is_file():
         if settings or config or any(value is not None for value in given.values()):
             raise UsageError(f"{place} is a run with a recipe of its own: leave the other options out")
         recipe, trained = folder.recipe(), folder.last.is_file()
         learner = folder.learner("last") if trained else folder.fresh()
-        tasks = build.tasks(recipe, "train", data_root or folder.read_config()["data_root"])
+        tasks = build.tasks(recipe, "train", data_root or folder.read_config()["data_root"], device)
         console.print(f"{recipe.algorithm.name}, the run in {place}, {'as trained' if trained else 'at its start'}")
     else:
         source, chosen = gathered(place, given, settings, config)
         recipe = recipe_of(str(source), with_colour(str(source), chosen))
-        tasks = build.tasks(recipe, "train", data_root)
+        tasks = build.tasks(recipe, "train", data_root, device)
         learner = build.learner(recipe, build.setting(recipe, tasks))
         console.print(f"{recipe.algorithm.name} on {recipe.source}, at its start")
+    learner.to(device)
     return learner, tasks.draw(task_seeds(recipe.outer.tasks, generator(recipe.outer.seed, TRAIN)))

@@ -9,6 +9,9 @@ import click
 
 FIRST = "Options to begin with"
 OTHERS = "Other options"
+COMPUTED = "How it is computed"
+
+_COMPUTING = ("threads", "device", "precision")
 
 Topics = Mapping[str, Sequence[str]]
 """By heading, the names of options (those of the function's arguments)."""
@@ -18,7 +21,8 @@ class TopicCommand(click.Command):
     """A command whose help has a heading for each topic.
 
     Args:
-        topics: which options stand under which heading, in the order of the help; the rest is under :data:`OTHERS`.
+        topics: which options stand under which heading, in the order of the help; the rest is under :data:`OTHERS`, and
+            what commands that compute have in common under :data:`COMPUTED`.
     """
 
     def __init__(self, *args: Any, topics: Topics, **extra: Any) -> None:
@@ -40,10 +44,12 @@ def write_topics(
         record = parameter.get_help_record(ctx) if isinstance(parameter, click.Option) else None
         if record is not None:
             records[parameter.name or ""] = record
-    placed = {name for names in topics.values() for name in names}
+    placed = {name for names in topics.values() for name in names} | set(_COMPUTING)
     sections = {title: [name for name in names if name in records] for title, names in topics.items()}
+    computing = [name for name in _COMPUTING if name in records]
     sections.setdefault(rest, [])
     sections[rest] += [name for name in records if name not in placed]
+    sections[COMPUTED] = computing
     for title, names in sections.items():
         if names:
             with formatter.section(title):

@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 import torch
 
 from rbml import hypergrad
+from rbml.cli.devices import chosen_device
 from rbml.cli.processes import check_work
 from rbml.cli.reading import reading_shown
 from rbml.cli.show import console, follow, keep_memory
@@ -47,6 +48,7 @@ def meta_train(
         SystemExit: with 130 or 143 after a signal; the run is saved.
     """
     keep_memory()
+    device = chosen_device()
     idle = check_work(recipe, processes, begins=not folder.config.is_file())
     if folder.config.is_file():
         config = folder.read_config()
@@ -56,9 +58,8 @@ def meta_train(
     if not folder.config.is_file() and recipe.tasks.name in (None, "few_shot"):
         build.learner(recipe)  # raises for wrong options before any data is fetched
     with reading_shown():
-        training = build.tasks(recipe, "train", data_root)
-        validation = build.tasks(recipe, "val", data_root)
-        classes = build.supervised(recipe, data_root) if recipe.outer.pretrain else None
+        training, validation = (build.tasks(recipe, part, data_root, device) for part in ("train", "val"))
+        classes = build.supervised(recipe, data_root, device) if recipe.outer.pretrain else None
     if not folder.config.is_file():
         _begin(folder, recipe, training, validation, data_root)
         recipe = folder.recipe()
@@ -89,7 +90,8 @@ def meta_train(
         console.print(f"{processes.world_size} processes{f': {idle}' if idle else ''}")
     notice = "Finishing this step, then saving." + " Press again to stop at once." * (processes.world_size == 1)
     with Interrupt(notice, again=processes.world_size == 1) as interrupt:
-        steps = train(folder, recipe, training, validation, lambda: interrupt.asked is not None, classes, processes)
+        asked = lambda: interrupt.asked is not None  # noqa: E731
+        steps = train(folder, recipe, training, validation, asked, classes, processes, device)
         try:
             with closing(steps):
                 first = done if folder.last.is_file() else -recipe.outer.pretrain
@@ -115,9 +117,9 @@ def _begin(
     """Write the configuration of a new run."""
     setting = build.setting(recipe, training)
     if recipe.engine is not None and recipe.engine.name == "auto":
-        recipe = _with_engine(recipe, build.learner(recipe, setting), training)
+        recipe = _with_engine(recipe, build.learner(recipe, setting).to(chosen_device()), training)
     if recipe.execution.compile == "auto":
-        recipe = _with_execution(recipe, build.learner(recipe, setting), training)
+        recipe = _with_execution(recipe, build.learner(recipe, setting).to(chosen_device()), training)
     words = describe_protocol(recipe, build.learner(recipe, setting), training)
     about = {"training": training.about, "validation": validation.about, "protocol": words}
     folder.create(recipe, about, str(Path(data_root).absolute()) if data_root else None, setting)

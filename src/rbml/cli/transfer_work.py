@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import click
 import torch
 
+from rbml.cli.devices import chosen_device
 from rbml.cli.measuring import in_unit
 from rbml.cli.show import bar, console, keep_memory, table
 from rbml.cli.sources import checksum, tasks_for, usual_part
@@ -63,8 +64,10 @@ def written(wanted: Wanted) -> dict[str, Any]:
     if wanted.threads:
         torch.set_num_threads(wanted.threads)
     folders = [_trained(name, recipe, wanted) for name, recipe in wanted.recipes.items()]
-    rows = {name: load(str(folder)) for name, folder in zip(wanted.recipes, folders, strict=True)}
-    rows |= {str(path): load(str(path)) for path in wanted.runs}
+    rows = {
+        name: load(str(folder), device=chosen_device()) for name, folder in zip(wanted.recipes, folders, strict=True)
+    }
+    rows |= {str(path): load(str(path), device=chosen_device()) for path in wanted.runs}
     first = next(iter(rows.values()))
     if any(one.setting.target.kind != first.setting.target.kind for one in rows.values()):
         raise UsageError("these runs predict different kinds of targets: compare runs of one kind")

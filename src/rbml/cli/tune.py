@@ -54,12 +54,14 @@ def command(
     rbml tune messages.csv --out messages.rbml
     rbml predict houses.rbml new_houses.csv
     """  # noqa: D301  \b is click's
+    from rbml.cli.devices import chosen_device
     from rbml.cli.show import bar, console, errors
     from rbml.training.adapted_file import save_adapted
     from rbml.training.interrupt import Interrupt
     from rbml.training.tune import Progress, tune
     from rbml.training.tune.job_data import read
 
+    device = chosen_device()
     data = read(place, target, classes, encoder, seed)
     state = out.with_name(f"{out.name}.tuning")
     if not resume:
@@ -73,8 +75,9 @@ def command(
                 errors.print(f"{now.seconds:.0f} s: {shown}")
 
         found = tune(
-            data.model(), data.examples, target=data.setting.target, seconds=seconds, starts=starts, steps=steps,
-            size=batch, how=how, seed=seed, state=state, watch=watch, asked=lambda: interrupt.asked is not None,
+            data.model().to(device), data.examples, target=data.setting.target, seconds=seconds, starts=starts,
+            steps=steps, size=batch, how=how, seed=seed, state=state, watch=watch,
+            asked=lambda: interrupt.asked is not None,
         )  # fmt: skip
     save_adapted(out, found.adapted, data.recipe, data.setting, data.names)
     if not found.stopped:

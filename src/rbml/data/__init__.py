@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from rbml import errors
-from rbml.data.examples import PARTS, Examples, Grouped, Labelled, Source
+from rbml.data.examples import PARTS, Examples, Grouped, Labelled, Source, kept_on
 from rbml.data.sources import (
     banking77,
     clinc150,
@@ -29,7 +29,7 @@ from rbml.data.sources import (
     text,
 )
 
-__all__ = ["ALL", "PARTS", "Examples", "Grouped", "Labelled", "Source", "load"]
+__all__ = ["ALL", "PARTS", "Examples", "Grouped", "Labelled", "Source", "kept_on", "load"]
 
 ALL: dict[str, Source] = {
     "glyphs": glyphs.load,

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeVar
 
+import torch
 from torch import Tensor
+from torch.utils._pytree import tree_leaves
 
 from rbml import errors
 from rbml.data.batch import Inputs
 from rbml.data.inputs import Arrays
 from rbml.data.inputs.base import Modality
 from rbml.data.targets import REAL, Target
+from rbml.devices import CPU, free_memory, placed
 
 PARTS = ("train", "val", "test")
 
@@ -72,6 +75,21 @@ class Grouped(NamedTuple):
 
 Examples = Labelled | Grouped
 """What a source returns."""
+
+
+E = TypeVar("E", Labelled, Grouped)
+
+
+def kept_on(device: torch.device, examples: E) -> E:
+    """Return examples on a device, where tasks are then gathered, if they take at most half of its free memory.
+
+    Larger ones stay where they are, and a learner on the device is given one stack of tasks after another.
+    """
+    free = free_memory(device)
+    size = sum(leaf.nbytes for leaf in tree_leaves((examples.x, examples.y)))
+    if device == CPU or (free is not None and 2 * size > free):
+        return examples
+    return examples._replace(x=placed(examples.x, device), y=placed(examples.y, device))
 
 
 class Source(Protocol):

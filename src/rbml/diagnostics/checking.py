@@ -11,6 +11,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from rbml.devices import CPU
 from rbml.errors import BlindError, RbmlError, UsageError
 from rbml.hypergrad import Adjoint, Hypergradient, Unrolled, directional_difference
 from rbml.learner import Learner, Phase
@@ -96,14 +97,15 @@ class Verdict:
 
 
 def check(learner: Learner, episodes: Any, tasks: int = 2, tolerance: float = 1e-6) -> Verdict:
-    """Check a hypergradient against exact engines and finite differences, per parameter, in float64 on the CPU.
+    """Check a hypergradient against exact engines and finite differences, per parameter, in float64.
 
     The learner's own engine is compared with ``Unrolled``, the reference, which is itself compared with the other exact
     engines and, along one random direction per parameter, with central differences. Costs about one meta-gradient
     per engine and, per parameter, four inner loops, or sixteen where the first difference does not agree.
 
     Args:
-        learner: the learner; it is copied.
+        learner: the learner; it is copied. It is checked on its own device, or on the processor where that is mps,
+            which has no float64.
         episodes: tasks of any kind, like those of its training.
         tasks: how many of them are used.
         tolerance: the relative distance that still counts as equal; for central differences 100 times as much.
@@ -111,9 +113,10 @@ def check(learner: Learner, episodes: Any, tasks: int = 2, tolerance: float = 1e
     Raises:
         UsageError: if the learner has nothing to learn, or the tasks do not fit it.
     """
-    own = copy.deepcopy(learner).double().cpu()
+    device = CPU if learner.device.type == "mps" else learner.device
+    own = copy.deepcopy(learner).to(device).double()
     own.run(replace(own.execution, compile="no", verify=False))
-    few = moved(moved(part(episodes, 0, tasks), torch.float64), "cpu")
+    few = moved(moved(part(episodes, 0, tasks), device), torch.float64)
     m = {name: leaf.detach() for name, leaf in own.named_parameters() if leaf.requires_grad}
     if not m:
         raise UsageError("the learner has no parameter that is learned: there is nothing to check")
@@ -191,7 +194,7 @@ def _against_differences(
     learner: Learner, tasks: Any, m: Tree, name: str, grad: Tensor, whole: float, enough: float
 ) -> tuple[float, bool]:
     """Return how far the best central difference is from the derivative, and whether differences converge at all."""
-    noise = torch.randn(grad.shape, dtype=grad.dtype, generator=generator(0, len(name)))
+    noise = torch.randn(grad.shape, dtype=grad.dtype, generator=generator(0, len(name))).to(grad.device)
     direction = noise / noise.norm() * (m[name].norm() if bool(m[name].any()) else 1.0)
     slope = float((grad * direction).sum())
     least = _SMALL * whole * float(direction.norm())
@@ -213,7 +216,7 @@ def _difference(learner: Learner, tasks: Any, m: Tree, direction: Tree, step: fl
     """Return the central difference of the mean over the tasks."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        keys = torch.randint(2**62, (count(tasks),))  # as the meta-gradient draws them
+        keys = torch.randint(2**62, (count(tasks),)).to(learner.device)  # as the meta-gradient draws them
 
     def single(given: dict[str, Any]) -> Tensor:
         return directional_difference(learner.inner(given["task"], key=given["key"]), m, direction, step)

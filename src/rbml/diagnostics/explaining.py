@@ -20,6 +20,7 @@ from torch import func
 
 from rbml.autodiff import OverTasks
 from rbml.autodiff.products import Mode, grad_product
+from rbml.devices import placed, wait
 from rbml.errors import BlindError, RbmlError
 from rbml.hypergrad import (
     Adjoint,
@@ -146,6 +147,7 @@ def explain(learner: Learner, episodes: Any, memory: float | None = None) -> Exp
     """
     own = copy.deepcopy(learner)
     own.run(replace(own.execution, compile="no", verify=False))
+    episodes = placed(episodes, own.device)
     size = measure(own, episodes)
     budget = _half_of_memory(episodes.query.y.device) if memory is None else memory
     alone = part(episodes, 0, 1)
@@ -178,11 +180,11 @@ def measure(learner: Learner, episodes: Any) -> Size:
         return grad_product(lambda theta, meta: bound.objective(theta, meta, t), at.theta, {}, at.theta, mode)[0]
 
     def timed(mode: Mode) -> float:
-        return _seconds(lambda: over_tasks.each(partial(product, mode), some))
+        return _seconds(lambda: over_tasks.each(partial(product, mode), some), learner.device)
 
     carried = sum(leaf.nbytes for leaf in (*carry.theta.values(), *carry.state.values()))
     theta = sum(leaf.nbytes for leaf in carry.theta.values())
-    seconds = _seconds(lambda: over_tasks.each(gradient, some))
+    seconds = _seconds(lambda: over_tasks.each(gradient, some), learner.device)
     try:
         longer = timed("forward")
     except RuntimeError:  # an operator without a forward derivative; the row of Adjoint shows that
@@ -277,7 +279,7 @@ def _seconds_a_step(learner: Learner, episodes: Any, engine: Hypergradient) -> f
     def whole(steps: int) -> float:
         short = copy.copy(learner)
         short.steps = steps
-        return _seconds(lambda: short.meta_gradient(episodes, phase=Phase(engine)))
+        return _seconds(lambda: short.meta_gradient(episodes, phase=Phase(engine)), learner.device)
 
     more = min(learner.steps, 3)
     return whole(more) if more < 2 else max(whole(more) - whole(1), 0.0) / (more - 1)
@@ -289,14 +291,14 @@ def _of(learner: Learner, task: Any) -> tuple[Inner, Carry]:
     return inner, inner.start({})
 
 
-def _seconds(work: Callable[[], object], times: int = 3) -> float:
+def _seconds(work: Callable[[], object], device: torch.device, times: int = 3) -> float:
     work()
+    wait(device)
     found = []
     for _ in range(times):
         began = time.perf_counter()
         work()
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
+        wait(device)
         found.append(time.perf_counter() - began)
     return sorted(found)[times // 2]
 

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rbml.devices import placed
 from rbml.inner import roll
 from rbml.learner import Learner
 from rbml.tasks.base import count, one
@@ -77,7 +78,7 @@ def metasmoothness(run: Callable[[Tree], tuple[Tensor, Tensor]], m: Tree, grads:
         return Smoothness(float("nan"), step, float("nan"), float("nan"))
     direction = scale(grads, -1 / length)
     (first, here), (second, there), (_, beyond) = (run(add(m, scale(direction, k * step))) for k in range(3))
-    one, two = ((later - sooner).flatten().double() for sooner, later in ((here, there), (there, beyond)))
+    one, two = ((later - sooner).flatten().cpu().double() for sooner, later in ((here, there), (there, beyond)))
     value = float(torch.dot(one, two) / (one.norm() * two.norm()))
     return Smoothness(value, step, length * step, float(first - second))
 
@@ -93,6 +94,7 @@ def smoothness_of(learner: Learner, tasks: Any, step: float = 0.1) -> Smoothness
     Raises:
         UsageError: if the tasks do not fit the model, or the engine cannot be used.
     """
+    tasks = placed(tasks, learner.device)
     few = [one(tasks, place) for place in range(min(count(tasks), 4))]
     m = {name: leaf.detach() for name, leaf in learner.named_parameters() if leaf.requires_grad}
 
@@ -100,7 +102,7 @@ def smoothness_of(learner: Learner, tasks: Any, step: float = 0.1) -> Smoothness
         losses, outcomes = [], []
         with torch.no_grad():
             for place, task in enumerate(few):
-                inner = learner.inner(task, key=torch.tensor(place))
+                inner = learner.inner(task, key=torch.tensor(place, device=learner.device))
                 loss, aux = inner.outer(roll(inner, inner.start(m), m), m)
                 losses.append(loss)
                 outcomes.append(aux["prediction"].flatten())

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from rbml.autodiff import module
 from rbml.data.batch import Batch
+from rbml.devices import placed
 from rbml.inner import roll
 from rbml.learner.binding import Statistics
 from rbml.learner.checks import check_batch, explained
@@ -34,20 +35,25 @@ class Adapted(nn.Module):
             if own.shape == leaf.shape:
                 own.data.copy_(leaf)  # in place: a tied parameter stays tied
             else:
-                module.put(self.model, name, nn.Parameter(leaf.detach().clone()))
+                module.put(self.model, name, nn.Parameter(leaf.detach().to(own.device, copy=True)))
         for name, leaf in (statistics or {}).items():
             self.model.get_buffer(name).copy_(leaf.detach())
 
     def forward(self, x: Any) -> Tensor:
-        """Return the prediction for ``x``, a tensor or a tree of them."""
+        """Return the prediction for ``x``, a tensor or a tree of them, on the device of the model."""
         statistics = None if self.transductive else module.running_statistics(self.model)
-        return module.call(self.model, {}, x, statistics)
+        return module.call(self.model, {}, self.placed(x), statistics)
+
+    def placed(self, x: Any) -> Any:
+        """Return inputs on the device of the model."""
+        return placed(x, next(self.model.parameters()).device)
 
 
 def adapt(learner: Learner, support: Batch, statistics: Statistics | None, ways: int | None) -> Adapted:
     """Learn one task; arguments as of :meth:`rbml.Learner.adapt`."""
     if statistics is None:
         statistics = "running" if learner.statistics == "running" else "inductive"
+    support = placed(support, learner.device)
     y = support.y
     if ways is None and learner.ways is not None and isinstance(y, Tensor) and y.numel() and y.dtype == torch.int64:
         ways = max(learner.ways, int(y.max()) + 1)

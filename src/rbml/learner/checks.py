@@ -45,7 +45,9 @@ def check_loss(loss: Loss, model: Any) -> None:
         )
 
 
-def check_tasks(tasks: Task, ways: int | None, steps: int, dtype: torch.dtype, predict: Predict) -> None:
+def check_tasks(
+    tasks: Task, ways: int | None, steps: int, dtype: torch.dtype, predict: Predict, values: bool = True
+) -> None:
     """Refuse a stack of tasks that does not fit the model or the number of steps, or whose parts do not match.
 
     Args:
@@ -54,6 +56,7 @@ def check_tasks(tasks: Task, ways: int | None, steps: int, dtype: torch.dtype, p
         steps: T.
         dtype: the type of the model's numbers.
         predict: the model, as a function of one task's examples.
+        values: whether to look at labels too, for which the host waits for their device.
 
     Raises:
         UsageError: naming what does not fit.
@@ -72,7 +75,9 @@ def check_tasks(tasks: Task, ways: int | None, steps: int, dtype: torch.dtype, p
     check_shapes(first.support, 1)
     alone = [first.support, first.query]
     for batch, single in zip(stacked if len(stacked) == 2 else alone, alone, strict=True):
-        check_values(batch, single, ways, dtype, predict)
+        check_dtype(batch, dtype)
+        if values:
+            check_values(batch, single, ways, predict)
 
 
 def check_batch(batch: Batch, ways: int | None, dtype: torch.dtype, predict: Predict) -> None:
@@ -82,7 +87,8 @@ def check_batch(batch: Batch, ways: int | None, dtype: torch.dtype, predict: Pre
         UsageError: naming what does not fit.
     """
     check_shapes(batch, 1)
-    check_values(batch, batch, ways, dtype, predict)
+    check_dtype(batch, dtype)
+    check_values(batch, batch, ways, predict)
 
 
 def check_shapes(batch: Batch, lead: int) -> None:
@@ -110,24 +116,31 @@ def check_shapes(batch: Batch, lead: int) -> None:
             raise UsageError(f"the batch is empty: it has shape {tuple(leaf.shape)}")
 
 
-def check_values(batch: Batch, alone: Batch, ways: int | None, dtype: torch.dtype, predict: Predict) -> None:
-    """Refuse inputs whose dtype is not the model's, and labels for which the model has no output.
-
-    Args:
-        batch: the examples of all tasks.
-        alone: those of one task, on which the model is tried.
-        ways: C.
-        dtype: the type of the model's numbers.
-        predict: the model.
+def check_dtype(batch: Batch, dtype: torch.dtype) -> None:
+    """Refuse inputs whose dtype is not the model's.
 
     Raises:
-        UsageError: naming what does not fit.
+        UsageError: naming both.
     """
     for leaf in batch.x.values() if isinstance(batch.x, dict) else [batch.x]:
         if leaf.is_floating_point() and leaf.dtype != dtype:
             raise UsageError(
                 f"the examples are {leaf.dtype}, the model is {dtype}: use episodes.to({dtype}) or model.to(...)"
             )
+
+
+def check_values(batch: Batch, alone: Batch, ways: int | None, predict: Predict) -> None:
+    """Refuse labels for which the model has no output.
+
+    Args:
+        batch: the examples of all tasks.
+        alone: those of one task, on which the model is tried.
+        ways: C.
+        predict: the model.
+
+    Raises:
+        UsageError: naming what does not fit.
+    """
     y = batch.y
     if y.is_floating_point() or y.is_complex():
         return
@@ -176,10 +189,11 @@ def explained(predict: Predict, loss: Loss, batches: tuple[Batch, ...]) -> Itera
     Raises:
         UsageError: if the model or the loss fails by itself.
         RbmlError: whatever error of rbml the code inside raised, unchanged.
+        OutOfMemoryError: of a device, unchanged.
     """
     try:
         yield
-    except RbmlError:
+    except (RbmlError, torch.OutOfMemoryError):
         raise
     except Exception as error:
         for batch in batches:

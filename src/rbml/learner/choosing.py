@@ -25,6 +25,7 @@ import torch
 from torch.utils._pytree import tree_leaves
 
 from rbml.data.store import cached_arrays
+from rbml.devices import wait
 from rbml.learner.options import Compile, Execution
 from rbml.learner.steps import one_by_one
 from rbml.strategy.serialize import described
@@ -143,6 +144,7 @@ def _seconds(learner: Learner, how: Execution, tasks: Task) -> tuple[float, floa
     for _ in range(3):
         began = time.perf_counter()
         learner.meta_gradient(tasks)
+        wait(learner.device)
         times.append(time.perf_counter() - began)
     return min(times[1:]), times[0]
 

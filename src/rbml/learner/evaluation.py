@@ -11,6 +11,7 @@ from torch import Tensor
 from rbml.autodiff import Shard
 from rbml.data.targets import Metric
 from rbml.data.targets.classes import ACCURACY
+from rbml.devices import placed
 from rbml.inner import step
 from rbml.learner.binding import BoundTask, Statistics
 from rbml.learner.checks import check_tasks, explained
@@ -94,7 +95,7 @@ def evaluate(
     """Adapt to every task of a stack and measure the result; arguments as in :meth:`rbml.Learner.evaluate`."""
     ways = learner.ways if ways is None else ways
     steps = learner.steps if steps is None else steps
-    predict = learner.predict(ways)
+    tasks, predict = placed(tasks, learner.device), learner.predict(ways)
     check_tasks(tasks, ways, steps, learner.dtype, predict)
     first = one(tasks, 0)
     layer = frozen_body(learner.bind(first, statistics, ways), None, learner.tried)
@@ -103,6 +104,6 @@ def evaluate(
         task, key = given
         return measured(learner.bind(task, statistics, ways, key=key), layer, metrics, steps, each_step)
 
-    keys = shard.own(torch.arange(shard.count(count(tasks)), device=tasks.query.y.device))
+    keys = shard.own(torch.arange(shard.count(count(tasks)))).to(learner.device)
     with torch.no_grad(), explained(predict, learner.loss, (first.support, first.query)):
         return Evaluation(**learner.over_tasks.each(measure, (tasks, keys)))

@@ -249,6 +249,11 @@ class Learner(nn.Module):
         return BoundTask(self.plan, own, task, statistics, ways or self.ways, step_weights, key, dropping)
 
     @property
+    def device(self) -> torch.device:
+        """The device of the model's parameters; ``learner.to(device)`` moves the learner, as any module."""
+        return next(self.model.parameters()).device
+
+    @property
     def dtype(self) -> torch.dtype:
         """The floating-point type of the model's parameters."""
         return next(self.model.parameters()).dtype

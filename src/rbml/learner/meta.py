@@ -13,6 +13,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from rbml.autodiff import WHOLE, Shard
 from rbml.autodiff.compiled import is_replayed
+from rbml.devices import placed
 from rbml.errors import UsageError
 from rbml.hypergrad import Hypergradient, Implicit, MetaGradient
 from rbml.inner import Inner
@@ -47,8 +48,8 @@ def meta_gradient(
         _log.info("%s", choice)
     phase = learner.phase(1.0) if phase is None else phase
     ways = learner.ways if ways is None else ways
-    predict = learner.predict(ways)
-    check_tasks(tasks, ways, learner.steps, learner.dtype, predict)
+    tasks, predict = placed(tasks, learner.device), learner.predict(ways)
+    check_tasks(tasks, ways, learner.steps, learner.dtype, predict, first_time(learner, tasks, ways))
     first = one(tasks, 0)
     with explained(predict, learner.loss, (first.support, first.query)):
         return _over_tasks(learner, tasks, phase, ways, warm, shard)
@@ -66,7 +67,7 @@ def _over_tasks(
     dropping = bool(dropouts(learner.model))
     drawn = learner.strategy.random or dropping
     # Every process draws those of all tasks.
-    keys = shard.own(torch.randint(2**62, (shard.count(count(tasks)),), device=device)) if drawn else None
+    keys = shard.own(torch.randint(2**62, (shard.count(count(tasks)),))).to(device) if drawn else None
     _verify_once(learner, tasks, engine, keys, ways)
     m = {name: leaf.detach() for name, leaf in learner.named_parameters() if leaf.requires_grad}
 
@@ -117,6 +118,17 @@ def _verify_once(learner: Learner, tasks: Task, engine: Hypergradient, keys: Ten
     if shapes not in learner.verified:
         verify(learner, one(tasks, 0), engine, None if keys is None else keys[0], ways)
         learner.verified.add(shapes)
+
+
+def first_time(learner: Learner, tasks: Task, ways: int | None) -> bool:
+    """Return whether values of these tasks should be checked: on the processor always, elsewhere once per shape.
+
+    Looking at a value makes the host wait for the device.
+    """
+    key = ("checked", _shapes(tasks, ways))
+    known = key in learner.tried and learner.device.type != "cpu"
+    learner.tried[key] = True
+    return not known
 
 
 def _shapes(tasks: Task, ways: int | None) -> tuple[Any, ...]:

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from rbml.autodiff import module as modules
+from rbml.devices import CPU
 from rbml.errors import UsageError
 from rbml.learner.initial import leave_head_to_support
 from rbml.strategy import Part, Strategy, chain
@@ -25,7 +26,9 @@ def start_of_phi(learner: Learner, generator: torch.Generator | None) -> nn.Modu
     }
     for gate in learner.strategy.gates:
         gate.among(theta)  # raises if its pattern matches no layer
-    return modules.nested(*learner.strategy.initial(theta, learner.steps, generator))
+    made = modules.nested(*learner.strategy.initial(theta, learner.steps, generator))
+    # What is drawn is drawn on the processor, whatever the model is on.
+    return made.to(next((leaf.device for leaf in learner.model.parameters()), CPU))
 
 
 def with_strategy(learner: Learner, strategy: Strategy | Part, generator: torch.Generator | None) -> Learner:

@@ -22,6 +22,7 @@ from rbml.data import inputs, targets
 from rbml.data.inputs.embedded import embedded, embedding, reads
 from rbml.data.setting import Setting
 from rbml.data.sources.folder import read_classes
+from rbml.devices import CPU
 from rbml.errors import UsageError, unknown
 from rbml.hypergrad import Hypergradient
 from rbml.learner import Learner
@@ -149,13 +150,14 @@ def unlabelled(recipe: Recipe, part: str) -> bool:
     return without and part in ("train", "val")
 
 
-def tasks(recipe: Recipe, part: str, root: str | None = None, **changes: Any) -> TaskSource:
+def tasks(recipe: Recipe, part: str, root: str | None = None, device: torch.device = CPU, **changes: Any) -> TaskSource:
     """Return the tasks of one part of the data; for several sources, a mixture.
 
     Args:
         recipe: the recipe.
         part: as in :func:`examples`.
         root: where data is looked for.
+        device: where the examples are kept, if they fit (:func:`rbml.data.kept_on`).
         **changes: changes of the recipe by short names, such as another source or another number of queries.
 
     Raises:
@@ -163,12 +165,12 @@ def tasks(recipe: Recipe, part: str, root: str | None = None, **changes: Any) ->
         DataError: for data that is not there, or not enough of it.
     """
     recipe = recipe.changed(**changes)
-    sources = [_source(recipe, choice, part, root) for choice in recipe.data]
+    sources = [_source(recipe, choice, part, root, device) for choice in recipe.data]
     return sources[0] if len(sources) == 1 else kinds.Mixture(sources)
 
 
-def _source(recipe: Recipe, choice: Data, part: str, root: str | None) -> TaskSource:
-    loaded = examples(recipe, choice, part, root)
+def _source(recipe: Recipe, choice: Data, part: str, root: str | None, device: torch.device) -> TaskSource:
+    loaded = data.kept_on(device, examples(recipe, choice, part, root))
     name, chosen = _kind(recipe, part, loaded)
     needs = data.Grouped if name == "per_group" else data.Labelled if name in ("few_shot", *WITHOUT_LABELS) else None
     if needs is not None and not isinstance(loaded, needs):
@@ -196,8 +198,8 @@ def _kind(recipe: Recipe, part: str, loaded: Any) -> tuple[str, Choice]:
     return name, Choice(name=name, options={option: value for option, value in options.items() if option not in only})
 
 
-def supervised(recipe: Recipe, root: str | None = None) -> Supervised:
-    """Return all training classes at once, for pretraining.
+def supervised(recipe: Recipe, root: str | None = None, device: torch.device = CPU) -> Supervised:
+    """Return all training classes at once, for pretraining; arguments as of :func:`tasks`.
 
     Raises:
         UsageError: if the examples have no classes.
@@ -211,7 +213,7 @@ def supervised(recipe: Recipe, root: str | None = None) -> Supervised:
     loaded = examples(recipe, choice, "train", root)
     if not isinstance(loaded, data.Labelled):
         raise UsageError(f"pretraining needs classes, which {choice.source} does not have: leave out --pretrain")
-    return Supervised(loaded)
+    return Supervised(data.kept_on(device, loaded))
 
 
 # ------------------------------------------------------------------------------------------------- model and learner

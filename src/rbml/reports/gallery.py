@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from rbml.data.inputs import Shown
+from rbml.devices import CPU, placed
 from rbml.errors import UsageError
 from rbml.learner import Learner
 from rbml.reports import cells, style
@@ -72,13 +73,13 @@ def gallery(
     learner = source.learner() if isinstance(source, RunFolder) else source
     tasks = _source(tasks, seed)
     shown = tasks if inputs is None else _source(inputs, seed)
-    task = one(tasks.draw([seed]), 0)
-    stored = one(
-        getattr(shown, "stored", shown.draw)([seed]), 0
+    task = placed(one(tasks.draw([seed]), 0), CPU)
+    stored = placed(
+        one(getattr(shown, "stored", shown.draw)([seed]), 0), CPU
     )  # a source that has no stored form is shown as the model sees it
     with torch.no_grad():
         x, y, mask = task.support
-        prediction = learner.adapt(x, y, mask, ways=getattr(tasks, "ways", None))(task.query.x)
+        prediction = learner.adapt(x, y, mask, ways=getattr(tasks, "ways", None))(task.query.x).cpu()
     tasks.target.check(prediction, task.query)
     support, query = (shown.modality.show(part.x) for part in (stored.support, stored.query))
     if isinstance(tasks, FewShot):

@@ -176,7 +176,7 @@ def adapt(
     helped = learner if unlabelled is None or ways is None else WithUnlabelled(learner, unlabelled)
     adapted = helped.adapt(*support, ways=ways)
     with torch.no_grad():
-        setting.target.check(adapted(support.x), support)
+        setting.target.check(adapted(support.x).cpu(), support)
     background = None if prior is None else prior.background
     judge = _Judge(helped, ways, layer_of(learner), background)
     target = setting.target if comparing else replace(setting.target, baselines={})
@@ -209,7 +209,7 @@ class _Judge:
     def __call__(self, rest: Batch, queries: Batch) -> Tensor:
         adapted = self.learner.adapt(*rest, ways=self.ways)
         with torch.no_grad():
-            prediction: Tensor = adapted(queries.x)
+            prediction: Tensor = adapted(queries.x).cpu()
         if self.ways is not None:
             memory = Memory.of(adapted, self.layer, rest, self.ways, self.background)
             self.scores.append(memory.score(adapted, queries.x))

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from rbml.data.batch import Batch
+from rbml.devices import placed
 from rbml.errors import UsageError
 from rbml.inner import roll
 from rbml.learner import Learner
@@ -89,6 +90,7 @@ def follow(learner: Learner, streams: Any, marks: Sequence[int]) -> StreamScores
         UsageError: for marks that do not increase, or are more classes than the stream has; or if a head is made from
             examples, and the body does not stay as it is.
     """
+    streams = placed(streams, learner.device)
     classes = int(streams.query.y.max()) + 1
     marks = tuple(marks)
     if not marks or list(marks) != sorted(set(marks)) or not 1 <= marks[0] <= marks[-1] <= classes:
@@ -109,8 +111,9 @@ def follow(learner: Learner, streams: Any, marks: Sequence[int]) -> StreamScores
         return torch.stack([_right(row, task.query, mark) for row, mark in zip(logits, marks, strict=True)])
 
     with torch.no_grad():
-        right = learner.over_tasks.each(single, (streams, torch.arange(count(streams))))
-    return StreamScores(marks, right, torch.bucketize(streams.query.y, bounds - 1))
+        keys = torch.arange(count(streams), device=learner.device)
+        right = learner.over_tasks.each(single, (streams, keys)).cpu()
+    return StreamScores(marks, right, torch.bucketize(streams.query.y.cpu(), bounds - 1))
 
 
 def _bound(learner: Learner, task: Any, key: Tensor | None, classes: int) -> BoundTask:

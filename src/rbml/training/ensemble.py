@@ -14,6 +14,7 @@ from torch import nn
 
 from rbml.autodiff import WHOLE, Shard
 from rbml.data.targets import Metric
+from rbml.devices import placed
 from rbml.errors import UsageError
 from rbml.learner import Evaluation, Execution, Learner, Statistics
 from rbml.tasks import Task
@@ -82,6 +83,11 @@ class Ensemble:
         return self.learners[0].execution
 
     @property
+    def device(self) -> torch.device:
+        """The device of the first learner: that of all."""
+        return self.learners[0].device
+
+    @property
     def model(self) -> nn.Module:
         """The model of the first learner."""
         return self.learners[0].model
@@ -113,6 +119,7 @@ class Ensemble:
         """
         if tasks.query.y.is_floating_point():
             raise UsageError("an ensemble averages the probabilities of classes, and these targets are real values")
+        tasks = placed(tasks, self.device)
         found = [one.evaluate(tasks, statistics, steps, ways, False, (), shard).prediction for one in self.learners]
         mean = torch.stack([prediction.softmax(-1) for prediction in found]).mean(0).log()
         right = -mean.gather(-1, tasks.query.y[..., None])[..., 0]

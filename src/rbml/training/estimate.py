@@ -78,7 +78,7 @@ def adapting(learner: Learner, ways: int | None = None) -> Baseline:
     def predict(rest: Batch, queries: Batch) -> Tensor:
         adapted = learner.adapt(*rest, ways=ways)
         with torch.no_grad():
-            prediction: Tensor = adapted(queries.x)
+            prediction: Tensor = adapted(queries.x).cpu()
         return prediction
 
     return predict

@@ -13,6 +13,7 @@ from torch import Tensor, func
 from rbml.autodiff.module import batch_norms
 from rbml.data.batch import Batch
 from rbml.data.targets import Baseline, Metric
+from rbml.devices import CPU, placed
 from rbml.learner import Learner, Statistics
 from rbml.recipe.streams import TEST
 from rbml.tasks import TaskSource, generator, task_seeds
@@ -59,7 +60,7 @@ class Score:
             values: of the tasks.
             groups: which group each task comes from; ``None`` where each counts by itself.
         """
-        values = values.double()
+        values = values.cpu().double()
         if groups is None:
             spread = values.std().item() if len(values) > 1 else float("nan")
             return Score(values.mean().item(), 1.96 * spread / len(values) ** 0.5, len(values))
@@ -157,6 +158,7 @@ def evaluate(
         which: {metric.name: [] for metric in metrics} for which in statistics
     }
     for part in draw(tasks, episodes, learner.execution.chunk, seed, stream):
+        part = placed(part, learner.device)
         for which in statistics:
             found = learner.evaluate(part, which, steps, getattr(tasks, "ways", None), metrics=metrics)
             tasks.target.check(found.prediction[0], one(part.query, 0))
@@ -190,7 +192,7 @@ def draw(tasks: TaskSource, episodes: int, chunk: int, *key: int) -> Iterator[An
 
 def judge(baseline: Baseline, metric: Metric, tasks: Any) -> Tensor:
     """Return a metric of a baseline on each task of a stack, ``(B,)``; every task is predicted by itself."""
-    found = []
+    found, tasks = [], placed(tasks, CPU)  # in double precision, which not every device has
     for index in range(count(tasks)):
         task = one(tasks, index)
         found.append(metric.of(baseline(task.support, task.query), task.query))

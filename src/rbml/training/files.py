@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import errno
 import hashlib
 import io
@@ -79,6 +80,7 @@ def save(path: Path, kind: str, content: dict[str, Any]) -> None:
     Raises:
         RbmlError: if it cannot be written.
     """
+    content = _on_cpu(content)  # so that the file can be read where there is no such device
     buffer = io.BytesIO()
     torch.save({"rbml": kind, "format": FORMAT, "digest": _digest(content), "content": content}, buffer)
     write_atomically(path, buffer.getvalue())
@@ -113,6 +115,17 @@ def load(path: Path, kind: str) -> dict[str, Any]:
         raise CheckpointError(f"{path} is damaged (its digest does not fit its content): {_INSTEAD}")
     content: dict[str, Any] = found["content"]
     return content
+
+
+def _on_cpu(content: Any) -> Any:
+    """Return plain containers with their tensors on the processor."""
+    if isinstance(content, Tensor):
+        return content.cpu()
+    if isinstance(content, dict):
+        moved = copy.copy(content)  # of the same kind: PyTorch's states of modules have attributes
+        moved.update({key: _on_cpu(value) for key, value in content.items()})
+        return moved
+    return type(content)(map(_on_cpu, content)) if type(content) in (list, tuple) else content
 
 
 def _digest(content: Any) -> str:

@@ -5,7 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
+import torch
+
 from rbml.data.setting import Setting
+from rbml.devices import CPU
 from rbml.learner import Learner
 from rbml.recipe import Recipe, build, protocol
 from rbml.training.adapted_file import AdaptedFile, load_adapted
@@ -35,13 +38,14 @@ class Learned(NamedTuple):
     file: AdaptedFile | None = None
 
 
-def load(place: str, which: str = "best") -> Learned:
+def load(place: str, which: str = "best", device: torch.device = CPU) -> Learned:
     """Return the learner of a run folder, of ``backbone:NAME``, or of a file that ``rbml adapt`` wrote.
 
     Args:
         place: the folder, the file, or ``backbone:NAME``: a pretrained backbone with a head that is made from the
             support set, which needs no run.
         which: the checkpoint of a run, ``"best"`` or ``"last"``.
+        device: where it is to adapt.
 
     Raises:
         UsageError: for an unknown backbone, or one whose package is not installed.
@@ -51,17 +55,17 @@ def load(place: str, which: str = "best") -> Learned:
     if place.startswith(BACKBONE):
         recipe = protocol.backbone_recipe(place.removeprefix(BACKBONE))
         setting = build.setting(recipe)
-        return Learned(build.learner(recipe, setting), recipe, setting, place)
+        return Learned(build.learner(recipe, setting).to(device), recipe, setting, place)
     if Path(place).is_file():
-        return of_file(load_adapted(Path(place)), place)
+        return of_file(load_adapted(Path(place)), place, device)
     run = RunFolder(place)
-    return Learned(run.learner(which), run.recipe(), run.setting(), place, run)
+    return Learned(run.learner(which).to(device), run.recipe(), run.setting(), place, run)
 
 
-def of_file(file: AdaptedFile, name: str) -> Learned:
-    """Return the learner that an adapted model comes from.
+def of_file(file: AdaptedFile, name: str, device: torch.device = CPU) -> Learned:
+    """Return the learner that an adapted model comes from, on a device.
 
     Raises:
         CheckpointError: if the file was written by an rbml that did not keep it.
     """
-    return Learned(file.learner(), file.recipe, file.setting, name, file=file)
+    return Learned(file.learner().to(device), file.recipe, file.setting, name, file=file)

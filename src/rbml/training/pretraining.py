@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from rbml.devices import numbers, placed
 from rbml.errors import DivergedError
 from rbml.learner import Learner
 from rbml.recipe import Recipe
@@ -67,10 +68,12 @@ def pretrain(
     log.begin(step)
     while step < 0:  # the same order as in trainer._across_tasks: step, journal, checkpoint
         began = time.perf_counter()
-        batch = classes.draw(task_seeds(1, generator(recipe.outer.seed, PRETRAIN, step + total)))
+        seeds = task_seeds(1, generator(recipe.outer.seed, PRETRAIN, step + total))
+        batch = placed(classes.draw(seeds), learner.device)
         outer.optimizer.zero_grad()
         result = learner.backward(batch, shard=shard)
-        loss, size = result.loss.item(), norm(result.grads).item()
+        values = shard.joined(per_task(metric, result.aux["prediction"], batch.query))
+        loss, size, value = numbers(result.loss, norm(result.grads), values.mean())  # the one wait for the device
         if not math.isfinite(loss) or not math.isfinite(size):
             raise DivergedError(
                 f"the loss or its gradient is not finite at step {step + total + 1} of pretraining: begin another run "
@@ -78,7 +81,6 @@ def pretrain(
             )
         if recipe.outer.clip:
             torch.nn.utils.clip_grad_norm_(learner.parameters(), recipe.outer.clip)
-        value = shard.joined(per_task(metric, result.aux["prediction"], batch.query)).mean().item()
         rate = outer.schedule.get_last_lr()[0]
         outer.optimizer.step()
         outer.schedule.step()

@@ -20,6 +20,7 @@ from rbml.data.batch import each_input
 from rbml.data.inputs import Embedded, Pictures, Text
 from rbml.data.inputs.colour import colour_histogram
 from rbml.data.targets import Baseline, Metric
+from rbml.devices import placed
 from rbml.learner import Learner, Statistics
 from rbml.learner.frozen import FrozenBody
 from rbml.learner.initial import head_layer_name, head_names
@@ -128,6 +129,7 @@ def untrained(learner: Learner, recipe: Recipe, tasks: TaskSource) -> Callable[[
             reset = getattr(layer, "reset_parameters", None)
             if callable(reset):
                 reset()
+    start.to(learner.device)  # drawn before on the processor: the same start everywhere
     return partial(_made, algorithms.scratch, start, {"loss": tasks.target.loss} | _how(learner))
 
 
@@ -285,7 +287,7 @@ def features_of(learner: Learner, tasks: TaskSource) -> Callable[[Episode], Epis
         return None
 
     def convert(part: Episode) -> Episode:
-        found = []
+        found, part = [], placed(part, learner.device)
         with torch.no_grad():
             for index in range(count(part)):
                 bound = learner.bind(one(part, index), _which(learner), ways_of(tasks) if learner.head else None)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from rbml.autodiff import module
 from rbml.data.batch import Batch
+from rbml.devices import placed
 from rbml.errors import UsageError
 from rbml.learner import Adapted, Learner
 from rbml.learner.binding import head_layer
@@ -113,7 +114,7 @@ def go_on(learner: Learner, examples: Batch, ways: int, before: Remembered | Non
     stored = module.running_statistics(learner.model) if learner.statistics == "running" else {}
     with torch.no_grad():
         whole = bound.whole({}, {}, 0)
-        found = module.inputs_of(learner.model, whole, examples.x, layer, stored or None)
+        found = module.inputs_of(learner.model, whole, placed(examples.x, learner.device), layer, stored or None).cpu()
         remembered = Remembered.of(found, examples.y, ways, before)
         head = discriminant(remembered.sums, *_numbers(learner))
         named = zip((f"{layer}.weight", f"{layer}.bias"), head, strict=True)
@@ -122,9 +123,9 @@ def go_on(learner: Learner, examples: Batch, ways: int, before: Remembered | Non
 
 
 def _numbers(learner: Learner) -> tuple[Tensor, Tensor]:
-    """Return what the learner has learned of its head: how much to shrink, and the scale."""
+    """Return what the learner has learned of its head, on the processor: how much to shrink, and the scale."""
     start = learner.strategy.start
     assert start is not None
     with torch.no_grad():
         values = learner.strategy.values(start, under(dict(learner.named_parameters()), "phi."), {}, 0)
-        return values["shrink"][""].detach(), values["scale"][""].detach()
+        return values["shrink"][""].detach().cpu(), values["scale"][""].detach().cpu()

@@ -140,7 +140,7 @@ def _predicted(learner: Learner, support: Batch, x: Inputs, count: int, ways: in
     starts = range(0, count, _AT_ONCE)
     with torch.no_grad():
         parts = [adapted(each_input(lambda leaf, at=at: leaf[at : at + _AT_ONCE], x)) for at in starts]  # type: ignore[misc]
-    return torch.cat(parts)
+    return torch.cat(parts).cpu()
 
 
 def _confident(probabilities: Tensor, most: int) -> tuple[Tensor, Tensor]:

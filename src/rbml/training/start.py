@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from rbml.devices import placed
 from rbml.errors import UsageError
 from rbml.learner import Learner
 from rbml.recipe.streams import START
@@ -34,14 +35,14 @@ def look(learner: Learner, training: TaskSource, seed: int) -> None:
     begin = getattr(learner.model, "begin", None)
     if begin is None:
         return
-    first = training.draw(task_seeds(1, generator(seed, START)))
+    first = placed(training.draw(task_seeds(1, generator(seed, START))), learner.device)
     if not isinstance(first, Episode) or not isinstance(first.support.x, Tensor) or first.support.mask:
         return
     size = first.support.y.shape[1] + first.query.y.shape[1]
-    tasks = training.draw(task_seeds(max(1, _LOOKED_AT // size), generator(seed, START)))
+    tasks = placed(training.draw(task_seeds(max(1, _LOOKED_AT // size), generator(seed, START))), learner.device)
     x, y = (torch.cat([getattr(part, name) for part in (tasks.support, tasks.query)], 1) for name in ("x", "y"))
     if not y.is_floating_point():
-        y = y + torch.arange(len(y))[:, None] * (int(y.max()) + 1)
+        y = y + torch.arange(len(y), device=y.device)[:, None] * (int(y.max()) + 1)
     begin(x.flatten(0, 1), y.flatten(0, 1))
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rbml.devices import CPU, numbers, placed
 from rbml.errors import DivergedError, UsageError
 from rbml.learner import Learner
 from rbml.recipe import Recipe, build
@@ -37,6 +38,7 @@ def train(
     stop: Callable[[], bool] = lambda: False,
     classes: Supervised | None = None,
     processes: Processes = ALONE,
+    device: torch.device = CPU,
 ) -> Generator[Progress]:
     """Meta-train from the run's last checkpoint, or from the start, to the recipe's last step.
 
@@ -50,6 +52,7 @@ def train(
         stop: called after every step; if it returns true, the loop saves and ends.
         classes: all training classes at once; needed if the recipe pretrains.
         processes: those that train this run together, all of which must call this; the result does not depend on them.
+        device: where it is computed. It is no part of the run, which may go on elsewhere: results agree to rounding.
 
     Yields:
         The progress after every outer step. The run's files stay open and locked until the generator is exhausted or
@@ -69,7 +72,7 @@ def train(
         body: Tree = {}
         if recipe.outer.pretrain and (not saved or saved.get("stage") == PRETRAINING):
             assert classes is not None
-            learner = build.pretrainer(recipe, build.setting(recipe, classes))
+            learner = build.pretrainer(recipe, build.setting(recipe, classes)).to(device)
             if (yield from pretrain(run, recipe, learner, classes, log, saved, stop, processes)):
                 return
             body, saved = body_of(learner), {}
@@ -77,6 +80,7 @@ def train(
         if not saved:
             look(learner, training, recipe.outer.seed)
             run.begin(learner)
+        learner.to(device)
         validated = Validation.of(training, validation, recipe, processes)
         yield from _across_tasks(run, recipe, learner, training, validated, log, saved, stop, processes)
 
@@ -111,15 +115,16 @@ def _across_tasks(
     while step < total and not _given_up(recipe, best):
         began = time.perf_counter()
         seeds = task_seeds(recipe.outer.tasks, generator(recipe.outer.seed, TRAIN, step))
-        tasks = training.draw(shard.own(seeds))
+        tasks = placed(training.draw(shard.own(seeds)), learner.device)
         outer.optimizer.zero_grad()
         result = learner.backward(tasks, phase=learner.phase(step / total), shard=shard)
-        size = norm(result.grads)
-        _check_finite(result.loss, size, shard.joined(result.aux["loss"]), step, seeds, run)
+        losses = shard.joined(result.aux["loss"])
+        values = shard.joined(per_task(metric, result.aux["prediction"], tasks.query))
+        loss, size, value = numbers(result.loss, norm(result.grads), values.mean())  # the one wait for the device
+        _check_finite(loss, size, losses, step, seeds, run)
         if recipe.outer.clip:
             torch.nn.utils.clip_grad_norm_(learner.parameters(), recipe.outer.clip)
-        entry: dict[str, Any] = {"step": step + 1, "loss": result.loss.item(), "grad_norm": size.item()}
-        entry[metric.name] = shard.joined(per_task(metric, result.aux["prediction"], tasks.query)).mean().item()
+        entry: dict[str, Any] = {"step": step + 1, "loss": loss, "grad_norm": size, metric.name: value}
         entry["outer_lr"] = outer.schedule.get_last_lr()[0]
         outer.optimizer.step()
         outer.schedule.step()
@@ -157,8 +162,8 @@ def _keep(log: Records, path: Path, learner: Learner, step: int, validation: flo
     log.save(path, "best", content)
 
 
-def _check_finite(loss: Tensor, size: Tensor, losses: Tensor, step: int, seeds: list[int], run: RunFolder) -> None:
-    if bool(torch.isfinite(loss)) and bool(torch.isfinite(size)):
+def _check_finite(loss: float, size: float, losses: Tensor, step: int, seeds: list[int], run: RunFolder) -> None:
+    if math.isfinite(loss) and math.isfinite(size):
         return
     bad = [seed for seed, value in zip(seeds, losses.tolist(), strict=True) if not math.isfinite(value)]
     what = "loss" if bad else "gradient"

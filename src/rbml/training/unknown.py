@@ -167,12 +167,13 @@ def layer_of(learner: Learner) -> str:
 
 
 def features_of(adapted: Adapted, layer: str, x: Any) -> Tensor:
-    """Return what enters the head, scaled to length 1, ``(n, d)``."""
+    """Return what enters the head, scaled to length 1, ``(n, d)``, on the processor."""
     with torch.no_grad():
         if not layer:
-            return functional.normalize(adapted(x).flatten(1))
+            return functional.normalize(adapted(x).flatten(1)).cpu()
         stored = None if adapted.transductive else modules.running_statistics(adapted.model)
-        return functional.normalize(modules.inputs_of(adapted.model, {}, x, layer, stored).flatten(1))
+        found = modules.inputs_of(adapted.model, {}, adapted.placed(x), layer, stored)
+        return functional.normalize(found.flatten(1)).cpu()
 
 
 @dataclass(frozen=True)

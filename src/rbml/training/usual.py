@@ -14,6 +14,7 @@ from torch import Tensor
 
 from rbml.data.batch import Batch, Inputs, each_input, rows
 from rbml.data.examples import Labelled
+from rbml.devices import CPU, placed
 from rbml.errors import CheckpointError, RbmlError, UsageError
 from rbml.learner import Adapted, Learner
 from rbml.recipe import build
@@ -104,17 +105,17 @@ def measured(
     """
     layer, logits, truth, scores, fewer, gains = layer_of(learner), [], [], [], [], []
     for one in task_seeds(count, generator(seed, VALIDATE, 1)):
-        drawn = tasks.draw([one])
+        drawn = placed(tasks.draw([one]), CPU)
         support, query = (Batch(_first(part.x), part.y[0]) for part in (drawn.support, drawn.query))
         adapted = learner.adapt(*support, ways=tasks.ways)
         with torch.no_grad():
-            logits.append(adapted(query.x))
+            logits.append(adapted(query.x).cpu())
         truth.append(query.y)
         scores.append(Memory.of(adapted, layer, support, tasks.ways, background).score(adapted, query.x))
         if tasks.shots > 1:
             rest = rows(support, torch.tensor([at for at in range(support.size) if at % tasks.shots]))
             with torch.no_grad():
-                less = learner.adapt(*rest, ways=tasks.ways)(query.x).argmax(1) == query.y
+                less = learner.adapt(*rest, ways=tasks.ways)(query.x).cpu().argmax(1) == query.y
         else:
             less = torch.full_like(query.y, 1 / tasks.ways, dtype=torch.float64)
         fewer.append(less.double())
@@ -146,10 +147,10 @@ def errors_of(learner: Learner, tasks: FewShot, by: float, seed: int, count: int
     """
     logits, truth = [], []
     for one in task_seeds(count, generator(seed, TEST)):
-        drawn = tasks.draw([one])
+        drawn = placed(tasks.draw([one]), CPU)
         adapted = learner.adapt(_first(drawn.support.x), drawn.support.y[0], ways=tasks.ways)
         with torch.no_grad():
-            logits.append(adapted(_first(drawn.query.x)))
+            logits.append(adapted(_first(drawn.query.x)).cpu())
         truth.append(drawn.query.y[0])
     found, y = torch.cat(logits), torch.cat(truth)
     return calibration_error(found, y), calibration_error(found / by, y)

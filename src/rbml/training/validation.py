@@ -11,6 +11,7 @@ from torch import Tensor
 
 from rbml.autodiff import WHOLE, Shard
 from rbml.data.targets import Metric
+from rbml.devices import placed
 from rbml.learner import Learner
 from rbml.recipe import Recipe
 from rbml.recipe.streams import SEEN, VALIDATE
@@ -85,7 +86,8 @@ class Validation:
 
     def measure(self, learner: Learner) -> Tensor:
         """Return the metric of every validation task, ``(B,)``."""
-        return self.shard.joined(_measured(learner, self.held_out, self.metric, self.ways, self.shard))
+        held_out = placed(self.held_out, learner.device)
+        return self.shard.joined(_measured(learner, held_out, self.metric, self.ways, self.shard)).cpu()
 
     def seen(self, learner: Learner) -> float:
         """Return the mean over as many tasks of the training part that no training step has drawn.
@@ -96,9 +98,12 @@ class Validation:
         ways = getattr(self.training, "ways", None)
         seeds = self.shard.own(task_seeds(self.tasks, generator(self.seed, SEEN)))
         chunk = learner.execution.chunk  # at a time, so that no more than that are in memory
-        parts = (self.training.draw(seeds[start : start + chunk]) for start in range(0, len(seeds), chunk))
+        parts = (
+            placed(self.training.draw(seeds[start : start + chunk]), learner.device)
+            for start in range(0, len(seeds), chunk)
+        )
         found = torch.cat([_measured(learner, part, self.metric, ways, WHOLE) for part in parts])
-        return self.shard.joined(found).double().mean().item()
+        return self.shard.joined(found).cpu().double().mean().item()
 
     def entry(self, learner: Learner, step: int, best: Best | None) -> tuple[dict[str, float], Best | None]:
         """Return a validation's numbers for the journal, and the best validation including this one.

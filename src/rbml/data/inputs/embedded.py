@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -21,6 +23,7 @@ from rbml.data import store
 from rbml.data.batch import Inputs
 from rbml.data.inputs.base import Modality, RawExamples, Shown
 from rbml.data.progress import tell
+from rbml.devices import CPU, placed
 from rbml.errors import DataError, UsageError
 
 _BLOCK = 16
@@ -30,6 +33,8 @@ _SENTENCES = 256
 """The same of sentences, which the backbone divides by their length."""
 
 _SHOWN = 8
+
+_device: ContextVar[torch.device] = ContextVar("device", default=CPU)
 
 E = TypeVar("E", bound=Any)
 
@@ -99,14 +104,15 @@ class Embedded:
 
     def _in_blocks(self, total: int, stored: Callable[[int, int], Inputs]) -> Tensor:
         """Return the features of so many inputs, of which a function returns those from one place to another."""
-        backbone, found = self.loaded(), []
+        backbone, device, found = self.loaded(), _device.get(), []
+        body = backbone.body.to(device)
         block = _SENTENCES if self.inner.kind == "text" else _BLOCK
         for start in range(0, total, block):
-            ready = self.inner.ready(stored(start, start + block))
+            ready = placed(self.inner.ready(stored(start, start + block)), device)
             if self.inner.kind == "pictures":
                 ready = self._fitted(ready)
             with torch.no_grad():
-                found.append(backbone.body(ready) if isinstance(ready, Tensor) else backbone.body(**ready))
+                found.append((body(ready) if isinstance(ready, Tensor) else body(**ready)).cpu())
             tell("features", min(start + block, total), total)
         return torch.cat(found).float() if found else torch.empty(0, backbone.width)
 
@@ -227,6 +233,16 @@ def embedded(examples: E, backbone: str, size: int = 0) -> E:
     about = f"{examples.about}; features of {backbone}"
     changed: E = examples._replace(x=torch.from_numpy(arrays["features"]), modality=modality, about=about)
     return changed
+
+
+@contextmanager
+def computed_on(device: torch.device) -> Iterator[None]:
+    """Have the backbones compute features on a device; the features themselves come back to the processor."""
+    token = _device.set(device)
+    try:
+        yield
+    finally:
+        _device.reset(token)
 
 
 def _digest(stored: Inputs, inner: Modality) -> str:

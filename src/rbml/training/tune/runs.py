@@ -32,14 +32,15 @@ def restarted(model: nn.Module, seed: int) -> nn.Module:
 
     Parameters of layers that have no such method keep their values. The global random state is left unchanged.
     """
-    fresh = copy.deepcopy(model)
+    device = next(model.parameters()).device
+    fresh = copy.deepcopy(model).cpu()  # the same numbers on every device
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         for layer in fresh.modules():
             reset = getattr(layer, "reset_parameters", None)
             if callable(reset):
                 reset()
-    return fresh
+    return fresh.to(device)
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ class Runs:
         return {
             "task": Job.of(self.train, self.judge, size, list(seeds)),
             "theta": theta,
-            "key": torch.tensor(list(seeds), dtype=torch.int64),
+            "key": torch.tensor(list(seeds), dtype=torch.int64, device=self.train.y.device),
         }
 
     def bound(self, given: dict[str, Any]) -> BoundTask:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from rbml.data.batch import Batch, rows
 from rbml.data.targets import CLASSES, REAL, Target
+from rbml.devices import placed
 from rbml.diagnostics.smoothness import Smoothness
 from rbml.errors import DivergedError, UsageError, unknown
 from rbml.learner import Adapted, Execution, Initial, Learner
@@ -135,7 +136,8 @@ def tune(
     on the first two parts; its loss on the third one, which nothing was tuned on, is the number to believe.
 
     Args:
-        model: any module; its layers are drawn anew for every run by ``reset_parameters``.
+        model: any module; its layers are drawn anew for every run by ``reset_parameters``. What it is on (cuda, for
+            example) computes everything.
         examples: inputs ``(N, ...)`` and targets ``(N, ...)``: a :class:`rbml.Batch`, or a pair of tensors or arrays.
         strategy: of the run; whatever is learned in it is tuned. ``None`` tunes a rate, a decay and a schedule for
             every tensor, the momentum, and for classes the label smoothing.
@@ -165,7 +167,9 @@ def tune(
         raise UsageError(f"tune needs at least 1 start and more than 0 seconds, not {starts} and {seconds}")
     whole_batch = as_batch(examples)
     target = target or (REAL if whole_batch.y.is_floating_point() else CLASSES)
-    parts = split(whole_batch, seed)
+    device = next(model.parameters()).device
+    train, val, test = (placed(part, device) for part in split(whole_batch, seed))
+    parts = (train, val, test)
     learner = learner_of(model, strategy, target, steps or usual_steps(parts[0].size, size), compile, seconds)
     runs = Runs(learner, model, parts[0], parts[1], size)
     if not runs.phi():
