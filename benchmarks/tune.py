@@ -28,7 +28,7 @@ from rbml.data.targets import CLASSES, real
 from rbml.models import MLP
 from rbml.training.tune import Progress, usual_strategy
 from rbml.training.tune.runs import Runs
-from rbml.training.tune.search import Descent, scaled, whole
+from rbml.training.tune.search import Descent, whole
 from rbml.training.tune.tuning import FRESH, finished, learner_of, split, validated
 from rbml.tree import Tree
 
@@ -96,11 +96,7 @@ def searched(runs: Runs, seconds: float, seed: int, sampler: str, count: int) ->
 
 
 def by_hypergradient(runs: Runs, seconds: float, seed: int) -> History:
-    began, phi, history = time.process_time(), runs.phi(), History()
-    for trial in scaled(runs, STARTS, seed):
-        phi = trial.phi
-        history.append(Progress(time.process_time() - began, len(history) + 1, trial.loss, trial.before))
-    descent = Descent(phi, 0.15)
+    began, descent, history = time.process_time(), Descent(runs.phi(), 0.15), History()
     for change in whole(runs, descent, STARTS, 1000 * seed):
         history.append(Progress(time.process_time() - began, len(history) + 1, change.loss, change.before))
         descent.pace(0.15 * max(0.1, 1 - history[-1].seconds / seconds))

@@ -17,7 +17,7 @@ from rbml.models import MLP
 from rbml.strategy import Hyper, chain, knots, momentum, sgd
 from rbml.training.tune import split, usual_strategy
 from rbml.training.tune.runs import Runs, restarted
-from rbml.training.tune.search import Descent, online, scaled
+from rbml.training.tune.search import Descent, online
 from rbml.training.tune.tuning import learner_of
 from rbml.tree import Tree
 
@@ -72,20 +72,6 @@ def test_the_window_that_moves_along_a_run_takes_the_steps_of_that_run() -> None
     changes = list(online(those, still, seed=5, steps=2))
     assert [change.finite for change in changes] == [True] * 2
     assert changes[-1].loss == pytest.approx(float(those.judged(those.phi(), [5])["loss"]), rel=1e-12)
-
-
-def test_rates_are_tried_before_the_first_change_and_nothing_else_is_touched() -> None:
-    those = runs(steps=30)
-    with torch.no_grad():
-        for name, leaf in those.learner.phi.named_parameters():
-            if "sgd.lr" in name:
-                leaf.sub_(4.0)  # 55 times too small
-    trials = list(scaled(those, 2, seed=1))
-    start, best = those.phi(), min(trials, key=lambda trial: trial.loss)
-    assert len(trials) == 5 and torch.equal(trials[0].before["phi.momentum.decay"], start["phi.momentum.decay"])
-    assert trials[-1].phi is best.before and best.loss < trials[0].loss
-    for name, leaf in best.before.items():
-        assert torch.equal(leaf, start[name] + 2.0 if "sgd.lr" in name else start[name]), name
 
 
 def test_a_gradient_that_is_not_finite_changes_nothing_and_makes_later_changes_smaller() -> None:

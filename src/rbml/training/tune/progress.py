@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from rbml.learner import Learner
 from rbml.training import files
 from rbml.training.tune.runs import Runs
-from rbml.training.tune.search import Descent, How, online, scaled, whole
+from rbml.training.tune.search import Descent, How, online, whole
 from rbml.tree import Tree
 
 SHARE = 0.75
@@ -65,12 +65,6 @@ class Search:
         began = self.clock() - before
         way, changes = self._way(descent, len(history))
         stopped = False
-        if way == "whole" and not history:
-            descent = self._begun(history, began)
-            changes = whole(self.runs, descent, self.starts, self.seed * 1000)
-            if path is not None:
-                _saved(path, descent, history)
-            stopped = self.asked()
         while self.clock() - began < SHARE * self.seconds and not stopped:
             change = next(changes, None)
             if change is None:  # the run has ended: another one
@@ -86,18 +80,6 @@ class Search:
         final = {name: leaf.detach().clone() for name, leaf in descent.leaves.items()}
         history.append(Progress(self.clock() - began, len(history), history[-1].loss if history else 0.0, final))
         return history, way, stopped
-
-    def _begun(self, history: list[Progress], began: float) -> Descent:
-        """Try some rates, note the trials, and return where to begin."""
-        phi = self.runs.phi()
-        for trial in scaled(self.runs, self.starts, self.seed):
-            phi = trial.phi
-            history.append(Progress(self.clock() - began, len(history) + 1, trial.loss, trial.before))
-            if self.watch is not None:
-                self.watch(history[-1])
-            if self.asked() or history[-1].seconds > SHARE * self.seconds / 2:
-                break
-        return Descent(phi, self.lr)
 
     def _way(self, descent: Descent, done: int) -> tuple[str, Any]:
         """Return the way to take, and its changes; ``auto`` times a few steps of a run without derivatives."""

@@ -14,15 +14,10 @@ import torch
 
 from rbml.hypergrad import Unrolled
 from rbml.inner import Carry, Inner
-from rbml.learner import Learner
 from rbml.training.tune.runs import Runs, window
 from rbml.tree import Tree, detach, prefixed, under
 
 How = Literal["auto", "whole", "online"]
-
-FACTORS = (2.0, -2.0, 1.0, -1.0)
-"""By e to these powers all rates are multiplied before the first change. A change moves a rate by 15 % or so, and there
-is time for some ten: what begins far off would not arrive."""
 
 STEEP = 10.0
 """A hypergradient so many times larger than usual is shortened: long runs have cliffs."""
@@ -95,34 +90,6 @@ class Descent:
                 leaf.copy_(state["leaves"][name])
         self.optimizer.load_state_dict(state["optimizer"])
         self.usual = state["usual"]
-
-
-def scaled(runs: Runs, starts: int, seed: int) -> Iterator[Change]:
-    """Try other rates from the start of phi, without derivatives; the last phi is the best one.
-
-    Args:
-        runs: the training runs.
-        starts: how many runs each trial sees, all the same ones.
-        seed: by which these are drawn.
-
-    Yields:
-        Every trial: phi with which it was made, and the best phi so far.
-    """
-    phi, seeds = runs.phi(), range(1000 * seed, 1000 * seed + starts)
-    rates = [name for name in phi if any(name.startswith(f"{one}.lr") for one in _with_free_rates(runs.learner))]
-    best, lowest = phi, float("inf")
-    for power in (0.0, *FACTORS) if rates else (0.0,):
-        trial = {name: leaf + power if name in rates else leaf for name, leaf in phi.items()}
-        loss = float(runs.judged(trial, seeds)["loss"].mean().nan_to_num(float("inf")))
-        if loss < lowest:
-            best, lowest = trial, loss
-        yield Change(trial, best, loss, 0.0, loss < float("inf"))
-
-
-def _with_free_rates(learner: Learner) -> list[str]:
-    """Return where phi has rates that are learned as logarithms: above zero, and with no other bound."""
-    hypers = {f"phi.{part.name}": part.hypers.get("lr") for part in learner.strategy.parts}
-    return [name for name, lr in hypers.items() if lr is not None and lr.bounds == (0, None)]
 
 
 def whole(runs: Runs, descent: Descent, starts: int, first: int = 0) -> Iterator[Change]:
