@@ -68,6 +68,7 @@ def test_the_derivative_is_the_same_either_way(
 ) -> None:
     kept = learner_of().meta_gradient(episodes())
     monkeypatch.setattr(graphs, "BUDGET", 0)
+    monkeypatch.setattr(graphs, "BUDGET_OF_ONE", 0)
     again = learner_of().meta_gradient(episodes())
     assert error(again.grads, kept.grads) < 1e-13
 

@@ -68,6 +68,7 @@ def command(
     rbml rate patients.csv --target diagnosis
     rbml rate digits
     """  # noqa: D301  \b is click's
+    from rbml.cli.devices import chosen_device
     from rbml.cli.reading import reading_shown
     from rbml.cli.show import bar, console, errors
     from rbml.errors import UsageError
@@ -76,6 +77,7 @@ def command(
     from rbml.training.tune import RateProgress, rate
     from rbml.training.tune.rate_data import rateable
 
+    chosen_device()  # features of pictures and sentences are computed there; the linear models are too small for it
     with reading_shown():
         data = rateable(place, target, classes, encoder, data_root)
     if pictures is not None and data.draw is None:

@@ -71,7 +71,7 @@ class Adjoint:
         keep: how many steps keep their graph: of the whole run, or, with ``"segments"``, of each segment while the
             sweep is in it. ``None`` is 1, or 0 with ``"reverse"`` and ``hvp="difference"``, which cannot keep any; but
             a learner that runs PyTorch's operators one by one then keeps all T of ``Adjoint()``, by ``Unrolled``, if
-            they take at most 256 MiB (:mod:`rbml.learner.graphs`), which is up to twice as fast.
+            they take at most 256 MiB, for one task 1 GiB (:mod:`rbml.learner.graphs`), which is up to twice as fast.
 
     Raises:
         UsageError: for an unknown ``store`` or ``hvp``, a negative ``window`` or ``keep``, ``keep`` where nothing can
