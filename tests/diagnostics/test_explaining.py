@@ -36,7 +36,7 @@ def test_sizes_are_those_of_the_problem(pictures: Pictures) -> None:
 
 
 def test_the_less_memory_there_is_the_less_is_kept(pictures: Pictures, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(costs, "_seconds", lambda work: 1.0)
+    monkeypatch.setattr(costs, "_seconds", lambda work, device: 1.0)
     episodes = pictures(tasks=2, shots=40)
     free = rbml.explain(long(), episodes)
     assert isinstance(free.chosen.engine, Adjoint) and free.chosen.engine.store == "all"

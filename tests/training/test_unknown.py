@@ -14,9 +14,9 @@ from rbml.recipe import Recipe, build
 from rbml.tasks import FewShot, generator
 from rbml.training import RunFolder
 from rbml.training.adapting import Trust
+from rbml.training.background import background_of
 from rbml.training.calibration import auroc
 from rbml.training.unknown import NEAREST, Background, Memory, Usual
-from rbml.training.usual import background_of
 
 
 def drawn(classes: int, seed: int, count: int = 8) -> tuple[torch.Tensor, torch.Tensor]:

@@ -89,6 +89,7 @@ class OverTasks:
         """Begin with ``vmap``, unless ``vectorise`` is false."""
         self.chunk, self.vectorise = chunk, vectorise
         self.one_by_one = vectorise is False
+        self.one_of_many = False  # whether a task that comes alone stands for one of many, as where costs are measured
         self._traced: set[Any] = set()
 
     def mean(
@@ -173,7 +174,9 @@ class OverTasks:
             tasks: the tasks of this process.
             shard: which tasks of all processes these are: all must do the same.
         """
-        return self.one_by_one or (self.vectorise == "auto" and shard.count(len(tree_leaves(tasks)[0])) == 1)
+        if self.one_of_many or self.vectorise != "auto":
+            return self.one_by_one
+        return self.one_by_one or shard.count(len(tree_leaves(tasks)[0])) == 1
 
     def each(self, function: Callable[..., Any], tasks: Any) -> Any:
         """Return the results of ``function`` on every task, a tree of tensors with one row per task."""

@@ -148,6 +148,7 @@ def explain(learner: Learner, episodes: Any, memory: float | None = None) -> Exp
     own = copy.deepcopy(learner)
     own.run(replace(own.execution, compile="no", verify=False))
     episodes = placed(episodes, own.device)
+    own.over_tasks.one_of_many = count(episodes) > 1
     size = measure(own, episodes)
     budget = _half_of_memory(episodes.query.y.device) if memory is None else memory
     alone = part(episodes, 0, 1)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import sys
+from importlib import import_module
 
 from torch import nn
 
-from rbml.data.extras import require
+_HOME = "rbml.keras"
+"""Stands above this package, and is loaded only if a Keras model is asked for."""
 
 
 def keras(
@@ -32,8 +34,7 @@ def keras(
     """
     if "keras" not in sys.modules:
         os.environ["KERAS_BACKEND"] = "torch"  # nothing else works here, whatever Keras's own settings say
-    require("keras", "keras", "a Keras model")
-    require("rbml.keras", "keras", "a Keras model").from_keras  # noqa: B018  refuses another backend
+    import_module(_HOME).from_keras  # noqa: B018  refuses to go on without Keras, or on another backend
     shape = (size, size, channels) if kind == "pictures" else (inputs,)
-    made: nn.Module = require("rbml.keras.file", "keras", "a Keras model").from_file(name, outputs, shape)
+    made: nn.Module = import_module(f"{_HOME}.file").from_file(name, outputs, shape)
     return made

@@ -231,14 +231,12 @@ def model(recipe: Recipe, setting: Setting) -> nn.Module:
     facts: dict[str, Any] = {**pictures, "inputs": recipe.inputs.channels * recipe.inputs.size**2}
     facts |= {"context": 100 if recipe.algorithm.name == "cavia" else 0}
     facts |= {"hidden": _HIDDEN} if setting.modality.kind in ("pictures", "arrays") else {}
-    facts |= setting.modality.facts() | {"outputs": setting.outputs}
-    facts |= {"name": more, "kind": setting.modality.kind}
-    by_data = ("inputs", "outputs", "size", "channels", "name", "kind")
-    hints = {name: hint for name, hint in _hints(maker).items() if name not in by_data}
+    by_data = {"outputs": setting.outputs, "name": more, "kind": setting.modality.kind}
+    facts |= setting.modality.facts() | by_data
+    hints = {name: hint for name, hint in _hints(maker).items() if name not in {*by_data, *pictures, "inputs"}}
     if setting.modality.kind == "embedded" and "inputs" not in _hints(maker):
-        raise UsageError(
-            f"{kind} is not for features of {recipe.inputs.encoder}: use --model adaptor, discriminant_adaptor or mlp"
-        )
+        encoder = recipe.inputs.encoder
+        raise UsageError(f"{kind} is not for features of {encoder}: use --model adaptor, discriminant_adaptor or mlp")
     if more and "name" not in _hints(maker):
         raise UsageError(f"{kind} has no variants: write {kind}, not {recipe.model.name}")
     made: nn.Module = maker(**(_known(facts, maker) | fitting(recipe.model, maker, "model", hints)))

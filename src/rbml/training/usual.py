@@ -12,27 +12,24 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rbml.data.batch import Batch, Inputs, each_input, rows
+from rbml.data.batch import Batch, rows
 from rbml.data.examples import Labelled
 from rbml.devices import CPU, placed
-from rbml.errors import CheckpointError, RbmlError, UsageError
-from rbml.learner import Adapted, Learner
+from rbml.errors import RbmlError, UsageError
+from rbml.learner import Learner
 from rbml.recipe import build
 from rbml.recipe.streams import TEST, VALIDATE
 from rbml.tasks import FewShot, generator, task_seeds
 from rbml.training import files
+from rbml.training.background import background_of
 from rbml.training.calibration import calibration_error, temperature
 from rbml.training.run_folder import RunFolder
-from rbml.training.unknown import Background, Memory, Usual, features_of, layer_of
+from rbml.training.unknown import Background, Memory, Usual, layer_of
 
 TASKS = 40
 QUERIES = 5
 _FILE = "calibration.json"
 _TASKS = "validation_3"  # those without a number had another score of what is unknown; 2 no shape of its distribution
-_BACKGROUND = "background.pt"
-_CLASSES, _EACH = 200, 20  # of training, which are looked at to tell the unknown
-_AT_ONCE = 100  # examples
-_FEW = 10  # with fewer classes of training there is no background
 _LOOKED_AT = 500  # training examples
 _LONG = 64  # rows with more numbers, such as features of a backbone, are not looked at
 
@@ -189,49 +186,6 @@ def prior_of(
     found = measured(learner, tasks, run.recipe().outer.seed, advance=advance, background=background)
     _keep(run, _TASKS, [one.to_json() for one in [*known, found]])
     return found
-
-
-def background_of(run: RunFolder, learner: Learner) -> Background | None:
-    """Return the classes that a run was trained on; found once and kept in the run folder.
-
-    Returns:
-        ``None`` where the training data is not at hand, has no or only a few classes, or where the features of an
-        example are not the same in every task: because the body is adapted, or normalises by the support set.
-    """
-    path = run.path / _BACKGROUND
-    with contextlib.suppress(CheckpointError):
-        content = files.load(path, "background")
-        return Background(**content) if content else None
-    recipe, found = run.recipe(), None
-    with contextlib.suppress(RbmlError):  # adapting works without
-        loaded = build.examples(recipe, recipe.data[0], "train", run.read_config()["data_root"])
-        if len(recipe.data) == 1 and isinstance(loaded, Labelled) and not build.unlabelled(recipe, "train"):
-            found = _background(learner, loaded)
-        with contextlib.suppress(RbmlError):  # a folder that cannot be written to: it is found again next time
-            files.save(path, "background", found.to_content() if found else {})
-    return found
-
-
-def _background(learner: Learner, loaded: Labelled) -> Background | None:
-    """Return the background of training examples; ``None`` if there is none: see :func:`background_of`."""
-    classes = torch.linspace(0, loaded.classes - 1, min(loaded.classes, _CLASSES)).long().tolist()
-    places = [torch.nonzero(loaded.y == label).flatten()[:_EACH] for label in classes]
-    if len(places) < _FEW or min(map(len, places)) < 1:
-        return None
-    layer, y = layer_of(learner), torch.cat([torch.full((len(some),), at) for at, some in enumerate(places)])
-
-    def adapted(one: int, two: int) -> Adapted:
-        """Adapt to one example each of two classes."""
-        return learner.adapt(ready(torch.stack([places[one][0], places[two][0]])), torch.arange(2), ways=2)
-
-    def ready(rows: Tensor) -> Inputs:
-        return loaded.modality.ready(each_input(lambda leaf: leaf[rows], loaded.x))
-
-    one, other, seen = adapted(0, 1), adapted(2, 3), ready(torch.stack([places[4][0], places[5][0]]))
-    if not torch.equal(features_of(one, layer, seen), features_of(other, layer, seen)):
-        return None
-    features = [features_of(one, layer, ready(rows)) for rows in torch.split(torch.cat(places), _AT_ONCE)]
-    return Background.of(torch.cat(features), y)
 
 
 def fitting(run: RunFolder, ways: int, shots: int) -> FewShot:
