@@ -12,7 +12,7 @@ from rbml.data.examples import Labelled
 from rbml.data.inputs import Pictures
 from rbml.recipe import Recipe, build
 from rbml.tasks import FewShot, generator
-from rbml.training import RunFolder
+from rbml.training import RunFolder, files
 from rbml.training.adapting import Trust
 from rbml.training.background import background_of
 from rbml.training.calibration import auroc
@@ -86,3 +86,8 @@ def test_a_run_keeps_its_classes_if_no_task_changes_their_features(
         assert again is None
     else:
         assert again is not None and torch.equal(again.centres, found.centres) and len(found.centres) == 10
+    monkeypatch.setattr(build, "examples", lambda *_: loaded)
+    monkeypatch.setattr(RunFolder, "trained", lambda *_: 99)  # as after more training
+    looked = files.load(run.path / "background.pt", "background")["trained"]
+    background_of(run, learner)
+    assert looked != 99 == files.load(run.path / "background.pt", "background")["trained"]

@@ -29,17 +29,18 @@ def background_of(run: RunFolder, learner: Learner) -> Background | None:
         ``None`` where the training data is not at hand, has no or only a few classes, or where the features of an
         example are not the same in every task: because the body is adapted, or normalises by the support set.
     """
-    path = run.path / _FILE
+    path, step = run.path / _FILE, run.trained()
     with contextlib.suppress(CheckpointError):
         content = files.load(path, "background")
-        return Background(**content) if content else None
+        if content.pop("trained", None) == step:  # else the run was trained on, and its features are others
+            return Background(**content) if content else None
     recipe, found = run.recipe(), None
     with contextlib.suppress(RbmlError):  # adapting works without
         loaded = build.examples(recipe, recipe.data[0], "train", run.read_config()["data_root"])
         if len(recipe.data) == 1 and isinstance(loaded, Labelled) and not build.unlabelled(recipe, "train"):
             found = _background(learner, loaded)
         with contextlib.suppress(RbmlError):  # a folder that cannot be written to: it is found again next time
-            files.save(path, "background", found.to_content() if found else {})
+            files.save(path, "background", {"trained": step} | (found.to_content() if found else {}))
     return found
 
 

@@ -184,7 +184,7 @@ def prior_of(
         if (one.ways, one.shots) == (tasks.ways, tasks.shots):
             return one
     found = measured(learner, tasks, run.recipe().outer.seed, advance=advance, background=background)
-    _keep(run, _TASKS, [one.to_json() for one in [*known, found]])
+    _keep(run, _TASKS, [one.to_json() | {"trained": run.trained()} for one in [*known, found]])
     return found
 
 
@@ -289,8 +289,9 @@ def read(run: RunFolder, background: Background | None) -> list[Prior]:
         background: that of the run; what was measured without it, or with it, is not of use otherwise.
     """
     try:
-        fitting = [one for one in _kept(run)[_TASKS] if one["background"] == (background is not None)]
-        return [Prior.from_json(one, background) for one in fitting]
+        with_one, step = background is not None, run.trained()  # a run that was trained on is measured again
+        kept = [dict(one) for one in _kept(run)[_TASKS] if one["background"] == with_one]
+        return [Prior.from_json(one, background) for one in kept if one.pop("trained", None) == step]
     except (KeyError, TypeError):
         return []
 
