@@ -72,6 +72,26 @@ def gradient_and_pull(function: Callable[..., Tensor], theta: Tree, m: Tree) -> 
     return {name: grad.detach() for name, grad in grads.items()}, pull
 
 
+def values_and_pull(function: Callable[[Tree], Tree], m: Tree) -> tuple[Tree, Callable[[Tree], Tree]]:
+    """Return ``function(m)``, a tree of tensors, and its pull: from one tensor for each of them to those for ``m``."""
+    if not is_alone():
+        found: Any = func.vjp(function, m)
+        return found[0], lambda bars: found[1](bars)[0]
+    with torch.enable_grad():
+        meta = {name: _variable(leaf) for name, leaf in m.items()}
+        values = function(meta)
+
+    def pull(bars: Tree) -> Tree:
+        kept = [name for name, value in values.items() if value.requires_grad]
+        if not kept:
+            return {name: torch.zeros_like(leaf) for name, leaf in m.items()}
+        ends, along = [values[name] for name in kept], [bars[name] for name in kept]
+        grads = torch.autograd.grad(ends, list(meta.values()), along, materialize_grads=True)
+        return dict(zip(meta, grads, strict=True))
+
+    return {name: value.detach() for name, value in values.items()}, pull
+
+
 def _variable(leaf: Tensor) -> Tensor:
     return leaf.detach().requires_grad_()
 

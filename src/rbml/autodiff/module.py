@@ -20,6 +20,7 @@ from torch.func import functional_call
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from rbml.autodiff.isolation import buffer_copies, isolated, set_modes, unchanged, warn_of_writes
+from rbml.autodiff.threads import own_copy
 from rbml.errors import UsageError
 from rbml.operators import Differentiable
 from rbml.operators.batch_norm import masked_moments
@@ -84,6 +85,7 @@ def call(
         UsageError: for inputs of another kind, and for what the model does that has no derivative (random numbers).
     """
     arguments, named = _arguments(x)
+    module = own_copy(module)
     set_modes(module, by_the_batch=statistics is None)
     with ExitStack() as stack:
         stack.enter_context(unchanged(module))
@@ -141,6 +143,7 @@ def statistics_of(module: nn.Module, parameters: Tree, x: Tensor | Tree, mask: T
         UsageError: if ``x`` passes a layer more than once, so that there is no single mean.
     """
     seen: Tree = {}
+    module = own_copy(module)
     with ExitStack() as stack:
         for name, layer in batch_norms(module):
 
@@ -185,6 +188,7 @@ def inputs_of(
     def look(layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         seen.append(_entering(args, kwargs))
 
+    module = own_copy(module)
     handle = module.get_submodule(layer).register_forward_pre_hook(look, with_kwargs=True)
     try:
         call(module, parameters, x, statistics, mask=mask)

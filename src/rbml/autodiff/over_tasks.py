@@ -16,7 +16,7 @@ from torch import Tensor, func
 from torch.utils._pytree import tree_leaves, tree_map
 
 from rbml.autodiff.compiled import Compiled, is_replayed
-from rbml.autodiff.threads import side_by_side
+from rbml.autodiff.threads import has_modes, side_by_side
 from rbml.errors import RbmlError, UsageError
 from rbml.operators.alone import alone, is_alone
 from rbml.tree import Tree, add, scale
@@ -100,6 +100,7 @@ class OverTasks:
         compiled: Compiled | None = None,
         variant: Any = None,
         shard: Shard = WHOLE,
+        separately: bool = False,
     ) -> tuple[Tensor, Tree, Tree]:
         """Run ``function`` on every task, and average its first two results.
 
@@ -110,6 +111,8 @@ class OverTasks:
             compiled: where compiled graphs are kept; ``None`` runs PyTorch's operators one by one.
             variant: everything else that the function depends on, for :class:`Compiled`.
             shard: which tasks of all processes these are.
+            separately: whether to differentiate each task by itself, and several of them at the same time on threads of
+                their own, also where :meth:`separately` would not; without effect on what is compiled.
 
         Returns:
             The mean loss and the mean gradients over the tasks of all processes, and aux of the given tasks, with the
@@ -124,7 +127,7 @@ class OverTasks:
             return loss, {name: grad.sum(0) for name, grad in grads.items()}, aux
 
         if compiled is None:
-            with alone() if self.separately(tasks, shard) else nullcontext():
+            with alone() if separately or self.separately(tasks, shard) else nullcontext():
                 return _averaged(self._in_turn(partial(run, m), tasks, shard), shard)
         if not is_replayed(compiled):
             return _averaged(self._in_turn(lambda part: compiled(run, m, part, variant=variant), tasks, shard), shard)
@@ -178,9 +181,17 @@ class OverTasks:
             return self.one_by_one
         return self.one_by_one or shard.count(len(tree_leaves(tasks)[0])) == 1
 
-    def each(self, function: Callable[..., Any], tasks: Any) -> Any:
-        """Return the results of ``function`` on every task, a tree of tensors with one row per task."""
-        return joined(list(self._in_turn(lambda part: self._stacked(lambda _, one: function(one), {}, part), tasks)))
+    def each(self, function: Callable[..., Any], tasks: Any, separately: bool = False) -> Any:
+        """Return the results of ``function`` on every task, a tree of tensors with one row per task.
+
+        Args:
+            function: from one task to a tree of tensors.
+            tasks: the stack, ``(B, ...)``.
+            separately: as in :meth:`mean`.
+        """
+        with alone() if separately else nullcontext():
+            work = partial(self._stacked, lambda _, one: function(one), {})
+            return joined(list(self._in_turn(work, tasks)))
 
     def parts(self, tasks: Any) -> Iterator[Any]:
         """Yield the stack in chunks."""
@@ -262,9 +273,21 @@ def _itself(result: tuple[Tensor, Tree, Tree]) -> tuple[Tensor, Tree, Tree]:
 
 
 def _looped(function: Callable[..., Any], m: Tree, part: Any) -> Any:
-    count = len(tree_leaves(part)[0])
-    results = [function(m, tree_map(lambda leaf, i=i: leaf[i], part)) for i in range(count)]
+    """Run tasks one after another, or where processors are free at the same time, each on a thread of its own."""
+    first = tree_leaves(part)[0]
+    works = [partial(function, m, tree_map(lambda leaf, i=i: leaf[i], part)) for i in range(len(first))]
+    threads = torch.get_num_threads() if is_alone() and first.device.type == "cpu" else 1
+    if threads > 1 and len(works) > 1 and not has_modes():
+        results = side_by_side([partial(_alone, work) for work in works])
+    else:
+        results = [work() for work in works]
     return tree_map(lambda *leaves: torch.stack(leaves), *results)
+
+
+def _alone(work: Callable[[], Result]) -> Result:
+    """Run a piece of work in another thread, which does not know that its derivatives are those of one task."""
+    with alone(in_threads=True):
+        return work()
 
 
 def joined(parts: list[Any]) -> Any:

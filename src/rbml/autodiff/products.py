@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, func
 
 from rbml.autodiff.alone import gradient_and_pull
+from rbml.autodiff.threads import forward_derivative
 from rbml.operators.alone import is_alone
 from rbml.tree import Tree, add, norm, scale, tmap
 
@@ -38,7 +39,7 @@ def grad_product(objective: Objective, theta: Tree, m: Tree, direction: Tree, mo
     if mode == "forward" and not is_alone():
         gradients = func.grad(objective, argnums=(0, 1)) if m else _theta_only(objective)
         theta = {name: leaf.contiguous() for name, leaf in theta.items()}  # an expanded tensor cannot have a tangent
-        along_theta, along_m = func.jvp(lambda point: gradients(point, m), (theta,), (direction,))[1]
+        along_theta, along_m = forward_derivative(lambda point: gradients(point, m), (theta,), (direction,))[1]
         # PyTorch gives the tangent of a float32 number (0-d) as float64 behind sigmoid and sqrt.
         return tmap(Tensor.type_as, along_theta, theta), tmap(Tensor.type_as, along_m, m)
     if mode == "difference":

@@ -16,9 +16,9 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import func
 
 from rbml.autodiff import OverTasks
+from rbml.autodiff.alone import gradient as gradient_of
 from rbml.autodiff.products import Mode, grad_product
 from rbml.devices import placed, wait
 from rbml.errors import BlindError, RbmlError
@@ -36,6 +36,7 @@ from rbml.hypergrad import (
 )
 from rbml.inner import Carry, Inner
 from rbml.learner import Learner, Phase
+from rbml.learner.apart import apart
 from rbml.learner.graphs import gradient as gradient_graph
 from rbml.learner.graphs import kept_bytes
 from rbml.tasks.base import count, one, part
@@ -50,7 +51,7 @@ class Size:
         meta: the number of meta-parameters.
         steps: T, inner steps.
         tasks: how many tasks an outer step has.
-        chunk: how many of them are vectorised at once.
+        chunk: how many of them run at once: side by side under ``vmap``, or on threads of their own.
         carry: bytes of theta and the rules' state.
         theta: bytes of theta, and so of an inner gradient.
         activations: bytes that one inner gradient keeps for its backward pass.
@@ -148,6 +149,8 @@ def explain(learner: Learner, episodes: Any, memory: float | None = None) -> Exp
     own = copy.deepcopy(learner)
     own.run(replace(own.execution, compile="no", verify=False))
     episodes = placed(episodes, own.device)
+    if apart(own, episodes, own.predict(own.ways), own.ways):
+        own.run(replace(own.execution, vectorise=False))
     own.over_tasks.one_of_many = count(episodes) > 1
     size = measure(own, episodes)
     budget = _half_of_memory(episodes.query.y.device) if memory is None else memory
@@ -162,7 +165,10 @@ def explain(learner: Learner, episodes: Any, memory: float | None = None) -> Exp
 
 def measure(learner: Learner, episodes: Any) -> Size:
     """Measure the memory and the time of one inner step of a learner."""
-    tasks, chunk = count(episodes), min(learner.execution.chunk, count(episodes))
+    tasks, separately = count(episodes), learner.execution.vectorise is False
+    chunk = min(learner.execution.chunk, tasks)
+    if separately:
+        chunk = min(chunk, torch.get_num_threads() if learner.device.type == "cpu" else 1)
     m = {name: leaf.detach() for name, leaf in learner.named_parameters() if leaf.requires_grad}
     inner, carry = _of(learner, one(episodes, 0))
     t = 0
@@ -173,19 +179,18 @@ def measure(learner: Learner, episodes: Any) -> Size:
 
     def gradient(task: Any) -> Tree:
         bound, at = _of(learner, task)
-        grads: Tree = func.grad(bound.objective)(at.theta, {}, t)
-        return grads
+        return gradient_of(bound.objective, at.theta, {}, t)
 
     def product(mode: Mode, task: Any) -> Tree:
         bound, at = _of(learner, task)
         return grad_product(lambda theta, meta: bound.objective(theta, meta, t), at.theta, {}, at.theta, mode)[0]
 
     def timed(mode: Mode) -> float:
-        return _seconds(lambda: over_tasks.each(partial(product, mode), some), learner.device)
+        return _seconds(lambda: over_tasks.each(partial(product, mode), some, separately), learner.device)
 
     carried = sum(leaf.nbytes for leaf in (*carry.theta.values(), *carry.state.values()))
     theta = sum(leaf.nbytes for leaf in carry.theta.values())
-    seconds = _seconds(lambda: over_tasks.each(gradient, some), learner.device)
+    seconds = _seconds(lambda: over_tasks.each(gradient, some, separately), learner.device)
     try:
         longer = timed("forward")
     except RuntimeError:  # an operator without a forward derivative; the row of Adjoint shows that

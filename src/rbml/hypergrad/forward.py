@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, func
 from torch.utils._pytree import tree_map
 
+from rbml.autodiff.threads import forward_derivative
 from rbml.errors import UsageError
 from rbml.hypergrad.base import MetaGradient, outer_gradient
 from rbml.inner import Carry, Inner, roll, step
@@ -131,7 +132,7 @@ def _push_forward(function: Callable[..., Carry], point: tuple[Any, ...], ways: 
     point = tree_map(lambda leaf: leaf.contiguous(), point)  # forward AD cannot give an expanded tensor a tangent
 
     def along(*way: Any) -> tuple[Carry, Carry]:
-        value, tangent = func.jvp(function, point, way)[:2]
+        value, tangent = forward_derivative(function, point, way)[:2]
         return value, tangent
 
     values, tangents = func.vmap(along)(*ways)

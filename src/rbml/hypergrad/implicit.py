@@ -10,6 +10,7 @@ import torch
 from torch import func
 
 from rbml.autodiff.products import Mode, grad_product
+from rbml.autodiff.threads import forward_derivative
 from rbml.errors import UsageError, unknown
 from rbml.hypergrad.base import MetaGradient, outer_gradient, refuse_blind
 from rbml.hypergrad.solve import ConjugateGradient, Product, Solver, solve
@@ -182,7 +183,7 @@ def _at_fixed_point(inner: Inner, carry: Carry, m: Tree, bar: Carry) -> _Root:
     gap, pull, *_ = func.vjp(left, z, m)  # the graph of one step is built once and serves every product
 
     def push(x: Tree) -> Tree:
-        along: Tree = func.jvp(lambda z: left(z, m), (z,), (x,))[1]
+        along: Tree = forward_derivative(lambda z: left(z, m), (z,), (x,))[1]
         return along
 
     info = {"gap": norm(gap)}

@@ -13,6 +13,7 @@ from rbml.data.targets import Metric
 from rbml.data.targets.classes import ACCURACY
 from rbml.devices import placed
 from rbml.inner import step
+from rbml.learner.apart import apart
 from rbml.learner.binding import BoundTask, Statistics
 from rbml.learner.checks import check_tasks, explained
 from rbml.learner.frozen import FrozenBody, frozen_body
@@ -106,4 +107,5 @@ def evaluate(
 
     keys = shard.own(torch.arange(shard.count(count(tasks)))).to(learner.device)
     with torch.no_grad(), explained(predict, learner.loss, (first.support, first.query)):
-        return Evaluation(**learner.over_tasks.each(measure, (tasks, keys)))
+        large = apart(learner, tasks, predict, ways)
+        return Evaluation(**learner.over_tasks.each(measure, (tasks, keys), large))

@@ -19,6 +19,7 @@ from torch.utils._pytree import tree_leaves
 
 from rbml import strategy
 from rbml.autodiff import module as modules
+from rbml.autodiff.alone import values_and_pull
 from rbml.data.batch import Batch
 from rbml.hypergrad import Adjoint, Hypergradient, MetaGradient, Unrolled, Windowed
 from rbml.inner import Carry, Inner
@@ -135,10 +136,12 @@ class FrozenBody:
         """Return the meta-gradient of the whole model: the engine's for the head, pulled back through the body."""
         body = {name: leaf for name, leaf in m.items() if in_body(name, self.layer)}
         rest = {name: leaf for name, leaf in m.items() if name not in body}
-        found_and_pull: Any = func.vjp(lambda some: self.features(m | some), body) if body else None
-        features, pull = found_and_pull or (self.features(m), lambda bar: ({},))  # a fixed body needs no derivative
+        if body:
+            features, pull = values_and_pull(lambda some: self.features(m | some), body)
+        else:  # a fixed body needs no derivative
+            features, pull = self.features(m), lambda bars: {}
         found = engine(self.inner(features), rest | prefixed(features, FEATURES))
-        grads = found.grads | pull(under(found.grads, FEATURES))[0]
+        grads = found.grads | pull(under(found.grads, FEATURES))
         return found._replace(grads={name: grads[name] for name in m})
 
     def inner(self, features: Tree) -> Inner:

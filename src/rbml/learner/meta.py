@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils._pytree import tree_map
 
 from rbml.autodiff import WHOLE, Shard
 from rbml.autodiff.compiled import is_replayed
@@ -17,6 +17,7 @@ from rbml.devices import placed
 from rbml.errors import UsageError
 from rbml.hypergrad import Hypergradient, Implicit, MetaGradient
 from rbml.inner import Inner
+from rbml.learner.apart import apart, shapes_of
 from rbml.learner.binding import BoundTask
 from rbml.learner.checks import check_tasks, explained
 from rbml.learner.choosing import choose
@@ -52,11 +53,12 @@ def meta_gradient(
     check_tasks(tasks, ways, learner.steps, learner.dtype, predict, first_time(learner, tasks, ways))
     first = one(tasks, 0)
     with explained(predict, learner.loss, (first.support, first.query)):
-        return _over_tasks(learner, tasks, phase, ways, warm, shard)
+        large = apart(learner, tasks, predict, ways)
+        return _over_tasks(learner, tasks, phase, ways, warm, shard, large)
 
 
 def _over_tasks(
-    learner: Learner, tasks: Task, phase: Phase, ways: int | None, warm: Tree | None, shard: Shard
+    learner: Learner, tasks: Task, phase: Phase, ways: int | None, warm: Tree | None, shard: Shard, large: bool
 ) -> MetaGradient:
     engine: Any = phase.hypergradient
     if warm is not None and not isinstance(engine, Implicit):
@@ -94,9 +96,9 @@ def _over_tasks(
         stack["warm"] = warm
     if weights is not None:
         stack["weights"] = weights.expand(count(tasks), -1)
-    separately = learner.over_tasks.separately(tasks, shard)
+    separately = large or learner.over_tasks.separately(tasks, shard)
     at_once = 1 if separately else min(learner.execution.chunk, shard.count(count(tasks)))  # the same in every process
-    engine = with_graphs(learner, engine, partial(_inner, bind, stack, layer), at_once, _shapes(tasks, ways))
+    engine = with_graphs(learner, engine, partial(_inner, bind, stack, layer), at_once, shapes_of(tasks, ways))
     # Compiled graphs are kept by shapes; these are the Python values on which a graph depends besides.
     variant = (engine, learner.statistics, ways, None if warm is None else tuple(warm))
     if one_by_one(learner.execution.compile, engine, learner.steps):
@@ -106,7 +108,7 @@ def _over_tasks(
         graphs = variant if layer is None and is_replayed(learner.compiled) else None
         loss, grads, kept = learner.over_tasks.mean_of_stacks(run, m, stack, graphs, shard)
         return MetaGradient(loss, grads, kept, {})
-    loss, grads, kept = learner.over_tasks.mean(single, m, stack, learner.compiled, variant, shard)
+    loss, grads, kept = learner.over_tasks.mean(single, m, stack, learner.compiled, variant, shard, separately)
     return MetaGradient(loss, grads, under(kept, "aux."), under(kept, "info."))
 
 
@@ -114,7 +116,7 @@ def _verify_once(learner: Learner, tasks: Task, engine: Hypergradient, keys: Ten
     """Verify the derivative of one task, the first time that this engine is used on tasks of these shapes."""
     if not learner.execution.verify:
         return
-    shapes = (repr(engine), _shapes(tasks, ways))
+    shapes = (repr(engine), shapes_of(tasks, ways))
     if shapes not in learner.verified:
         verify(learner, one(tasks, 0), engine, None if keys is None else keys[0], ways)
         learner.verified.add(shapes)
@@ -127,14 +129,10 @@ def first_time(learner: Learner, tasks: Task, ways: int | None) -> bool:
     """
     if learner.device.type == "cpu":
         return True
-    key = ("checked", _shapes(tasks, ways))
+    key = ("checked", shapes_of(tasks, ways))
     known = key in learner.tried
     learner.tried[key] = True
     return not known
-
-
-def _shapes(tasks: Task, ways: int | None) -> tuple[Any, ...]:
-    return ways, *((tuple(leaf.shape[1:]), leaf.dtype) for leaf in tree_leaves(tasks))
 
 
 def _inner(bind: Callable[[Any], BoundTask], stack: Any, layer: str | None) -> Inner:

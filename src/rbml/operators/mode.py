@@ -27,7 +27,7 @@ from torch.utils._pytree import tree_map_only
 
 from rbml.errors import UsageError
 from rbml.operators import attention, embedding, linear, losses
-from rbml.operators.alone import is_alone
+from rbml.operators.alone import is_alone, is_in_threads
 from rbml.operators.batch_norm import batch_norm, masked_batch_norm
 from rbml.operators.convolution import conv2d
 from rbml.operators.max_pool import max_pool2d
@@ -159,9 +159,10 @@ class Differentiable(TorchFunctionMode):
         """Enter the context; inside a forward derivative gradients are enabled even under ``torch.no_grad()``."""
         enabled = torch.is_grad_enabled()
         self._was_enabled.append(enabled)
-        if not enabled and any(level.key() == TransformType.Jvp for level in get_interpreter_stack() or ()):
+        if not enabled and _forward_levels():
             torch.set_grad_enabled(True)
         self._detaches = torch.is_grad_enabled()
+        self._forward_levels = _forward_levels() if is_in_threads() else None
         super().__enter__()  # type: ignore[no-untyped-call]
         return self
 
@@ -179,11 +180,20 @@ class Differentiable(TorchFunctionMode):
     ) -> Any:
         """Call the replacement of ``func`` if it has one, else ``func`` itself."""
         run = REPLACED.get(func, func)
+        if self._forward_levels is not None and _forward_levels() != self._forward_levels:
+            raise UsageError(
+                "the model takes forward derivatives (torch.func.jvp, jacfwd), which PyTorch cannot do in several "
+                "threads at the same time, as tasks run here: set torch.set_num_threads(1), or vectorise=True"
+            )
         if self._mask is not None and run is _batch_norm:
             kwargs = {**(kwargs or {}), "mask": self._mask}
         if torch.is_grad_enabled() or not self._detaches or getattr(func, "__name__", "") in _ABOUT_A_TENSOR:
             return run(*args, **(kwargs or {}))
         return _as_constants(run, args, kwargs or {})
+
+
+def _forward_levels() -> int:
+    return sum(level.key() == TransformType.Jvp for level in get_interpreter_stack() or ())
 
 
 def _as_constants(run: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
