@@ -87,7 +87,7 @@ def test_tasks_on_threads_give_bit_for_bit_what_they_give_one_after_another() ->
     for threads in (1, 2):
         torch.set_num_threads(threads)
         found.append(OverTasks(8).mean(partial(gradients_of, module), m, x, separately=True))
-    torch.testing.assert_close(found[0], found[1], rtol=0, atol=0)
+    torch.testing.assert_close(found[0][:2], found[1][:2], rtol=0, atol=0)
     assert found[1][2]["in_threads"].all()
 
 

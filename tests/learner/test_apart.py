@@ -81,7 +81,7 @@ def test_it_is_chosen_where_nothing_else_was_asked_for(
 
 
 @pytest.mark.parametrize(
-    "engine", [None, Adjoint(keep=1), Adjoint(keep=0), Unrolled(), FirstOrder(), Forward(), Implicit()], ids=repr
+    "engine", [None, Adjoint(keep=1), Adjoint(keep=0), Unrolled(), FirstOrder(), Forward()], ids=repr
 )
 @pytest.mark.parametrize("statistics", ["transductive", "inductive"])
 def test_the_meta_gradient_is_that_of_tasks_side_by_side(
