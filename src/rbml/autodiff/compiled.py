@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, func, fx
 from torch.fx.experimental.proxy_tensor import make_fx
-from torch.utils._pytree import TreeSpec, tree_flatten, tree_leaves, tree_map, tree_unflatten
+from torch.utils._pytree import TreeSpec, tree_flatten, tree_leaves, tree_map, tree_structure, tree_unflatten
 
+from rbml.autodiff.flat import Form, flattened, form_of
 from rbml.errors import UsageError
 from rbml.operators import convolution as _convolution  # noqa: F401  registers the operators of _COPIES
 
@@ -46,7 +47,7 @@ class Compiled:
         """Begin without any graph."""
         self.compiler = compiler
         self.operators = 0
-        self._graphs: dict[Any, tuple[Callable[..., Any], TreeSpec]] = {}
+        self._graphs: dict[Any, tuple[Callable[..., Any], Form]] = {}
 
     def __reduce__(self) -> tuple[type[Compiled], tuple[bool]]:
         return Compiled, (self.compiler,)  # copies and pickles compile anew
@@ -69,18 +70,17 @@ class Compiled:
 
         Whatever must be traced or compiled is so before this returns: that is not possible in several threads at once.
         """
-        leaves, spec = tree_flatten(arguments)  # once: a compiled step takes less time than walking its trees twice
-        leaves = [leaf.contiguous() for leaf in leaves]  # compiled code needs the strides that it was traced with
+        leaves = [leaf.contiguous() for leaf in flattened(arguments)]  # strides are those that were traced
         key = (variant, *((leaf.shape, leaf.dtype, leaf.device) for leaf in leaves))
         if key not in self._graphs:
-            self._graphs[key] = self._made(function, leaves, spec)
+            self._graphs[key] = self._made(function, leaves, tree_structure(arguments))
         graph, form = self._graphs[key]
-        return lambda: tree_unflatten(graph(*leaves), form)
+        return lambda: form(iter(graph(*leaves)))
 
     def _made(
         self, function: Callable[..., Any], leaves: list[Tensor], spec: TreeSpec
-    ) -> tuple[Callable[..., Any], TreeSpec]:
-        """Trace and compile; return the graph, from leaves to leaves, and the form of its results."""
+    ) -> tuple[Callable[..., Any], Form]:
+        """Trace and compile; return the graph, from leaves to leaves, and what gives its results their form."""
         forms: list[TreeSpec] = []
 
         def flat(*leaves: Tensor) -> list[Tensor]:
@@ -90,7 +90,7 @@ class Compiled:
 
         graph = (traced if self.compiler else replayed)(flat, *leaves)
         self.operators += len(graph.graph.nodes)
-        return _compiled(graph) if self.compiler else graph.forward, forms[-1]
+        return _compiled(graph) if self.compiler else graph.forward, form_of(forms[-1])
 
 
 def is_replayed(compiled: object) -> bool:

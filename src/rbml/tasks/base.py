@@ -10,6 +10,7 @@ serves all of them.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
@@ -21,6 +22,7 @@ from rbml import random
 from rbml.data.batch import PER_EXAMPLE, Batch, each_input, rows
 from rbml.data.inputs.base import Modality
 from rbml.data.targets.base import Target
+from rbml.operators.alone import is_alone
 
 Step = int | Tensor
 """An inner step, counted from 0: an int, or an integer tensor ``()``."""
@@ -116,8 +118,8 @@ class Stream(NamedTuple):
 class Job(NamedTuple):
     """A whole training run: step t sees a mini-batch of the examples, in an order that depends on a key.
 
-    Every epoch is a new permutation; the last, incomplete mini-batch of an epoch is dropped. Each step sorts N numbers
-    again rather than storing the permutation.
+    Every epoch is a new permutation; the last, incomplete mini-batch of an epoch is dropped. Under a transform each
+    step sorts N numbers again rather than storing the permutation.
 
     Attributes:
         examples: all examples to train on, ``(N, ...)``; tasks of one stack may share their memory (``expand``).
@@ -158,7 +160,10 @@ class Job(NamedTuple):
         """Return which examples step ``t`` sees, ``(b,)``."""
         total, size = len(self.examples.y), len(self.places)
         epoch, batch = t // (total // size), t % (total // size)
-        order = torch.argsort(random.uniform(self.key + epoch, "order", self.examples.y.new_zeros(total).double()))
+        if isinstance(epoch, int) and is_alone():  # outside all transforms the key is a number
+            order = _kept_order(int(self.key) + epoch, total, self.key.device)
+        else:
+            order = _order(self.key + epoch, total)
         return order.index_select(0, batch * size + self.places)
 
     def at(self, t: Step) -> Batch:
@@ -170,6 +175,17 @@ class Job(NamedTuple):
     def available(self) -> int | None:
         """Return ``None``: there is always another epoch."""
         return None
+
+
+def _order(key: Tensor, total: int) -> Tensor:
+    """Return a permutation of ``total`` examples."""
+    return torch.argsort(random.uniform(key, "order", torch.zeros(total, dtype=torch.float64, device=key.device)))
+
+
+@lru_cache(maxsize=4)
+def _kept_order(key: int, total: int, device: torch.device) -> Tensor:
+    """Return the permutation of an epoch, which serves all of its steps where one run after another is computed."""
+    return _order(torch.tensor(key, device=device), total)
 
 
 def arrivals(task: Task, classes: int) -> Tensor:
