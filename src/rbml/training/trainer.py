@@ -18,6 +18,7 @@ from rbml.recipe import Recipe, build
 from rbml.recipe.streams import TRAIN
 from rbml.tasks import Supervised, TaskSource, generator, task_seeds
 from rbml.training import files
+from rbml.training.ahead import Ahead
 from rbml.training.ensemble import Ranking
 from rbml.training.evaluator import per_task
 from rbml.training.log import Records, recorded
@@ -112,44 +113,48 @@ def _across_tasks(
     if total == 0:  # only pretraining: its result is the result of the run
         _keep(log, run.best, learner, 0, validation.measure(learner).double().mean().item())
         outer.save(log, run, learner, 0, None)
-    while step < total and not _given_up(recipe, best):
-        began = time.perf_counter()
-        seeds = task_seeds(recipe.outer.tasks, generator(recipe.outer.seed, TRAIN, step))
-        tasks = placed(training.draw(shard.own(seeds)), learner.device)
-        outer.optimizer.zero_grad()
-        result = learner.backward(tasks, phase=learner.phase(step / total), shard=shard)
-        losses = shard.joined(result.aux["loss"])
-        values = shard.joined(per_task(metric, result.aux["prediction"], tasks.query))
-        loss, size, value = numbers(result.loss, norm(result.grads), values.mean())  # the one wait for the device
-        _check_finite(loss, size, losses, step, seeds, run)
-        if recipe.outer.clip:
-            torch.nn.utils.clip_grad_norm_(learner.parameters(), recipe.outer.clip)
-        entry: dict[str, Any] = {"step": step + 1, "loss": loss, "grad_norm": size, metric.name: value}
-        entry["outer_lr"] = outer.schedule.get_last_lr()[0]
-        outer.optimizer.step()
-        outer.schedule.step()
-        step += 1
 
-        if step % recipe.outer.validate_every == 0 or step == total:
-            found, best = validation.entry(learner, step, best)
-            entry |= found
-            if best is not None and best.step == step:
-                _keep(log, run.best, learner, step, best.value)
-            ranking = ranking.including(step, found["validation"])
-            if step in ranking.steps:
-                _keep(log, run.among_best(step), learner, step, found["validation"])
-        entry["seconds"] = time.perf_counter() - began
-        log(entry)
-        asked, done = processes.any(stop()), step == total or _given_up(recipe, best)
-        if step % recipe.outer.save_every == 0 or done or asked:
-            # The journal first: on resumption later entries are removed, but missing ones could not be recovered.
-            processes.agree(learner)
-            log.sync()
-            outer.save(log, run, learner, step, best, **ranking.saved())
-            log.prune(run.ensemble, [run.among_best(place) for place in ranking.steps])  # the last one named others
-        yield Progress(step, entry["loss"], entry[metric.name], entry.get("validation"), metric)
-        if asked:
-            return
+    def seeds(step: int) -> list[int]:
+        return task_seeds(recipe.outer.tasks, generator(recipe.outer.seed, TRAIN, step))
+
+    with Ahead(lambda step: training.draw(shard.own(seeds(step))), total) as ahead:
+        while step < total and not _given_up(recipe, best):
+            began = time.perf_counter()
+            tasks = placed(ahead.of(step), learner.device)
+            outer.optimizer.zero_grad()
+            result = learner.backward(tasks, phase=learner.phase(step / total), shard=shard)
+            losses = shard.joined(result.aux["loss"])
+            values = shard.joined(per_task(metric, result.aux["prediction"], tasks.query))
+            loss, size, value = numbers(result.loss, norm(result.grads), values.mean())  # the one wait for the device
+            _check_finite(loss, size, losses, step, seeds(step), run)
+            if recipe.outer.clip:
+                torch.nn.utils.clip_grad_norm_(learner.parameters(), recipe.outer.clip)
+            entry: dict[str, Any] = {"step": step + 1, "loss": loss, "grad_norm": size, metric.name: value}
+            entry["outer_lr"] = outer.schedule.get_last_lr()[0]
+            outer.optimizer.step()
+            outer.schedule.step()
+            step += 1
+
+            if step % recipe.outer.validate_every == 0 or step == total:
+                found, best = validation.entry(learner, step, best)
+                entry |= found
+                if best is not None and best.step == step:
+                    _keep(log, run.best, learner, step, best.value)
+                ranking = ranking.including(step, found["validation"])
+                if step in ranking.steps:
+                    _keep(log, run.among_best(step), learner, step, found["validation"])
+            entry["seconds"] = time.perf_counter() - began
+            log(entry)
+            asked, done = processes.any(stop()), step == total or _given_up(recipe, best)
+            if step % recipe.outer.save_every == 0 or done or asked:
+                # The journal first: on resumption later entries are removed, but missing ones could not be recovered.
+                processes.agree(learner)
+                log.sync()
+                outer.save(log, run, learner, step, best, **ranking.saved())
+                log.prune(run.ensemble, [run.among_best(place) for place in ranking.steps])  # the last one named others
+            yield Progress(step, entry["loss"], entry[metric.name], entry.get("validation"), metric)
+            if asked:
+                return
 
 
 def _given_up(recipe: Recipe, best: Best | None) -> bool:
