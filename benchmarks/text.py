@@ -230,7 +230,7 @@ def interval(values: Tensor) -> str:
 
 
 def show(title: str, found: dict[tuple[str, int], Tensor], shots: list[int]) -> None:
-    """Print the accuracy of every method, and how much better the last one (that sees one query at a time) is on the same tasks."""
+    """Print the accuracy of every method, and how much better the last one that sees one query at a time is."""
     methods = list(dict.fromkeys(method for method, _ in found))
     best = next(method for method in reversed(methods) if not method.endswith(_TRANSDUCTIVE))
     heads = [f"{k}-shot | {best} is better by" for k in shots]
