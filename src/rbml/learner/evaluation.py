@@ -107,5 +107,5 @@ def evaluate(
 
     keys = shard.own(torch.arange(shard.count(count(tasks)))).to(learner.device)
     with torch.no_grad(), explained(predict, learner.loss, (first.support, first.query)):
-        large = apart(learner, tasks, predict, ways)
-        return Evaluation(**learner.over_tasks.each(measure, (tasks, keys), large))
+        separately = learner.over_tasks.one_by_one or apart(learner, tasks, predict, ways)
+        return Evaluation(**learner.over_tasks.each(measure, (tasks, keys), separately))

@@ -104,8 +104,9 @@ ENTRIES: dict[str, Entry] = {
                      "of operators, after some seconds), whole (compiled: a minute or more, for few inner steps), step "
                      "(one inner step compiled: for many), or auto (what ends soonest, by measurement); whole and step "
                      "need a C++ compiler", choices=("no", "trace", "whole", "step", "auto")),
-    "vectorise": Entry("execution.vectorise", str, "Execution", "run tasks side by side: yes, no, or auto (where the "
-                       "model allows it)", choices=("auto", "yes", "no")),
+    "vectorise": Entry("execution.vectorise", str, "Execution", "compute an operator for all tasks in one call: yes, "
+                       "no (each task by itself, several at the same time on the threads there are), or auto (yes if "
+                       "the operators are small)", choices=("auto", "yes", "no")),
     "verify": Entry("execution.verify", bool, "Execution",
                     "check the first meta-gradient in a second way, once, before training on it"),
 }  # fmt: skip
