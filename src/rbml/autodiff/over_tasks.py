@@ -81,8 +81,9 @@ class OverTasks:
     Args:
         chunk: how many tasks run at once; it bounds memory and changes results only by rounding. Where a device has too
             little memory for so many, it becomes smaller, with a warning.
-        vectorise: ``True`` uses ``vmap``; ``False`` runs each task by itself; ``"auto"`` uses ``vmap`` unless it is told
-            otherwise, until a function fails under it but works without it: then it warns once and runs each by itself.
+        vectorise: ``True`` uses ``vmap``; ``False`` runs each task by itself; ``"auto"`` uses ``vmap`` unless it is
+            told otherwise, until a function fails under it but works without it: then it warns once, and runs each by
+            itself.
     """
 
     def __init__(self, chunk: int, vectorise: Vectorise = "auto") -> None:

@@ -66,8 +66,8 @@ class Execution:
             used for every step (for many inner steps); both need a C++ compiler. ``"auto"`` measures on the first
             tasks which of these pays (:mod:`rbml.learner.choosing`).
         calls: with ``compile="auto"``: how many meta-gradients will be taken, about.
-        vectorise: whether tasks run side by side under ``vmap``. ``False`` runs each by itself, on a processor several of
-            them at the same time, on the threads that PyTorch is given. ``"auto"`` does that where the operators of one
+        vectorise: whether tasks run side by side under ``vmap``. ``False`` runs each by itself, and several at the same
+            time on the threads that PyTorch is given (on a processor). ``"auto"`` does that where the operators of one
             task are large enough (:mod:`rbml.learner.apart`), and where the model does not run under ``vmap``, with a
             warning.
         verify: whether to verify the first meta-gradient of each shape of tasks: see
