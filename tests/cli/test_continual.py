@@ -9,9 +9,10 @@ import pytest
 import torch
 
 from rbml import models
-from rbml.algorithms import oml, streaming_lda
+from rbml.algorithms import anml, oml, streaming_lda
 from rbml.cli import continual
 from rbml.reports import continual as reports
+from rbml.strategy import Hyper
 from rbml.tasks import Continual, generator
 
 X = torch.randn(130, 6, generator=generator(0)) + (torch.arange(130) // 10)[:, None] * torch.randn(
@@ -29,10 +30,26 @@ def test_a_learner_is_followed_through_as_many_classes_as_there_are(capsys: pyte
     continual.show_by_classes(found)
     shown = capsys.readouterr().out
     assert "accuracy in % over all classes seen so far" in shown and "backward transfer" in shown
+    assert "forward transfer" in shown and found["measures"][continual.MEANS]["forward transfer"]["mean"] == 0
     best = max(found["lines"], key=lambda name: found["lines"][name][-1]["mean"])
     assert (f"At 13 classes {best} knows more than the learner's own steps" in " ".join(shown.split())) == (
         best != "learned"
     )
+
+
+def test_a_learner_that_adapts_its_body_is_followed_with_its_head_alone_too() -> None:
+    torch.manual_seed(0)
+    learner = anml(models.MLP(6, 4, (8,)), Hyper(0.3, per="layer"), steps=12)
+    with torch.no_grad():
+        for leaf in learner.phi.parameters():
+            leaf.fill_(-1.0)
+    found = continual.by_classes(learner, SOURCE, seed=0)
+    assert list(found["lines"]) == ["learned", continual.HEAD, continual.MEANS, continual.DISCRIMINANT]
+    same = anml(learner.model, Hyper(0.3, per="layer"), steps=12, adapt="head")
+    with torch.no_grad():
+        for leaf in same.phi.parameters():
+            leaf.fill_(-1.0)
+    assert continual.by_classes(same, SOURCE, seed=0)["lines"]["learned"] == found["lines"][continual.HEAD]
 
 
 def test_a_head_from_examples_stands_alone_and_a_batch_divides_the_stream() -> None:
