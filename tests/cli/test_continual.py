@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
+from tests.cli.conftest import TINY
 
 from rbml import models
 from rbml.algorithms import anml, oml, streaming_lda
@@ -14,6 +17,7 @@ from rbml.cli import continual
 from rbml.reports import continual as reports
 from rbml.strategy import Hyper
 from rbml.tasks import Continual, generator
+from rbml.training import RunFolder
 
 X = torch.randn(130, 6, generator=generator(0)) + (torch.arange(130) // 10)[:, None] * torch.randn(
     6, generator=generator(1)
@@ -66,3 +70,18 @@ def test_the_report_draws_one_line_per_learner() -> None:
     assert "50.0 ± 10.0" in reports.classes_table(found)
     axes = reports.accuracy_by_classes(found).axes[0]
     assert [line.get_label() for line in axes.lines] == ["learned", "class means"]
+
+
+@pytest.mark.parametrize("name", ["oml", "anml"])
+def test_a_run_with_the_network_of_a_paper_is_trained_and_followed(name: str, pictures: Path, rbml: Callable) -> None:
+    own = {"oml": "--set model.width=4", "anml": "--set model.gate_filters=2"}[name].split()
+    sizes = [*TINY, "--size", "28", "--filters", "2", "--shots", "2", "--steps", "6", *own]
+    streams = ["--algorithm", name, "--model", name, "--task", "continual", "--set", "task.labels=global"]
+    trained = rbml("train", f"folder:{pictures}", *sizes, *streams, "--set", "task.remember=2", "--run", "run")
+    assert trained.code == 0, trained.err
+    assert "3-way 2-shot" in trained.out and "no more to validate with" not in trained.out
+    layers = {layer.rpartition(".")[0] for layer in RunFolder("run").learner().adapted}
+    assert {"hidden", "head"} == layers if name == "oml" else "modulation.0" not in layers
+    found = json.loads(rbml("evaluate", "run", "--shots", "3", "--queries", "1", "--episodes", "2", "--json").out)
+    assert (found["shots"], found["by_classes"]["shots"], len(found["accuracy"]["inductive"])) == (3, 3, 10)
+    assert list(found["by_classes"]["lines"])[:2] == ["learned", continual.HEAD]

@@ -146,7 +146,7 @@ def follow(learner: Learner, streams: Any, marks: Sequence[int], forward: bool =
         keys = torch.arange(count(streams), device=learner.device)
         found = learner.over_tasks.each(single, (streams, keys)).cpu()
     right, among = found[:, : len(marks)], found[:, len(marks) :]
-    since = torch.bucketize(streams.query.y.cpu(), bounds - 1)
+    since = torch.bucketize(streams.query.y.cpu().contiguous(), bounds - 1)
     return StreamScores(marks, right, since, among if forward else None)
 
 
