@@ -86,11 +86,22 @@ def learned(learner: Learner, source: Any, tasks: int, seconds: float, seed: int
     return learner
 
 
-def pretrained(train: data.Labelled, seconds: float, seed: int, keep: str | None) -> Body:
-    """Return a body that was trained on all classes at once, for so many seconds; from a folder if it is there."""
-    place = None if keep is None else Path(keep) / f"body-{seed}-{seconds:g}.pt"
+def pretrained(train: data.Labelled, seconds: float, seed: int, keep: str | None, without: int = 0) -> Body:
+    """Return a body that was trained on all classes at once, for so many seconds; from a folder if it is there.
+
+    Args:
+        train: the classes.
+        seconds: of processor time.
+        seed: of the weights and batches.
+        keep: the folder.
+        without: how many classes, the last ones, are left out.
+    """
+    place = None if keep is None else Path(keep) / f"body-{seed}-{seconds:g}{f'-without-{without}' * (without > 0)}.pt"
     if place is not None and place.is_file():
         return torch.load(place)  # type: ignore[no-any-return]
+    if without:
+        own = train.y < train.classes - without
+        train = train._replace(x=train.x[own], y=train.y[own], names=train.names[: train.classes - without])
     learner = pretrain(net(train.classes, seed), verify=False)
     state = learned(learner, Supervised(train, 128), 1, seconds, seed, 4e-3).model.state_dict()
     made = {name: leaf for name, leaf in state.items() if not name.startswith("head.")}

@@ -7,7 +7,8 @@ For every row and number of steps: by how many MiB the resident memory of the pr
 the row ran, than before it. A step changes some 43,000 numbers, so that keeping every step would take 1.6 GiB for
 10,000. Exits with 1 if the most steps need over 64 MiB more than the fewest (the allocator frees irregularly).
 
-- follow: a learner goes along one stream, a step per example; only its head is adapted;
+- follow: a learner goes along one stream, a step per example (a learner that adapts its head alone also keeps the
+  features of all examples);
 - learn_online: La-MAML along one stream, two examples at a time, with a memory of 200;
 - stream, windows: the meta-gradient along one stream by windows of 50 steps, all weights adapted;
 - job, windows: the meta-gradient of a whole training job with momentum, by windows of 50 steps;
@@ -27,7 +28,7 @@ import torch
 from memory import resident
 
 from rbml import Batch, Job, Stream, models
-from rbml.algorithms import la_maml, oml
+from rbml.algorithms import la_maml
 from rbml.algorithms.options import assemble
 from rbml.hypergrad import Adjoint, Hypergradient, Windowed
 from rbml.strategy import Hyper, chain, momentum, sgd
@@ -56,7 +57,7 @@ def stack(single: Stream) -> Stream:
 
 
 def following(steps: int) -> None:
-    follow(oml(net(), lr=0.01), stack(stream(steps, 1)), (CLASSES // 2, CLASSES))
+    follow(assemble(net(), sgd(0.01), verify=False), stack(stream(steps, 1)), (CLASSES // 2, CLASSES))
 
 
 def online(steps: int) -> None:
