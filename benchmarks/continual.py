@@ -233,6 +233,8 @@ def compare(arguments: argparse.Namespace) -> None:
             show({name: rows[name]}, streams.marks)
             if arguments.out:
                 Path(arguments.out).write_text(json.dumps({"marks": streams.marks, "rows": rows}, indent=1))
+        if arguments.methods:
+            continue
         bound(streams, pretrained(load("train"), arguments.seconds, seed, arguments.keep), seed)
     print()
     show(rows, tuple(arguments.classes))

@@ -14,7 +14,9 @@ training classes, which are computed once:
   head does not depend on the order or the length of its stream, and is this step: so a task as long as the test costs
   one step, and what is learned carries over;
 - *... of new classes*: the body was pretrained without a quarter of the classes, on which the map is learned, because
-  features of classes that it was trained on are better than any in a test.
+  features of classes that it was trained on are better than any in a test;
+- *cosine head that settles*: rows shortened to length 1, which learn for about 15 steps after their class came, so that
+  neither the age of a row nor the length of a stream counts.
 
 Beside them: features whitened by the covariance within the training classes, for which nothing is learned across tasks.
 """
@@ -43,13 +45,21 @@ HELD = 220
 Pair = tuple[Tensor, Tensor]
 
 
+class Cosine(nn.Linear):
+    """A head whose rows are shortened to length 1: what it predicts depends on their directions, not on their age."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows: Tensor = self.weight / self.weight.norm(dim=1, keepdim=True).clamp(min=1)
+        return x @ rows.T
+
+
 class Mapped(nn.Module):
     """Features, less a mean, through a linear map, brought to one length; then a head."""
 
-    def __init__(self, mean: Tensor, start: Tensor, outputs: int) -> None:
+    def __init__(self, mean: Tensor, start: Tensor, outputs: int, cosine: bool = False) -> None:
         super().__init__()
         self.body = nn.Linear(*start.T.shape)
-        self.head = nn.Linear(len(start), outputs)
+        self.head = Cosine(len(start), outputs, bias=False) if cosine else nn.Linear(len(start), outputs)
         with torch.no_grad():
             self.body.weight.copy_(start)
             self.body.bias.copy_(-start @ mean)
@@ -59,9 +69,9 @@ class Mapped(nn.Module):
         prediction: Tensor = self.head(mapped / mapped.norm(dim=1, keepdim=True).clamp(min=1e-6))
         return prediction
 
-    def of(self, outputs: int) -> Mapped:
+    def of(self, outputs: int, cosine: bool = False) -> Mapped:
         """Return the same map with another head."""
-        made = Mapped(torch.zeros(self.body.in_features), self.body.weight.detach(), outputs)
+        made = Mapped(torch.zeros(self.body.in_features), self.body.weight.detach(), outputs, cosine)
         made.body.bias.data.copy_(self.body.bias.detach())
         return made
 
@@ -101,6 +111,17 @@ def online(model: Mapped, *rules: Rule) -> Callable[[float], Learner]:
     """Return plain gradient descent of the head along a stream, for every rate."""
     return lambda rate: assemble(model.of(20), chain(*rules, sgd(rate), fresh_rows(when="start")), 1, adapt="head",
                                  verify=False)  # fmt: skip
+
+
+def settling(model: Mapped) -> Callable[[float], Learner]:
+    """Return the same with a cosine head, whose rows learn for as long as their class has drawings."""
+    return lambda rate: assemble(
+        model.of(20, cosine=True),
+        chain(settle(float(SHOTS)), sgd(rate), fresh_rows(when="start")),
+        1,
+        adapt="head",
+        verify=False,
+    )
 
 
 def on_first_steps(model: Mapped, pair: Pair, seconds: float, seed: int) -> Mapped:
@@ -167,6 +188,13 @@ def methods(seconds: float, seed: int, part: str, keep: str | None) -> dict[str,
         "map on first steps of new classes": lambda: across(
             lambda of, left: online(on_first_steps(plain(of), of.train, left, seed)), held=True
         ),
+        "pretrained, cosine head that settles": lambda: all_for_pretraining(lambda of: settling(plain(of))),
+        "map on first steps, cosine head that settles": lambda: across(
+            lambda of, left: settling(on_first_steps(plain(of), of.train, left, seed))
+        ),
+        "map on first steps of new classes, cosine head that settles": lambda: across(
+            lambda of, left: settling(on_first_steps(plain(of), of.train, left, seed)), held=True
+        ),
     }  # fmt: skip
 
 
@@ -176,7 +204,8 @@ def measured(make: Any, of: Known, marks: tuple[int, ...], seed: int) -> dict[st
     val = Continual(of.val, ways, SHOTS, QUERIES).draw(seeds[:1])
     rate = None
     if not isinstance(make, Learner):
-        found = choose(lambda rate: follow(make(rate), val, (ways,)).retained().mean, RATES)
+        grid = (1.0, 10.0, 100.0) if isinstance(make(1.0).model.head, Cosine) else RATES
+        found = choose(lambda rate: follow(make(rate), val, (ways,)).retained().mean, grid)
         print(f"    rate {found.value:g}, on validation {100 * found.score:.1f}, inside its grid: {found.inside}")
         rate, make = found.value, make(found.value)
     streams = Continual(of.test, marks[-1], SHOTS, QUERIES).draw(seeds)
@@ -205,7 +234,7 @@ def main() -> None:
     print()
     show(rows, marks)
     for name in rows:
-        paired(rows, name, "pretrained, online head")
+        paired(rows, name, "pretrained, cosine head that settles" if "cosine" in name else "pretrained, online head")
 
 
 if __name__ == "__main__":
