@@ -1,12 +1,12 @@
 """Streams of Omniglot: 10 to 600 classes one after another, each example seen once; how much is known at the end.
 
-    python benchmarks/continual.py compare --seconds 120 --seeds 0
-    python benchmarks/continual.py compare --seconds 1800 --seeds 0 1 2 3 4 --classes 10 50 100 200 600   # hours
-    python benchmarks/continual.py carry --seconds 120
+    python benchmarks/continual.py --seconds 120 --seeds 0
+    python benchmarks/continual.py --seconds 1800 --seeds 0 1 2 3 4 --classes 10 50 100 200 600   # hours
 
-``compare``: every method has the same seconds of processor time in all, pretraining included, and its rate of learning
-chosen on streams of validation alphabets, inside its grid. ``carry``: strategies that are learned on streams of 90
-steps and used on streams up to 30 times as long. Streams and their order are the same for all methods (paired).
+Every method has the same seconds of processor time in all, pretraining included, and its rate of learning chosen on
+streams of validation alphabets, inside its grid. Streams and their order are the same for all methods (paired).
+Strategies that are learned on short streams: ``continual_carry.py``; online heads on fixed features:
+``continual_online.py``.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ import json
 import math
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,9 +25,9 @@ from torch import nn
 from rbml import data, models
 from rbml.algorithms import anml, oml, pretrain, streaming_lda
 from rbml.algorithms.options import assemble
-from rbml.hypergrad import Windowed
 from rbml.learner import Learner
-from rbml.strategy import Hyper, Scalar, chain, ewc, fresh_rows, inverse_time, lda, prototype, settle, sgd
+from rbml.strategy import Hyper, chain, ewc, fresh_rows, lda, prototype, running_mean, settle, sgd
+from rbml.strategy.fresh_rows import When
 from rbml.tasks import Continual, FewShot, Job, Replay, Stream, Supervised, generator, task_seeds
 from rbml.tasks.base import one
 from rbml.training import Score
@@ -87,11 +86,22 @@ def learned(learner: Learner, source: Any, tasks: int, seconds: float, seed: int
     return learner
 
 
-def pretrained(train: data.Labelled, seconds: float, seed: int, keep: str | None) -> Body:
-    """Return a body that was trained on all classes at once, for so many seconds; from a folder if it is there."""
-    place = None if keep is None else Path(keep) / f"body-{seed}-{seconds:g}.pt"
+def pretrained(train: data.Labelled, seconds: float, seed: int, keep: str | None, without: int = 0) -> Body:
+    """Return a body that was trained on all classes at once, for so many seconds; from a folder if it is there.
+
+    Args:
+        train: the classes.
+        seconds: of processor time.
+        seed: of the weights and batches.
+        keep: the folder.
+        without: how many classes, the last ones, are left out.
+    """
+    place = None if keep is None else Path(keep) / f"body-{seed}-{seconds:g}{f'-without-{without}' * (without > 0)}.pt"
     if place is not None and place.is_file():
         return torch.load(place)  # type: ignore[no-any-return]
+    if without:
+        own = train.y < train.classes - without
+        train = train._replace(x=train.x[own], y=train.y[own], names=train.names[: train.classes - without])
     learner = pretrain(net(train.classes, seed), verify=False)
     state = learned(learner, Supervised(train, 128), 1, seconds, seed, 4e-3).model.state_dict()
     made = {name: leaf for name, leaf in state.items() if not name.startswith("head.")}
@@ -127,9 +137,10 @@ class Streams:
         return found.value
 
 
-def online(model: nn.Module, *rules: Any, adapt: str = "head") -> Method:
+def online(model: nn.Module, *rules: Any, adapt: str = "head", when: When = "start") -> Method:
     """Return plain gradient descent along a stream."""
-    return Method(lambda rate: assemble(model, chain(*rules, sgd(rate), fresh_rows()), 1, adapt=adapt, verify=False))
+    rows = fresh_rows(when=when)
+    return Method(lambda rate: assemble(model, chain(*rules, sgd(rate), rows), 1, adapt=adapt, verify=False))
 
 
 def with_memory(streams: Stream) -> Replay:
@@ -142,6 +153,9 @@ def methods(seconds: float, seed: int, keep: str | None) -> dict[str, Callable[[
 
     def start(share: float) -> Body:
         return pretrained(train, share * seconds, seed, keep)
+
+    def one_length(share: float) -> UnitNorm:
+        return UnitNorm(net(20, seed, start(share)))
 
     def on_streams(begin: Body | None, share: float) -> nn.Module:
         source = Continual(train, 15, 6, 2, remember=30, labels="global")
@@ -168,10 +182,10 @@ def methods(seconds: float, seed: int, keep: str | None) -> dict[str, Callable[[
         "from scratch, EWC": lambda: online(net(20, seed), ewc(100.0, SHOTS), adapt="*"),
         "from scratch, replay": lambda: online(net(20, seed), adapt="*")._replace(seen=with_memory),
         "pretrained, online head": lambda: online(net(20, seed, start(1.0))),
-        "pretrained, online head, one length": lambda: online(UnitNorm(net(20, seed, start(1.0)))),
-        "pretrained, online head, rows settle, one length": lambda: online(
-            UnitNorm(net(20, seed, start(1.0))), settle(15.0)
-        ),
+        "pretrained, online head, one length": lambda: online(one_length(1.0)),
+        "pretrained, online head, one length, rows reset on arrival": lambda: online(one_length(1.0), when="arrival"),
+        "pretrained, online head, one length, rows settle": lambda: online(one_length(1.0), settle(15.0)),
+        "pretrained, online head, one length, rows as a running mean": lambda: online(one_length(1.0), running_mean()),
         "pretrained, online head, replay": lambda: online(net(20, seed, start(1.0)))._replace(seen=with_memory),
         "pretrained, class means": lambda: made_head(prototype()),
         "pretrained, streaming LDA": lambda: made_head(lda()),
@@ -219,6 +233,8 @@ def compare(arguments: argparse.Namespace) -> None:
             show({name: rows[name]}, streams.marks)
             if arguments.out:
                 Path(arguments.out).write_text(json.dumps({"marks": streams.marks, "rows": rows}, indent=1))
+        if arguments.methods:
+            continue
         bound(streams, pretrained(load("train"), arguments.seconds, seed, arguments.keep), seed)
     print()
     show(rows, tuple(arguments.classes))
@@ -269,71 +285,16 @@ def features(body: Body, part: str, one_length: bool) -> tuple[torch.Tensor, tor
     return found, examples.y
 
 
-def carry(arguments: argparse.Namespace) -> None:
-    """Learn strategies on streams of 90 steps on one pretrained body, and use them as they are on longer ones."""
-    seed, marks = arguments.seeds[0], tuple(arguments.classes)
-    body = pretrained(load("train"), arguments.seconds, seed, arguments.keep)
-    positive = (0.0, None)
-    rate, scale = Hyper(0.1, bounds=positive), Scalar(1.0, bounds=positive)
-    strategies: dict[str, tuple[Any, int]] = {
-        "a rate": (chain(sgd(rate), fresh_rows()), 15),
-        "a rate, on 360 steps by windows of 90": (chain(sgd(rate), fresh_rows()), 60),
-        "a rate per step": (chain(sgd(replace(rate, per_step=True)), fresh_rows()), 15),
-        "a rate that falls as 1 / (1 + a t)": (chain(sgd(rate), inverse_time(rate), fresh_rows()), 15),
-        "a rate, and rows that settle": (
-            chain(sgd(rate), settle(Hyper(15.0, bounds=positive)), fresh_rows()),
-            15,
-        ),
-        "class means, a scale": (chain(prototype(scale), sgd(0.1)), 15),
-        "LDA, its shrinkage and a scale": (chain(lda(Scalar(0.1, bounds=(0, 1)), scale), sgd(0.1)), 15),
-    }
-    for one_length in (False, True):
-        train, val, test = (features(body, part, one_length) for part in ("train", "val", "test"))
-        width, how = train[0].shape[1], ", features of one length" * one_length
-        seeds = task_seeds(STREAMS, generator(seed, 77))
-        streams = Continual(test, marks[-1], SHOTS, QUERIES).draw(seeds)
-        known = Continual(val, int(val[1].max()) + 1, SHOTS, QUERIES).draw(seeds[:1])
-        for name, (strategy, ways) in strategies.items():
-            if arguments.methods and not any(wanted in name + how for wanted in arguments.methods):
-                continue
-            source = Continual(train, ways, 6, 2)
-            grows = strategy.start is not None
-            learner = assemble(
-                models.MLP(width, ways, ()), strategy, 0 if grows else source.steps, adapt="head", verify=False,
-                hypergradient=Windowed(90) if ways > 15 else None,
-            )  # fmt: skip
-            learned(learner, FewShot(train, ways, 6, 2) if grows else source, 4, arguments.seconds / 3, seed, 0.1)
-            show({name + how: [summary(follow(learner, streams, marks)) | {"rate": value_of(learner)}]}, marks)
-
-        def at(rate: float, width: int = width) -> Learner:
-            return assemble(models.MLP(width, 15, ()), chain(sgd(rate), fresh_rows()), 1, adapt="head", verify=False)
-
-        def score(rate: float, known: Stream = known, at: Any = at) -> float:
-            return follow(at(rate), known, (int(known.query.y.max()) + 1,)).retained().mean
-
-        best, ways = choose(score, RATES), int(known.query.y.max()) + 1
-        found = summary(follow(at(best.value), streams, marks)) | {"rate": best.value}
-        show({f"a rate, chosen on streams of {ways * SHOTS} steps{how}": [found]}, marks)
-
-
-def value_of(learner: Learner) -> float | None:
-    """Return the mean of the learned rates; nothing where there are none."""
-    raw = learner.phi.state_dict().get("sgd.lr")
-    return None if raw is None else float(raw.exp().mean())
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("compare", "carry"))
     parser.add_argument("--seconds", type=float, default=120)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--classes", type=int, nargs="+", default=[10, 50, 100, 200])
     parser.add_argument("--methods", nargs="*", default=[], help="parts of the names of methods; all without it")
     parser.add_argument("--keep", help="a folder that keeps pretrained bodies, for other calls")
     parser.add_argument("--out", help="a JSON file for the numbers")
-    chosen = parser.parse_args()
     torch.set_num_threads(1)
-    {"compare": compare, "carry": carry}[chosen.what](chosen)
+    compare(parser.parse_args())
 
 
 if __name__ == "__main__":

@@ -1,10 +1,13 @@
-"""What long inner loops cost: a training job by one compiled step, a stream with a frozen body, the first verification.
+"""What long inner loops cost: a job by one compiled step, a stream with a frozen body, OML and ANML, verification.
 
     python benchmarks/long_tasks.py job --steps 1000
     python benchmarks/long_tasks.py stream
     python benchmarks/long_tasks.py verify
+    python benchmarks/long_tasks.py papers --rounds 3     # needs Omniglot: RBML_DATA
 
-Everything in a table is the same work, run in turns; medians and ratios are printed.
+Everything in a table is the same work, run in turns; medians and ratios are printed. ``papers`` is the exception: the
+processor time of one meta-step of ``rbml train omniglot --algorithm oml --model oml`` and of its like for ANML, and
+what the protocol would take with it on one core.
 """
 
 from __future__ import annotations
@@ -21,8 +24,10 @@ from torch import nn
 from rbml import Batch, Job, Stream, models
 from rbml.algorithms.options import assemble
 from rbml.learner import Learner, frozen, meta
+from rbml.recipe import build
+from rbml.recipe.protocol import recipe_of
 from rbml.strategy import Hyper, chain, momentum, sgd, weight_decay
-from rbml.tasks import FewShot
+from rbml.tasks import FewShot, generator, task_seeds
 
 STREAMS = 8
 
@@ -141,16 +146,31 @@ def verify(rounds: int) -> None:
     table(found, "a first meta-gradient")
 
 
+def papers(rounds: int) -> None:
+    """What a meta-step with the networks of OML and ANML costs, and their protocols on one core."""
+    print("| network | pictures | s per meta-step | meta-steps | hours |\n| --- | --- | --- | --- | --- |")
+    for name, size in (("oml", 84), ("oml", 28), ("anml", 28)):
+        recipe = recipe_of("omniglot", {"algorithm": name, "model": name, "size": size, "verify": False})
+        tasks = build.tasks(recipe, "train")
+        learner, times = build.learner(recipe, build.setting(recipe, tasks)), []
+        for step in range(rounds + 1):
+            began = time.process_time()
+            learner.meta_gradient(tasks.draw(task_seeds(recipe.outer.tasks, generator(0, step))))
+            times.append(time.process_time() - began)
+        median, steps = statistics.median(times[1:]), recipe.outer.meta_steps
+        print(f"| {name} | {size} | {median:.2f} | {steps:,} | {median * steps / 3600:.1f} |", flush=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("job", "stream", "verify"))
+    parser.add_argument("what", choices=("job", "stream", "verify", "papers"))
     parser.add_argument("--steps", type=int, default=1000)
     parser.add_argument("--rounds", type=int, default=5)
     chosen = parser.parse_args()
     torch.set_num_threads(1)
-    {"job": lambda: job(chosen.steps, chosen.rounds), "stream": lambda: stream(chosen.rounds)}.get(
-        chosen.what, lambda: verify(chosen.rounds)
-    )()
+    works = {"job": lambda: job(chosen.steps, chosen.rounds)}
+    works |= {one.__name__: lambda one=one: one(chosen.rounds) for one in (stream, verify, papers)}  # type: ignore[misc]
+    works[chosen.what]()
 
 
 if __name__ == "__main__":

@@ -52,6 +52,25 @@ def test_the_representation_runs_once_and_the_modulation_is_not_adapted() -> Non
         anml(nn.Linear(4, 2))
 
 
+PICTURES = (torch.randn(96, 1, 28, 28, generator=generator(0)).double(), torch.arange(96) // 8)
+
+
+@pytest.mark.parametrize("name", ["oml", "anml"])
+def test_the_networks_of_the_papers(name: str, error: Callable[[Tree, Tree], float]) -> None:
+    torch.manual_seed(0)
+    net = models.OMLNet(12, size=28, filters=2, width=4) if name == "oml" else models.anml_net(12, 1, 28, 2, 2)
+    preset = {"oml": oml, "anml": anml}[name]
+    tasks = Continual(PICTURES, ways=2, shots=2, queries=2, remember=4, labels="global").draw([1, 2])
+    learner = preset(net.double(), steps=4)
+    bodies = {layer.rpartition(".")[0] for layer in learner.adapted}
+    assert bodies == ({"hidden", "head"} if name == "oml" else {f"body.{i}" for i in (0, 1, 4, 5, 8, 9)} | {"head"})
+    assert frozen.frozen_body(learner.bind(one(tasks, 0))) == ("hidden" if name == "oml" else None)
+    found = learner.meta_gradient(tasks).grads
+    truth = preset(net, steps=4, hypergradient=Unrolled())
+    assert error(found, truth.meta_gradient(tasks).grads) < 1e-8
+    assert any("modulation" in key or "body" in key for key, grad in found.items() if grad.abs().sum() > 0)
+
+
 def test_streaming_lda_is_learned_on_ordinary_tasks_and_for_any_number_of_classes() -> None:
     learner = streaming_lda(net(3))
     found = learner.meta_gradient(FewShot(ARRAYS, 3, 4, 4).draw([1, 2]))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,9 +16,10 @@ from torch.func import functional_call
 from rbml import Batch, Job, Stream
 from rbml.algorithms.options import assemble
 from rbml.errors import UsageError
-from rbml.hypergrad import Adjoint, FirstOrder, Forward, Hypergradient, Unrolled
-from rbml.strategy import Hyper, chain, l2, momentum, sgd, zero
+from rbml.hypergrad import Adjoint, FirstOrder, Forward, Hypergradient, Unrolled, Windowed
+from rbml.strategy import Hyper, Rule, chain, l2, momentum, sgd, zero
 from rbml.tasks.base import moved, one, part
+from rbml.training.continual import follow
 from rbml.tree import Tree, add, scale
 
 T = 6
@@ -111,3 +114,37 @@ def test_heads_made_of_the_whole_stream_and_first_order(error: Callable[[Tree, T
     learner = assemble(net(), chain(zero(), sgd(Hyper(0.2))), T, hypergradient=FirstOrder())
     grads = learner.meta_gradient(moved(streams(), torch.float64)).grads
     assert float(grads["model.0.weight"].norm()) > 0 and float(grads["phi.sgd.lr"].abs()) > 0
+
+
+class Watch:
+    """A rule that changes nothing, and looks at the memory of the process at every step."""
+
+    def __init__(self) -> None:
+        self.seen: list[float] = []
+
+    def rule(self) -> Rule:
+        def update(direction: Tree, state: Tree, *_: Any) -> tuple[Tree, Tree]:
+            pages = int(Path("/proc/self/statm").read_text().split()[1])
+            self.seen.append(pages * os.sysconf("SC_PAGE_SIZE") / 2**20)
+            return direction, state
+
+        return Rule("watch", {}, update)
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="the memory of a process is read from Linux")
+@pytest.mark.parametrize("kind", ["stream", "job", "follow"])
+def test_memory_is_flat_over_many_steps(kind: str) -> None:
+    """A step changes 1.2 MiB of weights: keeping all would take 360 MiB (10,000 steps: benchmarks/memory_long.py)."""
+    many, watch = 300, Watch()
+    x, y = torch.randn(1, many, 1, 300), torch.arange(many)[None, :, None] * 3 // many
+    tasks: Any = Stream(Batch(x, y), Batch(x[:, ::100, 0], y[:, ::100, 0]))
+    if kind == "job":
+        tasks = Job.of(Batch(x[0, :, 0], y[0, :, 0]), Batch(x[0, :3, 0], y[0, :3, 0]), 4, [1])
+    model, rules = nn.Sequential(nn.Linear(300, 1000), nn.Tanh(), nn.Linear(1000, 3)), chain(watch.rule(), sgd(0.01))
+    learner = assemble(model, rules, many, hypergradient=Windowed(10), verify=False)
+    if kind == "follow":
+        follow(learner, tasks, (2, 3))
+    else:
+        learner.meta_gradient(tasks)
+    assert len(watch.seen) >= many
+    assert max(watch.seen) - max(watch.seen[: len(watch.seen) // 6]) < 60, "memory grows with the steps"

@@ -80,6 +80,36 @@ def test_streams_and_jobs(
     assert error(once.grads, always.grads) < 1e-9
 
 
+@pytest.mark.parametrize("strategy", ["momentum", "terms", "prototype", "gate"])
+def test_a_head_of_several_layers(
+    strategy: str, error: Callable[[Tree, Tree], float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(0)
+    model = models.OMLNet(3, size=28, filters=2, width=4).double()
+    learner = assemble(model, STRATEGIES[strategy](), 4, adapt="hidden.*|head.*")
+    x, y = torch.randn(2, 4, 3, 1, 28, 28).double(), torch.randint(3, (2, 4, 3))
+    tasks = Stream(Batch(x, y), Batch(x[:, 0].flip(3), y[:, 0]))
+    assert frozen.frozen_body(learner.bind(one(tasks, 0)), learner.hypergradient) == "hidden"
+    once, always = both(learner, tasks, monkeypatch)
+    assert error(once.grads, always.grads) < 1e-9
+    assert {"model.body.0.weight", "model.hidden.bias"} <= set(once.grads)
+
+
+def test_where_a_head_of_several_layers_is_none(pictures: Callable[..., Episodes]) -> None:
+    task = one(pictures(shape=(4,)), 0)
+
+    def once(*layers: nn.Module, adapt: str = "2.*|4.*") -> str | None:
+        learner = assemble(nn.Sequential(*layers).double(), sgd(0.1), 2, adapt=adapt)
+        return frozen.frozen_body(learner.bind(task), Adjoint())
+
+    a, b, c = nn.Linear(4, 5), nn.Linear(5, 6), nn.Linear(6, 3)
+    assert once(a, nn.Tanh(), b, nn.ReLU(), c) == "2"
+    assert once(a, nn.Tanh(), b, nn.ReLU(), c, adapt="4.*") == "4"
+    assert once(a, nn.Tanh(), b, nn.ReLU(), c, adapt="*") is None, "there is no body"
+    assert once(a, nn.Tanh(), b, models.dropout.Dropout(0.5), c) is None, "what it drops is drawn at every step"
+    assert once(a, nn.Tanh(), b, nn.BatchNorm1d(6), c) is None, "it looks at all examples"
+
+
 def test_where_the_body_cannot_run_once(pictures: Callable[..., Episodes]) -> None:
     class Odd(nn.Module):
         def __init__(self) -> None:

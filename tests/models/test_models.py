@@ -14,6 +14,8 @@ MEMBERS: dict[str, Callable[[], nn.Module]] = {
     "mlp": lambda: models.MLP(144, 5, (7,)),
     "conv4": lambda: models.Conv4(5, filters=4),
     "resnet12": lambda: models.ResNet12(5, 1, (4, 6), size=12),
+    "oml": lambda: models.OMLNet(5, size=28, filters=3, width=7),
+    "anml": lambda: models.anml_net(5, filters=3, gate_filters=2),
     "adaptor": lambda: models.Adaptor(144, 5),
     "discriminant_adaptor": lambda: models.DiscriminantAdaptor(144, 5),
     "tfidf": lambda: models.TfIdf(5, 30),
@@ -27,7 +29,8 @@ def inputs_of(name: str, count: int = 6) -> Tensor:
     """Return pictures, or the ids of every word of a vocabulary of 30 for a model of text."""
     if "text" in name or name == "tfidf":
         return torch.randperm(5 * count)[: 5 * count].reshape(count, 5) % 30
-    return torch.randn(count, 1, 12, 12)
+    size = 28 if name in ("oml", "anml") else 12
+    return torch.randn(count, 1, size, size)
 
 
 def test_every_member_is_tested_here() -> None:
@@ -71,6 +74,31 @@ def test_mlp() -> None:
         h = torch.tanh(h @ own.weight.T + own.bias)
     assert torch.allclose(model(x), h @ model.head.weight.T + model.head.bias, atol=1e-6)
     assert models.MLP(6, 2, ())(x).shape == (3, 2), "no hidden layer: a linear model"
+
+
+def test_the_networks_of_oml_and_anml_are_those_of_the_papers() -> None:
+    with torch.device("meta"):  # shapes alone
+        oml, small, anml = models.OMLNet(1000), models.OMLNet(1000, size=28), models.anml_net(1000, channels=3)
+        for size, model in ((84, oml), (28, small)):
+            assert model.body(torch.empty(1, 1, size, size)).shape == (1, 2304)
+            assert model(torch.empty(2, 1, size, size)).shape == (2, 1000)
+        assert anml.body(torch.empty(1, 3, 28, 28)).shape == anml.modulation(torch.empty(1, 3, 28, 28)).shape
+    shapes = {name: tuple(leaf.shape) for name, leaf in oml.named_parameters()}
+    assert shapes["hidden.weight"] == (1024, 2304) and shapes["body.10.weight"] == (256, 256, 3, 3)
+    assert [layer.stride[0] for layer in oml.body if isinstance(layer, nn.Conv2d)] == [2, 1, 2, 1, 2, 2]
+    gates = {name: tuple(leaf.shape) for name, leaf in anml.named_parameters()}
+    assert gates["modulation.12.weight"] == (2304, 1008) and gates["head.weight"] == (1000, 2304)
+    for wrong in (models.OMLNet, models.anml_net):
+        with pytest.raises(UsageError, match="pictures of size 16 are too small"):
+            wrong(5, size=16)
+
+
+def test_the_norm_of_anml_is_a_batch_norm_of_one_picture() -> None:
+    model, x = models.anml_net(5, filters=3, gate_filters=2), torch.randn(4, 1, 28, 28)
+    conv, norm = model.body[0], model.body[1]
+    nn.init.normal_(norm.weight), nn.init.normal_(norm.bias)
+    each = [nn.functional.batch_norm(conv(one[None]), None, None, norm.weight, norm.bias, True) for one in x]
+    assert torch.allclose(norm(conv(x)), torch.cat(each), atol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -146,6 +146,11 @@ def test_protocols_are_those_of_the_papers() -> None:
     streams = recipe_of("omniglot", {"algorithm": "oml"})
     assert (streams.tasks.name, streams.tasks.ways * streams.tasks.shots) == ("continual", 90)
     assert streams.algorithm.options["steps"] == 90 and streams.model.options == {"norm": "group"}
+    assert streams.tasks.options == {"remember": 30, "labels": "global"} and streams.inputs.size == 28
+    for name, size, remember in (("oml", 84, 15), ("anml", 28, 64)):
+        papers = recipe_of("omniglot", {"algorithm": name, "model": name})
+        assert (papers.tasks.ways * papers.tasks.shots, papers.algorithm.options["steps"]) == (15, 15)
+        assert (papers.inputs.size, papers.tasks.options["remember"]) == (size, remember)
     recipe = recipe_of("omniglot", {"ways": 20, "tasks": 3, "shots": None})
     assert (recipe.data[0].split, recipe.outer.tasks, recipe.tasks.shots) == ("vinyals", 3, 1)
     assert recipe.algorithm.options == {"lr": 0.1, "steps": 5}

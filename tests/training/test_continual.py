@@ -13,7 +13,7 @@ from rbml import models
 from rbml.algorithms import oml, streaming_lda
 from rbml.algorithms.options import assemble
 from rbml.errors import UsageError
-from rbml.strategy import chain, cosine, fresh_rows, sgd
+from rbml.strategy import chain, cosine, fresh_rows, prototype, sgd
 from rbml.tasks import Continual, Replay, generator
 from rbml.tasks.base import one
 from rbml.training.continual import StreamScores, choose, follow
@@ -77,6 +77,35 @@ def test_what_the_measures_mean() -> None:
     assert [score.mean for score in scores.accuracy()] == [1.0, 0.75]
     assert (scores.retained().mean, scores.learning().mean, scores.backward().mean) == (0.75, 1.0, -0.5)
     assert math.isnan(StreamScores((2,), right[:, :1], since * 0).backward().mean)
+
+
+def test_forward_transfer_is_against_a_stream_that_begins_with_the_classes() -> None:
+    streams = SOURCE.draw([1, 2])
+    learner = oml(net(), lr=0.3)
+    found = follow(learner, streams, (2, 4, 6), forward=True)
+    assert found.among is not None and torch.equal(found.right, follow(learner, streams, (2, 4, 6)).right)
+    task = one(streams, 1)
+    for mark, steps in ((1, slice(4, 8)), (2, slice(8, 12))):
+        features = learner.model.body(task.steps.x[steps].flatten(0, 1)).detach()
+        weight, bias = torch.zeros(6, 8), torch.zeros(6)
+        for x, y in zip(features.split(2), task.steps.y[steps], strict=True):
+            error = ((x @ weight.T + bias).softmax(1) - F.one_hot(y, 6)) / 2
+            weight, bias = weight - 0.3 * error.T @ x, bias - 0.3 * error.sum(0)
+        logits = learner.model.body(task.query.x) @ weight.T + bias
+        mine = found.since[1] == mark
+        guess = logits[:, 2 * mark : 2 * mark + 2].argmax(1) + 2 * mark
+        assert torch.equal(found.among[1, 1][mine], (guess == task.query.y)[mine])
+    assert torch.equal(found.among[:, 0, :6], found.right[:, 0, :6]), "the first classes are alone"
+    assert torch.equal(found.among[:, 0, :6], found.among[:, 1, :6])
+    gain = (found.among[:, 0].double() - found.among[:, 1].double())[:, 6:].mean()
+    assert found.forward().mean == pytest.approx(gain.item())
+    means = assemble(net(), chain(prototype(), sgd(0.1)), 0, adapt="head")
+    assert follow(means, streams, (2, 4, 6), forward=True).forward().mean == 0, "a class mean knows no other class"
+    assert math.isnan(follow(means, streams, (6,), forward=True).forward().mean)
+    with pytest.raises(UsageError, match="was not measured"):
+        follow(means, streams, (6,)).forward()
+    with pytest.raises(UsageError, match="needs streams without a memory"):
+        follow(learner, Replay.of(streams, 8, 3, [5, 6]), (3, 6), forward=True)
 
 
 def test_a_rate_lies_inside_its_grid_unless_there_is_no_inside() -> None:

@@ -19,7 +19,7 @@ from rbml.errors import UsageError
 from rbml.learner import Learner
 from rbml.models import MLP
 from rbml.recipe import Recipe, build
-from rbml.tasks import FewShot, PerGroup, Sinusoid, generator, task_seeds
+from rbml.tasks import Continual, FewShot, PerGroup, Sinusoid, generator, task_seeds
 from rbml.training import Score, evaluate
 from rbml.training.evaluator import BOTH, describe_sizes, draw, judge, per_task, sizes_of
 
@@ -134,4 +134,6 @@ def test_baselines_are_judged_task_by_task(tasks: FewShot) -> None:
 def test_the_sizes_of_tasks(tasks: FewShot) -> None:
     assert sizes_of(tasks) == {"ways": 3, "shots": 1, "queries": 2}
     assert describe_sizes(sizes_of(Sinusoid(5, 7))) == "5-shot, 7 queries"
+    streams = Continual((torch.arange(40.0), torch.arange(40) // 10), ways=2, shots=3, queries=1, labels="global")
+    assert (streams.ways, sizes_of(streams)["ways"]) == (4, 2)
     assert describe_sizes({}) == ""

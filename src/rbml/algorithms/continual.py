@@ -12,7 +12,7 @@ from torch import nn
 from rbml.algorithms.options import assemble
 from rbml.learner import Learner
 from rbml.learner.initial import head_layer_name
-from rbml.models import Modulated, modulated
+from rbml.models import Modulated, OMLNet, modulated
 from rbml.strategy import Hyper, Scalar, chain, clipped_sgd, fresh_rows, lda, sgd
 from rbml.strategy.fresh_rows import To, When
 
@@ -31,9 +31,10 @@ def oml(
               w_{t+1} = w_t - \mathrm{lr}\, \nabla_w \ell(f_\theta(x_t), y_t; w_t)
 
     Javed and White 2019 (arXiv:1905.12588): the representation network is fixed while a stream is learned, and learned
-    across streams; the prediction network is adapted. Differs: the prediction network is the head (the paper's has a
-    hidden layer more; name the layers in ``adapt``), and rows begin at zero, not drawn (``to="drawn"``). The paper's
-    tasks are ``Continual(..., remember=..., labels="global")``. The body runs once per stream.
+    across streams; the prediction network is adapted: the last two layers of the paper's own network,
+    :class:`rbml.models.OMLNet`, or the head of any other model (name other layers in ``adapt``). Differs: rows begin at
+    zero, not drawn (``to="drawn"``). The paper's tasks are ``Continual(..., remember=..., labels="global")``. The body
+    runs once per stream.
 
     Args:
         model: the model.
@@ -45,7 +46,8 @@ def oml(
     """
     layer = head_layer_name(model, options.get("head"))
     fresh = fresh_rows(to, when, f"{layer}.*")
-    return assemble(model, chain(sgd(lr), fresh), steps, **({"adapt": "head"} | options))
+    adapt = f"hidden.*|{layer}.*" if isinstance(model, OMLNet) else "head"
+    return assemble(model, chain(sgd(lr), fresh), steps, **({"adapt": adapt} | options))
 
 
 def anml(
@@ -62,8 +64,8 @@ def anml(
               \mathrm{lr}\, \nabla_\theta\, \ell\big(f_\theta(x_t) \circ \mathrm{sigmoid}(g_\nu(x_t)), y_t\big)
 
     Beaulieu et al. 2020 (arXiv:2002.09571): the prediction network is adapted, the modulating one learned across
-    streams. Differs: it has the body's architecture (the paper's is narrower), and rows begin at zero. The paper adapts
-    the head alone when it is tested: ``adapt="head"``.
+    streams. :func:`rbml.models.anml_net` has the paper's two networks; of any other model the modulating network is a
+    second body. Differs: rows begin at zero. The paper adapts the head alone when it is tested: ``adapt="head"``.
 
     Args:
         model: the model, of which a modulated copy is made; or a :class:`rbml.models.Modulated`.

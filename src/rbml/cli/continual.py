@@ -8,6 +8,7 @@ from typing import Any
 
 from rbml.cli.show import bar, console, table
 from rbml.learner import Initial, Learner
+from rbml.learner.initial import head_names
 from rbml.recipe.streams import TEST
 from rbml.strategy import chain, lda, prototype, sgd
 from rbml.tasks import Continual, generator, task_seeds
@@ -20,11 +21,15 @@ MARKS = (10, 50, 100, 200, 600)
 STREAMS = 2
 """How many streams it goes through."""
 
-LEARNED, MEANS, DISCRIMINANT = "learned", "class means of its features", "streaming LDA of its features"
+LEARNED, HEAD = "learned", "its head alone"
+MEANS, DISCRIMINANT = "class means of its features", "streaming LDA of its features"
 
 
 def by_classes(learner: Learner, source: Continual, seed: int) -> dict[str, Any]:
     """Follow a learner, and heads that need no steps on its features, through streams of as many classes as there are.
+
+    A learner that adapts more than its head is followed with its head alone adapted too, as ANML is tested (Beaulieu et
+    al. 2020, arXiv:2002.09571).
 
     Args:
         learner: the learner.
@@ -37,14 +42,24 @@ def by_classes(learner: Learner, source: Continual, seed: int) -> dict[str, Any]
     streams = source.of_classes(most).draw(task_seeds(STREAMS, generator(seed, TEST)))
     followed = {LEARNED: learner}
     if learner.head and learner.strategy.start is None:
+        if set(learner.adapted) - set(head_names(learner.model, learner.initial.head.pattern)):
+            alone = _head_alone(learner, learner.strategy, learner.steps)
+            known, own = learner.phi.state_dict(), alone.phi.state_dict()
+            alone.phi.load_state_dict({name: known.get(name, leaf) for name, leaf in own.items()})
+            followed[HEAD] = alone
         heads = {MEANS: prototype(), DISCRIMINANT: lda()}
-        followed |= {name: _head_alone(learner, chain(head, sgd(0.1))) for name, head in heads.items()}
+        followed |= {name: _head_alone(learner, chain(head, sgd(0.1)), 0) for name, head in heads.items()}
     lines, measures = {}, {}
     with bar(len(followed), what=f"streams of {most} classes") as progress:
         for name, one in followed.items():
-            found = follow(one, streams, marks)
+            found = follow(one, streams, marks, forward=True)
             lines[name] = [asdict(score) for score in found.accuracy()]
-            measures[name] = {"just learned": asdict(found.learning()), "backward transfer": asdict(found.backward())}
+            of = {
+                "just learned": found.learning,
+                "backward transfer": found.backward,
+                "forward transfer": found.forward,
+            }
+            measures[name] = {measure: asdict(score()) for measure, score in of.items()}
             progress.advance(progress.task_ids[0])
     return {"marks": marks, "shots": source.shots, "streams": STREAMS, "lines": lines, "measures": measures}
 
@@ -61,7 +76,8 @@ def show_by_classes(found: Mapping[str, Any]) -> None:
     table(title, ["classes seen", *names], rows)
     measures = list(found["measures"][names[0]])
     table(
-        "in %: classes that have just been learned, and what later ones did to them (forgetting, and more rivals)",
+        "in %: classes that have just been learned; what later ones did to them (forgetting, and more rivals); what "
+        "earlier ones did for them (accuracy among themselves, less that of a stream which begins with them)",
         ["measure", *names],
         [[measure, *_cells(found["measures"][name][measure] for name in names)] for measure in measures],
     )
@@ -71,11 +87,11 @@ def show_by_classes(found: Mapping[str, Any]) -> None:
         console.print(f"At {found['marks'][-1]} classes {best} knows more than the learner's own steps.")
 
 
-def _head_alone(learner: Learner, strategy: Any) -> Learner:
-    """Return the learner's features with another head, which takes no steps."""
+def _head_alone(learner: Learner, strategy: Any, steps: int) -> Learner:
+    """Return the learner's features with a head that another strategy learns."""
     initial = Initial("head", learner.initial.head)
     loss, how = learner.loss, learner.execution
-    return Learner(learner.model, strategy, 0, loss, initial, statistics=learner.statistics, execution=how)
+    return Learner(learner.model, strategy, steps, loss, initial, statistics=learner.statistics, execution=how)
 
 
 def _cells(scores: Sequence[Mapping[str, Any]] | Any) -> list[str]:

@@ -135,7 +135,8 @@ def command(
         raise UsageError(f"the tasks of {own} have no classes: leave --ways out")
     tasks = tasks_of(folder, part, root, **changes)
     members = Ensemble([one.to(chosen_device()) for one in folder.learners()]) if ensemble else None
-    result = measure(members or learner, tasks, episodes, seed, steps)
+    along = tasks.steps if isinstance(tasks, Continual) and learner.steps else None  # a stream is seen to its end
+    result = measure(members or learner, tasks, episodes, seed, along if steps is None else steps)
     name = (source or own).replace("/", "_").replace(":", "-").strip("-")
     result |= {"tasks": source or own, "part": part}
     sizes = "".join(f"{size}{what[0]}" for what, size in sizes_of(tasks).items())

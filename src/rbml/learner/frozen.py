@@ -10,7 +10,9 @@ and an inner step costs no more than the head: the body runs forward and backwar
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -31,38 +33,66 @@ FEATURES = "features."
 """What the names of features begin with, where they are meta-parameters of the head's learning process."""
 
 
+_PLAIN = (nn.Linear, nn.ReLU, nn.LeakyReLU, nn.ELU, nn.GELU, nn.SiLU, nn.Tanh, nn.Sigmoid, nn.Softplus, nn.Identity)
+"""What may stand in a head of several layers: it treats every example by itself, and drops nothing."""
+
+
 class HeadAlone(nn.Module):
     """The head of a model, under the same parameter names: maps features ``(n, d)`` to predictions."""
 
-    def __init__(self, layer: str, head: nn.Module) -> None:
-        """Put the layer under the name that it has in the model."""
+    def __init__(self, model: nn.Module, layers: Sequence[str]) -> None:
+        """Put the layers under the names that they have in the model."""
         super().__init__()
-        self.layer = layer
-        owner: nn.Module = self
-        *path, last = layer.split(".")
-        for name in path:
-            owner.add_module(name, nn.Module())
-            owner = owner.get_submodule(name)
-        owner.add_module(last, head)
+        self.layers = tuple(layers)
+        for layer in layers:
+            owner: nn.Module = self
+            *path, last = layer.split(".")
+            for name in path:
+                owner.add_module(name, nn.Module())
+                owner = owner.get_submodule(name)
+            owner.add_module(last, model.get_submodule(layer))
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the predictions."""
-        prediction: Tensor = self.get_submodule(self.layer)(x)
-        return prediction
+        for layer in self.layers:
+            x = self.get_submodule(layer)(x)
+        return x
+
+
+def layers_from(model: nn.Module, layer: str) -> tuple[str, ...]:
+    """Return the layers of the head that begins with this one: in a sequence, it and those after it.
+
+    >>> layers_from(nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2)), "1")
+    ('1', '2')
+    """
+    children = [name for name, _ in model.named_children()]
+    if isinstance(model, nn.Sequential) and layer in children:
+        return tuple(children[children.index(layer) :])
+    return (layer,)
 
 
 def head_that_is_adapted(bound: BoundTask) -> str | None:
-    """Return the name of the one linear layer that the task adapts, or ``None`` if the body must run at every step.
+    """Return the first layer of the head that the task adapts, or ``None`` if the body must run at every step.
 
-    Whether that layer is the last one of the model is left to :func:`comes_last`.
+    A head is one linear layer; or, in a model that is a sequence, its last linear layers and their activations. Whether
+    it is the end of the model is left to :func:`comes_last`.
     """
-    plan, layers = bound.plan, {name.rpartition(".")[0] for name in bound.plan.adapted}
-    layer = layers.pop() if len(layers) == 1 else ""
-    if not layer or not isinstance(plan.model.get_submodule(layer), nn.Linear) or plan.stepwise:
+    plan = bound.plan
+    adapted = {name.rpartition(".")[0] for name in plan.adapted}
+    in_order = [name for name, _ in plan.model.named_modules() if name in adapted]
+    layer = in_order[0] if in_order else ""
+    if not layer or plan.stepwise:
         return None
+    layers = layers_from(plan.model, layer)
+    if not adapted <= set(layers) or not all(isinstance(plan.model.get_submodule(one), _PLAIN) for one in layers):
+        return None
+    whole = {name.rpartition(".")[0] for name, _ in plan.model.named_parameters()}
+    if len(layers) > 1 and whole <= set(layers):
+        return None  # there is no body
     if not isinstance(bound.task, Episode | Stream | Job | Replay):
         return None
-    if any(gate.among({name: torch.empty(0) for name in plan.adapted}) != [layer] for gate in plan.strategy.gates):
+    named = {name: torch.empty(0) for name in plan.adapted}
+    if any(not set(gate.among(named)) <= set(layers) for gate in plan.strategy.gates):
         return None
     known = {getattr(maker, "__name__", "") for maker in strategy.ALL.values()}
     if any(term.origin is None or term.origin.by not in known for term in plan.strategy.terms):
@@ -71,13 +101,13 @@ def head_that_is_adapted(bound: BoundTask) -> str | None:
 
 
 def comes_last(bound: BoundTask, layer: str) -> bool:
-    """Return whether the output of the model is the output of this layer, found by trying."""
-    whole, x = bound.whole({}, {}, 0), bound.task.query.x
+    """Return whether the output of the model is that of the head which begins with this layer, found by trying."""
+    whole, x, layers = bound.whole({}, {}, 0), bound.task.query.x, layers_from(bound.plan.model, layer)
     try:
         with torch.no_grad():
             features = modules.inputs_of(bound.plan.model, whole, x, layer)
-            head = {name: leaf for name, leaf in whole.items() if name.rpartition(".")[0] == layer}
-            alone = func.functional_call(HeadAlone(layer, bound.plan.model.get_submodule(layer)), head, (features,))
+            head = {name: leaf for name, leaf in whole.items() if name.rpartition(".")[0] in layers}
+            alone = func.functional_call(HeadAlone(bound.plan.model, layers), head, (features,))
             if not torch.equal(alone, modules.call(bound.plan.model, whole, x)):
                 return False
             return not isinstance(bound.task, Job | Replay) or _is_same_in_every_batch(bound, layer, whole)
@@ -101,11 +131,20 @@ class FrozenBody:
 
     Attributes:
         bound: the task with the whole model.
-        layer: the head's name.
+        layer: the head's name; of a head of several layers, the first one's.
     """
 
     bound: BoundTask
     layer: str
+
+    @cached_property
+    def layers(self) -> tuple[str, ...]:
+        """All layers of the head."""
+        return layers_from(self.bound.plan.model, self.layer)
+
+    def body(self, m: Tree) -> Tree:
+        """Return the meta-parameters that are the model's, but not of its head."""
+        return {name: leaf for name, leaf in m.items() if in_body(name, self.layers)}
 
     def features(self, m: Tree) -> Tree:
         """Return the features of ``"support"`` and ``"query"``, in the form of the task's inputs."""
@@ -127,14 +166,14 @@ class FrozenBody:
     def on(self, features: Tree) -> BoundTask:
         """Return the same task for the head alone, with these features as its inputs."""
         bound, plan = self.bound, self.bound.plan
-        alone = HeadAlone(self.layer, plan.model.get_submodule(self.layer))
-        own = {name: leaf for name, leaf in bound.own.items() if not in_body(name, self.layer)}
-        head = [name for name in plan.head if name.rpartition(".")[0] == self.layer]
+        alone = HeadAlone(plan.model, self.layers)
+        own = {name: leaf for name, leaf in bound.own.items() if not in_body(name, self.layers)}
+        head = [name for name in plan.head if name.rpartition(".")[0] in self.layers]
         return replace(bound, plan=replace(plan, model=alone, head=head), own=own, task=_with(bound.task, features))
 
     def gradient(self, engine: Hypergradient, m: Tree) -> MetaGradient:
         """Return the meta-gradient of the whole model: the engine's for the head, pulled back through the body."""
-        body = {name: leaf for name, leaf in m.items() if in_body(name, self.layer)}
+        body = self.body(m)
         rest = {name: leaf for name, leaf in m.items() if name not in body}
         if body:
             features, pull = values_and_pull(lambda some: self.features(m | some), body)
@@ -173,15 +212,15 @@ class FrozenBody:
         return Inner(start, objective, update, outer, plan.steps, enters, alone.undo)
 
 
-def in_body(name: str, layer: str) -> bool:
+def in_body(name: str, layers: Collection[str]) -> bool:
     """Return whether a meta-parameter is one of the model's, but not of its head."""
-    return name.startswith("model.") and name.removeprefix("model.").rpartition(".")[0] != layer
+    return name.startswith("model.") and name.removeprefix("model.").rpartition(".")[0] not in layers
 
 
 def frozen_body(
     bound: BoundTask, engine: Hypergradient | None = None, tried: dict[Any, bool] | None = None
 ) -> str | None:
-    """Return the name of the head if the body need run only once: only a last, linear layer is adapted.
+    """Return the name of the head if the body need run only once: only the last, linear layers are adapted.
 
     Args:
         bound: a single task.

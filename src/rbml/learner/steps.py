@@ -20,7 +20,7 @@ from rbml.errors import UsageError
 from rbml.hypergrad import Adjoint, FirstOrder, Hypergradient
 from rbml.inner import Function, Inner
 from rbml.learner.binding import BoundTask
-from rbml.learner.frozen import FEATURES, FrozenBody, in_body
+from rbml.learner.frozen import FEATURES, FrozenBody
 from rbml.tree import Step, Tree, prefixed, under
 
 ONCE = ("_begin", "_pull_outer", "_pull_start")
@@ -115,7 +115,7 @@ def stacked(
     tasks = tree_map(lambda leaf: leaf.contiguous(), tasks)  # once, not at every step
     if layer is None:
         return _run(lambda task: bind(task).inner(), engine, m, tasks, compiled, variant)
-    body = {name: leaf for name, leaf in m.items() if in_body(name, layer)}
+    body = FrozenBody(bind(tree_map(lambda leaf: leaf[0], tasks)), layer).body(m)
 
     def features(task: Any, some: Tree) -> Tree:
         return FrozenBody(bind(task), layer).features(m | some)

@@ -1,6 +1,7 @@
 """Models from the literature; any other ``nn.Module`` works too. The last layer of each is named ``head``."""
 
 from rbml.models.adaptor import Adaptor
+from rbml.models.anml_net import anml_net
 from rbml.models.bayesian import BayesianLinear
 from rbml.models.conv4 import Conv4
 from rbml.models.discriminant_adaptor import DiscriminantAdaptor
@@ -8,6 +9,7 @@ from rbml.models.keras_file import keras
 from rbml.models.lora import lora
 from rbml.models.mlp import MLP
 from rbml.models.modulated import Modulated, modulated
+from rbml.models.oml_net import OMLNet
 from rbml.models.pretrained import Pretrained, efficientnet_lite0, timm
 from rbml.models.pretrained_text import hf, minilm
 from rbml.models.resnet12 import ResNet12
@@ -19,6 +21,8 @@ ALL = {
     "mlp": MLP,
     "conv4": Conv4,
     "resnet12": ResNet12,
+    "oml": OMLNet,
+    "anml": anml_net,
     "adaptor": Adaptor,
     "discriminant_adaptor": DiscriminantAdaptor,
     "efficientnet_lite0": efficientnet_lite0,
@@ -38,10 +42,12 @@ __all__ = [
     "Conv4",
     "DiscriminantAdaptor",
     "Modulated",
+    "OMLNet",
     "Pretrained",
     "ResNet12",
     "TextEmbedding",
     "TfIdf",
+    "anml_net",
     "efficientnet_lite0",
     "hf",
     "keras",

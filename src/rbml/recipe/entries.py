@@ -76,7 +76,8 @@ ENTRIES: dict[str, Entry] = {
     "model": Entry("model.name", str, "Model", "the model", family="models"),
     "dropout": Entry("model.options.dropout", float, "Model", "the share of features that is dropped at random while "
                      "training across tasks, against overfitting; for conv4 and mlp", "0", least=0),
-    "filters": Entry("model.options.filters", int, "Model", "filters of each block of conv4", "64", least=1),
+    "filters": Entry("model.options.filters", int, "Model", "filters of each block of conv4, or channels of each "
+                     "convolution of oml and anml", "64; 256", least=1),
     "norm": Entry("model.options.norm", str, "Model", "the norm of conv4: batch, group, layer or none", "batch"),
     "pool": Entry("model.options.pool", str, "Model", "how conv4 halves the size of its maps: stride or max", "stride"),
     "context": Entry("model.options.context", int, "Model", "context parameters",

@@ -16,7 +16,7 @@ from rbml.data.targets import Baseline, Metric
 from rbml.devices import CPU, placed
 from rbml.learner import Learner, Statistics
 from rbml.recipe.streams import TEST
-from rbml.tasks import TaskSource, generator, task_seeds
+from rbml.tasks import Continual, TaskSource, generator, task_seeds
 from rbml.tasks.base import count, one
 from rbml.training.ensemble import Ensemble
 
@@ -90,9 +90,14 @@ class Score:
 
 
 def sizes_of(tasks: TaskSource) -> dict[str, int]:
-    """Return the sizes of a source's tasks, by name, that it has; of a mixture those that all of its sources share."""
+    """Return the sizes of a source's tasks, by name, that it has; of a mixture those that all of its sources share.
+
+    The ways of streams are the classes of one stream, also where labels are those of all classes.
+    """
     parts = getattr(tasks, "sources", [tasks])
     found = {name: {getattr(part, name, None) for part in parts} for name in SIZES}
+    if any(isinstance(part, Continual) for part in parts):
+        found["ways"] = {part.classes if isinstance(part, Continual) else getattr(part, "ways", None) for part in parts}
     return {name: size for name, (size, *others) in found.items() if size is not None and not others}
 
 
