@@ -322,7 +322,8 @@ def to_be_restored(recipe: Recipe) -> Recipe:
     Pretrained weights would be read in vain, and need their package or a network.
     """
     model = recipe.model
-    if "weights" not in signature(models.ALL[model.name.partition(":")[0]]).parameters:
+    maker: Any = models.ALL[model.name.partition(":")[0]]
+    if "weights" not in signature(maker).parameters:
         return recipe
     return recipe.changed(model_options={**model.options, "weights": "none"})
 
