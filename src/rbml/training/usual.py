@@ -103,7 +103,8 @@ def measured(
         advance: called with 1 after every task.
         background: the classes of training, beside which the unknown is told.
     """
-    layer, logits, truth, scores, left, fewer, gains = layer_of(learner), [], [], [], [], [], []
+    layer, logits, truth, scores, fewer, gains = layer_of(learner), [], [], [], [], []
+    left: list[Tensor] = []
     for one in task_seeds(count, generator(seed, VALIDATE, 1)):
         drawn = placed(tasks.draw([one]), CPU)
         support, query = (Batch(_first(part.x), part.y[0]) for part in (drawn.support, drawn.query))
