@@ -15,10 +15,11 @@ of their own length: see ``benchmarks/trust.py``.
 A run whose features are the same in every task knows more: the classes that it was trained on are what an example of
 no class in particular looks like. Their mean is m then (with a = 1), and the score is a ratio of distances,
 
-.. math:: s(x) = \min_k \log \|g(x) - c_k\|^2 - \log \frac{1}{20} \sum_{b \in N(x)} \|g(x) - b\|^2
+.. math:: s(x) = \min_k \log \|g(x) - c_k\|^2 - w \log \frac{1}{20} \sum_{b \in N(x)} \|g(x) - b\|^2
 
 with N(x) the 20 of their means that are nearest to g(x): an example that is far from everything is not thereby unknown,
-and one that is as near to many other classes is.
+and one that is as near to many other classes is. w is 1, and 3 for features of pictures; then the last term is at most
+that of the farthest example of training, so that a blank page is not excused by being far from everything.
 
 What is far for a known example is learned from examples that were left out, so that no unknown ones are needed. With n
 examples in a class, :math:`E\|f - c\|^2 = \sigma^2 (1 + 1/n)`: scores that were found with one example fewer are
@@ -72,27 +73,39 @@ class Background:
     Attributes:
         middle: the mean of their means, ``(d,)``.
         centres: the mean of each of them, after features are without the middle, ``(B, d)``.
+        weight: w, by which the distance counts.
+        farthest: the largest distance that counts.
     """
 
     middle: Tensor
     centres: Tensor
+    weight: float = 1.0
+    farthest: float = math.inf
 
     @staticmethod
-    def of(features: Tensor, y: Tensor) -> Background:
-        """Return the background of features ``(n, d)`` of length 1, of classes ``(n,)``, of each at least one."""
+    def of(features: Tensor, y: Tensor, weight: float = 1.0) -> Background:
+        """Return the background of features ``(n, d)`` of length 1, of classes ``(n,)``, of each at least one.
+
+        Args:
+            features: of training examples.
+            y: their classes.
+            weight: w; with more than 1, no distance counts that is larger than those of these examples.
+        """
         shares = _shares(y, int(y.max()) + 1, features.dtype)
         middle = (shares @ features).mean(0)
-        return Background(middle, shares @ functional.normalize(features - middle))
+        apart = functional.normalize(features - middle)
+        found = Background(middle, shares @ apart, weight)
+        return found if weight <= 1 else replace(found, farthest=found.distance(apart).max().item())
 
     def distance(self, features: Tensor) -> Tensor:
         """Return the log of the mean squared distance to the nearest classes, of ``(m, d)`` without the middle."""
         apart = _squared(features, self.centres)
         nearest = apart.topk(min(NEAREST, len(self.centres)), largest=False).values
-        return (nearest.mean(1) + _SAME).log()
+        return (nearest.mean(1) + _SAME).log().clamp(max=self.farthest)
 
-    def to_content(self) -> dict[str, Tensor]:
+    def to_content(self) -> dict[str, Any]:
         """Return its values for a file."""
-        return {"middle": self.middle, "centres": self.centres}
+        return dict(vars(self))
 
 
 @dataclass(frozen=True)
@@ -135,7 +148,8 @@ class Memory:
         if self.middle is not None:
             features = functional.normalize(features - self.middle)
         own = (_squared(features, self.centres).amin(1) + _SAME).log()
-        return own if self.background is None else own - self.background.distance(features)
+        known = self.background
+        return own if known is None else own - known.weight * known.distance(features)
 
     def to_content(self) -> dict[str, Any]:
         """Return its values for a file."""
