@@ -5,12 +5,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
+from rbml.diagnostics.checking import Verdict
 from rbml.hypergrad import GMRES, Adjoint, Implicit
+from rbml.learner import Learner
 from rbml.recipe import Recipe, build
 from rbml.training import RunFolder
 
 SMALL = ["--filters", "2", "--tasks", "2", "--queries", "1"]
+SHAPE = ["--ways", "3", "--queries", "2", "--size", "12", "--filters", "4"]  # of the run that is a fixture
 
 
 def test_check_says_of_every_parameter_what_it_found(rbml: Callable[..., Any]) -> None:
@@ -42,6 +46,29 @@ def test_auto_is_decided_once_and_written_down(rbml: Callable[..., Any], tmp_pat
     assert rbml("explain", str(run)).code == 0
     again = rbml("explain", str(run), "--ways", "3")
     assert again.code == 2 and "leave the other options out" in again.err
+
+
+@pytest.mark.parametrize("created", [True, False])
+def test_a_start_has_what_another_run_has_learned(
+    created: bool, run: RunFolder, rbml: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That of a run that was created and not yet trained, and that of a recipe which would begin so."""
+    seen: list[Learner] = []
+
+    def kept(learner: Learner, episodes: Any) -> Verdict:
+        seen.append(learner)
+        return Verdict([], {}, "Adjoint()")
+
+    monkeypatch.setattr("rbml.diagnostics.checking.check", kept)
+    recipe = run.recipe()
+    if created:
+        RunFolder(tmp_path / "next").create(recipe.changed(start=str(run.path)), {}, None)
+        done = rbml("check", str(tmp_path / "next"))
+    else:
+        done = rbml("check", recipe.source, "--from", str(run.path), *SHAPE)
+    assert done.code == 0, done.err
+    learned = run.learner().model.state_dict()
+    assert all(torch.equal(leaf, learned[name]) for name, leaf in seen[0].model.state_dict().items())
 
 
 def test_options_of_an_engine(rbml: Callable[..., Any]) -> None:

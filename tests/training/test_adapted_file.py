@@ -8,15 +8,16 @@ from pathlib import Path
 import pytest
 import torch
 
+from rbml.data.batch import Batch
 from rbml.data.inputs import Pictures
 from rbml.data.setting import Setting
 from rbml.data.targets import CLASSES
-from rbml.errors import CheckpointError, DivergedError
+from rbml.errors import CheckpointError, DivergedError, UsageError
 from rbml.predictor import Predictor
 from rbml.recipe import Recipe, build
 from rbml.tasks import FewShot
 from rbml.training import RunFolder, files
-from rbml.training.adapted_file import load_adapted, save_adapted
+from rbml.training.adapted_file import kept_of, load_adapted, save_adapted
 
 SETTING = Setting(Pictures(8), CLASSES, 3)
 
@@ -77,3 +78,32 @@ def test_another_file_is_refused(
     files.save(tmp_path / "mine", "adapted", content)
     with pytest.raises(CheckpointError, match="mine belongs to another model than it says"):
         load_adapted(tmp_path / "mine")
+
+
+@pytest.mark.parametrize("rank", [0, 2])
+def test_neither_a_run_nor_a_file_needs_the_package_of_its_pretrained_weights(
+    rank: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The learner was made from weights that are nowhere else: here random ones stand for them."""
+    model = {"model": "efficientnet_lite0", "algorithm": "protonet", "size": 16, "channels": 3, "ways": 3}
+    settings, setting = Recipe.of(**model, model_options={"rank": rank}), Setting(Pictures(16, 3), CLASSES, 3)
+    learner = build.learner(settings.changed(model_options={"rank": rank, "weights": "none"}), setting)
+    x, y = torch.rand(6, 3, 16, 16), torch.arange(6) // 2
+    adapted = learner.adapt(x, y, ways=3)
+    kept = kept_of(learner, settings, Batch((x * 255).to(torch.uint8), y))
+    save_adapted(tmp_path / "mine", adapted, settings, setting, ["a", "b", "c"], kept)
+    run = RunFolder(tmp_path / "run")
+    run.path.mkdir()
+    content = {"recipe": settings.to_json(), "setting": setting.to_json(), "data_root": None, "threads": 1}
+    files.write_json(run.config, content)
+    files.save(run.last, "checkpoint", {"step": 1, "learner": learner.state_dict()})
+
+    def nowhere() -> Path:
+        raise UsageError("the package with the weights is not installed")
+
+    monkeypatch.setattr("rbml.backbones.efficientnet_lite0.weights_file", nowhere)
+    with pytest.raises(UsageError, match="not installed"):
+        run.fresh()
+    found = load_adapted(tmp_path / "mine")
+    for other in (found.adapted, found.learner().adapt(x, y, ways=3), run.learner().adapt(x, y, ways=3)):
+        assert torch.equal(other(x), adapted(x))

@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from rbml.tasks import generator
+from rbml.training import unknown
 from rbml.training.calibration import auroc, calibration_error, temperature
-from rbml.training.unknown import Usual, grown, student
+from rbml.training.unknown import Usual, _against_others, grown, student
 
 
 def test_the_temperature_of_sampled_labels_is_found() -> None:
@@ -58,7 +59,54 @@ def test_validation_tasks_tell_the_threshold_as_it_is() -> None:
     assert Usual.from_content({"mean": 1.0, "std": 2.0, "count": 50}) == Usual(1.0, 2.0, 50), "former files"
 
 
-def test_examples_of_the_task_itself_move_the_threshold_but_not_the_shape() -> None:
+def test_left_out_scores_and_validation_tasks_together_let_through_as_many_as_asked_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Tasks differ in their mean and spread; 25 scores of each are left out. Harder tasks have a longer end."""
+    source = generator(7)
+
+    def drawn(hard: bool) -> tuple[torch.Tensor, torch.Tensor]:
+        middle, spread = torch.randn(2, generator=source, dtype=torch.float64).mul(0.3).exp()
+        scores = torch.randn(50, generator=source, dtype=torch.float64)
+        if hard:
+            scores = -torch.rand(50, generator=source, dtype=torch.float64).log()
+        return middle + spread * scores[:25], middle + spread * scores[25:]
+
+    def misses(tasks: list[tuple[torch.Tensor, torch.Tensor]]) -> float:
+        limits = [Usual.of(left, usual) for left, _ in tasks]
+        found = [further > one.threshold() for (_, further), one in zip(tasks, limits, strict=True) if one is not None]
+        return torch.stack(found).double().mean().item()
+
+    validation, same, hard = (
+        [drawn(kind) for _ in range(number)] for number, kind in ((100, False), (300, False), (300, True))
+    )
+    usual = Usual.of_tasks([further for _, further in validation], [left for left, _ in validation])
+    assert misses(same) == pytest.approx(0.05, abs=0.01)
+    together, former = misses(hard), replace(usual, own=())
+    monkeypatch.setattr(unknown, "VALIDATION", 1e9)
+    assert 0.05 < together < misses(hard) - 0.005, "validation tasks alone"
+    assert usual == Usual.from_content(json.loads(json.dumps(usual.to_content())))
+    assert Usual.of_tasks([further for _, further in validation]) == former, "nothing could be left out"
+
+
+def test_many_scores_of_the_task_itself_tell_its_threshold() -> None:
+    own = torch.distributions.StudentT(3.0).sample((4000,)).double()
+    found = Usual.of(own, Usual(0.0, 0.1, 1000, 0.1, tuple([0.0] * 101), tuple([0.0] * 101)))
+    assert found is not None and found.threshold(0.05) == pytest.approx(own.quantile(0.95).item(), rel=0.05)
+
+
+def test_a_score_is_compared_with_the_others() -> None:
+    scores, usual = torch.tensor([1.0, 4.0, 2.0, 8.0], dtype=torch.float64), 0.7
+    for place, found in enumerate(_against_others(scores, usual)):
+        others = torch.cat([scores[:place], scores[place + 1 :]])
+        variance = ((others - others.mean()).square().sum() + 10 * usual**2) / 12
+        assert found.item() == pytest.approx(
+            ((scores[place] - others.mean()) / (variance * (1 + 1 / 13)).sqrt()).item()
+        )
+
+
+def test_without_left_out_scores_examples_of_the_task_itself_do_not_change_the_shape() -> None:
+    """So it is in former files."""
     shape = tuple(torch.linspace(-3, 1, 101).tolist())
     found = Usual.of(torch.tensor([5.0, 6.0, 7.0]), Usual(0.0, 1.0, 1000, 0.5, shape))
     assert found is not None and (found.mean, found.between, found.shape) == (6.0, 0.0, shape)

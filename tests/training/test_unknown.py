@@ -42,6 +42,20 @@ def test_the_score_is_the_ratio_of_distances() -> None:
         assert found.item() == pytest.approx((((x - own) ** 2).sum(1).min() / near).log().item(), abs=1e-2)
 
 
+def test_with_a_weight_what_is_far_from_everything_is_not_excused() -> None:
+    features, y = drawn(30, 0)
+    plain, heavy = Background.of(features, y), Background.of(features, y, weight=3.0)
+    support, of = drawn(3, 1)
+    query = torch.cat([support, -support])  # as far from all as can be
+    few, many = (Memory.from_features("head", support, of, 3, one) for one in (plain, heavy))
+    own = Memory("head", few.centres, plain.middle)
+    beside = plain.distance(normalize(query - plain.middle))
+    farthest = plain.distance(normalize(features - plain.middle)).max()
+    assert torch.allclose(few.distance(query), own.distance(query) - beside, atol=1e-6)
+    assert torch.allclose(many.distance(query), own.distance(query) - 3 * beside.clamp(max=farthest), atol=1e-6)
+    assert (beside > farthest).any() and heavy.farthest == pytest.approx(farthest.item())
+
+
 def test_classes_of_training_help_to_tell_the_unknown() -> None:
     background, gains = Background.of(*drawn(40, 0)), []
     for seed in range(1, 13):
@@ -56,7 +70,7 @@ def test_classes_of_training_help_to_tell_the_unknown() -> None:
 
 
 def test_trust_comes_back_from_a_file_with_its_background() -> None:
-    background = Background.of(*drawn(12, 0))
+    background = Background.of(*drawn(12, 0), weight=3.0)
     trust = Trust(2.0, Memory.from_features("head", *drawn(3, 1), 3, background), Usual(0.0, 1.0, 5))
     again = Trust.from_content(trust.to_content()).memory
     assert trust.memory is not None and again is not None and again.background is not None
@@ -86,6 +100,11 @@ def test_a_run_keeps_its_classes_if_no_task_changes_their_features(
         assert again is None
     else:
         assert again is not None and torch.equal(again.centres, found.centres) and len(found.centres) == 10
+        former = {name: value for name, value in found.to_content().items() if name in ("middle", "centres")}
+        files.save(run.path / "background.pt", "background", former | {"trained": run.trained()})
+        monkeypatch.setattr(build, "examples", lambda *_: loaded)
+        assert background_of(run, learner) is not None
+        assert "weight" in files.load(run.path / "background.pt", "background"), "a former one is made again"
     monkeypatch.setattr(build, "examples", lambda *_: loaded)
     monkeypatch.setattr(RunFolder, "trained", lambda *_: 99)  # as after more training
     looked = files.load(run.path / "background.pt", "background")["trained"]

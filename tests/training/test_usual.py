@@ -11,11 +11,17 @@ import torch
 from rbml.data.batch import Batch, rows
 from rbml.data.examples import Labelled
 from rbml.data.inputs import Pictures
+from rbml.data.setting import Setting
+from rbml.data.targets import CLASSES
 from rbml.recipe import Recipe, build
 from rbml.recipe.streams import VALIDATE
 from rbml.tasks import FewShot, generator, task_seeds
 from rbml.training import RunFolder, usual
+from rbml.training.adapting import adapt
+from rbml.training.background import _background
 from rbml.training.calibration import calibration_error, temperature
+from rbml.training.learned import Learned
+from rbml.training.unknown import Usual, layer_of
 from rbml.training.usual import Look, Prior, look_of, measured, prior_of
 
 
@@ -40,6 +46,29 @@ def test_it_is_a_plain_loop_over_tasks(recipe: Callable[..., Recipe], tasks: Few
     assert Prior.from_json(json.loads(json.dumps(found.to_json())), None) == found
     gains = [now - less.mean().item() for now, less in zip(accuracies, fewer, strict=True)]
     assert found.noise == pytest.approx(torch.tensor(gains).double().std().item() / 2)
+
+
+@pytest.mark.parametrize("shots", [2, 3])
+@pytest.mark.parametrize("beside", [True, False])
+def test_examples_are_left_out_of_validation_tasks_as_of_a_user_s(
+    beside: bool, shots: int, recipe: Callable[..., Recipe], tasks: FewShot
+) -> None:
+    settings = recipe(algorithm="protonet", norm="none")
+    setting, learner = Setting(Pictures(8), CLASSES, 3), build.learner(settings)
+    loaded = Labelled(tasks.x, torch.arange(60) // 6, tasks.names, "made up", Pictures(8))
+    background = _background(learner, loaded) if beside else None
+    source = FewShot(loaded, 3, shots, 2)
+    support = Batch(*(leaf[0] for leaf in source.draw([1]).support[:2]))
+    adapted = learner.adapt(*support, ways=3)
+    left = usual._left_out(learner, adapted, layer_of(learner), support, 3, background)
+    prior = measured(learner, source, seed=5, count=4, background=background)
+    stored = Batch((support.x * 255).round().to(torch.uint8), support.y)
+    user = adapt(Learned(learner, settings, setting, ""), stored, list("abc"), prior).trust.usual
+    expected = Usual.of(left, prior.usual)
+    assert (background is not None) == beside and len(prior.usual.own) == 101
+    assert user is not None and expected is not None
+    assert user.threshold() == pytest.approx(expected.threshold(), abs=1e-4)
+    assert (user.mean, user.std) == pytest.approx((expected.mean, expected.std), abs=1e-4)
 
 
 def test_it_is_measured_once_and_without_data_there_is_none(

@@ -16,6 +16,8 @@ from rbml.recipe.protocol import recipe_of
 from rbml.recipe.streams import TRAIN
 from rbml.tasks import generator, task_seeds
 from rbml.training import RunFolder
+from rbml.training.start import given as what_it_learned
+from rbml.training.start import look, take
 
 
 def plainly(engine: str) -> str:
@@ -56,14 +58,20 @@ def subject(
         if settings or config or any(value is not None for value in given.values()):
             raise UsageError(f"{place} is a run with a recipe of its own: leave the other options out")
         recipe, trained = folder.recipe(), folder.last.is_file()
-        learner = folder.learner("last") if trained else folder.fresh()
         tasks = build.tasks(recipe, "train", data_root or folder.read_config()["data_root"], device)
+        learner = folder.learner("last") if trained else folder.fresh()
+        if not trained:
+            look(learner, tasks, recipe.outer.seed)
+            folder.begin(learner)
         console.print(f"{recipe.algorithm.name}, the run in {place}, {'as trained' if trained else 'at its start'}")
     else:
         source, chosen = gathered(place, given, settings, config)
         recipe = recipe_of(str(source), with_colour(str(source), chosen))
         tasks = build.tasks(recipe, "train", data_root, device)
         learner = build.learner(recipe, build.setting(recipe, tasks))
+        look(learner, tasks, recipe.outer.seed)
+        if recipe.outer.start is not None:
+            take(learner, what_it_learned(RunFolder(recipe.outer.start).learner()))
         console.print(f"{recipe.algorithm.name} on {recipe.source}, at its start")
     learner.to(device)
     return learner, tasks.draw(task_seeds(recipe.outer.tasks, generator(recipe.outer.seed, TRAIN)))

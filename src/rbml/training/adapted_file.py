@@ -17,7 +17,7 @@ from rbml.learner import Adapted, Learner
 from rbml.recipe import Recipe, StrategyChoice, build
 from rbml.strategy.lda import Sums
 from rbml.training import files
-from rbml.training.run_folder import restore
+from rbml.training.run_folder import restore, to_be_restored
 from rbml.training.running import Remembered
 from rbml.tree import Tree
 
@@ -75,13 +75,14 @@ class AdaptedFile(NamedTuple):
                 "this file of an adapted model holds no learner, as an older rbml wrote it: make it again with "
                 "rbml adapt, from the run that it came from"
             )
+        recipe = to_be_restored(self.recipe)
         if self.kept.strategy is None:
-            learner = build.learner(self.recipe, self.setting)
+            learner = build.learner(recipe, self.setting)
         else:
             with tempfile.TemporaryDirectory() as folder:  # strategies are read from files
                 path = Path(folder) / "strategy.pt"
                 path.write_bytes(self.kept.strategy.numpy().tobytes())
-                learner = build.learner(self.recipe.changed(strategy_file=str(path)), self.setting)
+                learner = build.learner(recipe.changed(strategy_file=str(path)), self.setting)
         restore(learner, dict(self.kept.learner), Path("the file of the adapted model"))
         return learner
 
@@ -193,4 +194,4 @@ def load_adapted(path: Path) -> AdaptedFile:
 def _model(recipe: Recipe, setting: Setting) -> nn.Module:
     """Return the model as the algorithm uses it: a preset may have added layers to it."""
     preset = recipe.model_copy(update={"strategy": StrategyChoice()}).changed(lr=None, steps=None)
-    return build.learner(preset, setting).model
+    return build.learner(to_be_restored(preset), setting).model

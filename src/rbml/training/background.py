@@ -9,6 +9,7 @@ from torch import Tensor
 
 from rbml.data.batch import Inputs, each_input
 from rbml.data.examples import Labelled
+from rbml.data.inputs.embedded import Embedded
 from rbml.errors import CheckpointError, RbmlError
 from rbml.learner import Adapted, Learner
 from rbml.recipe import build
@@ -20,6 +21,8 @@ _FILE = "background.pt"
 _CLASSES, _EACH = 200, 20  # of training, which are looked at
 _FEW = 10  # with fewer classes there is no background
 _AT_ONCE = 100  # examples
+_OF_PICTURES = 3.0
+"""The weight of the background for features of pictures (docs/experiments.md). Of sentences it is 1."""
 
 
 def background_of(run: RunFolder, learner: Learner) -> Background | None:
@@ -32,7 +35,8 @@ def background_of(run: RunFolder, learner: Learner) -> Background | None:
     path, step = run.path / _FILE, run.trained()
     with contextlib.suppress(CheckpointError):
         content = files.load(path, "background")
-        if content.pop("trained", None) == step:  # else the run was trained on, and its features are others
+        trained = content.pop("trained", None)
+        if trained == step and (not content or "weight" in content):  # else it was trained on, or this is a former one
             return Background(**content) if content else None
     recipe, found = run.recipe(), None
     with contextlib.suppress(RbmlError):  # adapting works without
@@ -63,4 +67,5 @@ def _background(learner: Learner, loaded: Labelled) -> Background | None:
     if not torch.equal(features_of(one, layer, seen), features_of(other, layer, seen)):
         return None
     features = [features_of(one, layer, ready(rows)) for rows in torch.split(torch.cat(places), _AT_ONCE)]
-    return Background.of(torch.cat(features), y)
+    of_pictures = isinstance(loaded.modality, Embedded) and loaded.modality.inner.kind == "pictures"
+    return Background.of(torch.cat(features), y, _OF_PICTURES if of_pictures else 1.0)

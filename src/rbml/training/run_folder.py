@@ -20,12 +20,14 @@ import json
 import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
 import torch
 
 import rbml
+from rbml import models
 from rbml.data.setting import Setting
 from rbml.errors import CheckpointError, RbmlError, UsageError
 from rbml.learner import Learner
@@ -209,7 +211,7 @@ class RunFolder:
         content = files.load(path, "best" if path == self.best else "checkpoint")
         if content.get("stage") == PRETRAINING:
             raise CheckpointError(f"{self.path} is still pretraining: rbml train --resume {self.path} goes on")
-        learner = build.learner(recipe, self.setting())
+        learner = build.learner(to_be_restored(recipe), self.setting())
         restore(learner, content["learner"], path)
         return learner
 
@@ -223,7 +225,7 @@ class RunFolder:
         if len(places) < 2:
             kept = "only its best learner" if self.best.is_file() else "no learner yet"
             raise CheckpointError(f"{self.path} has kept {kept}: an ensemble needs a run trained with --keep-best 5")
-        recipe, setting, found = self.recipe(), self.setting(), []
+        recipe, setting, found = to_be_restored(self.recipe()), self.setting(), []
         for step, _ in places:
             found.append(build.learner(recipe, setting))
             restore(found[-1], files.load(self.among_best(step), "best")["learner"], self.among_best(step))
@@ -312,6 +314,18 @@ class RunFolder:
                         f"{self.path} is being trained by another process: wait for it, or stop it"
                     ) from error
             yield
+
+
+def to_be_restored(recipe: Recipe) -> Recipe:
+    """Return the recipe for a learner that gets all its numbers from a file: its model starts at random.
+
+    Pretrained weights would be read in vain, and need their package or a network.
+    """
+    model = recipe.model
+    maker: Any = models.ALL[model.name.partition(":")[0]]
+    if "weights" not in signature(maker).parameters:
+        return recipe
+    return recipe.changed(model_options={**model.options, "weights": "none"})
 
 
 def _written(strategy: Strategy) -> Any:

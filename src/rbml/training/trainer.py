@@ -25,7 +25,7 @@ from rbml.training.log import Records, recorded
 from rbml.training.pretraining import body_of, pretrain
 from rbml.training.processes import ALONE, Processes
 from rbml.training.progress import Outer, Progress
-from rbml.training.run_folder import PRETRAINING, RunFolder, restore
+from rbml.training.run_folder import PRETRAINING, RunFolder, restore, to_be_restored
 from rbml.training.start import look
 from rbml.training.validation import Best, Validation
 from rbml.tree import Tree, norm
@@ -77,7 +77,7 @@ def train(
             if (yield from pretrain(run, recipe, learner, classes, log, saved, stop, processes)):
                 return
             body, saved = body_of(learner), {}
-        learner = build.learner(recipe, setting, body)
+        learner = build.learner(to_be_restored(recipe) if saved else recipe, setting, body)
         if not saved:
             look(learner, training, recipe.outer.seed)
             run.begin(learner)

@@ -16,20 +16,23 @@ from rbml.data.batch import Batch, rows
 from rbml.data.examples import Labelled
 from rbml.devices import CPU, placed
 from rbml.errors import RbmlError, UsageError
-from rbml.learner import Learner
+from rbml.learner import Adapted, Learner
 from rbml.recipe import build
 from rbml.recipe.streams import TEST, VALIDATE
 from rbml.tasks import FewShot, generator, task_seeds
 from rbml.training import files
 from rbml.training.background import background_of
 from rbml.training.calibration import calibration_error, temperature
+from rbml.training.folds import folds
 from rbml.training.run_folder import RunFolder
-from rbml.training.unknown import Background, Memory, Usual, layer_of
+from rbml.training.unknown import Background, Memory, Usual, features_of, grown, layer_of
 
 TASKS = 40
 QUERIES = 5
 _FILE = "calibration.json"
-_TASKS = "validation_3"  # those without a number had another score of what is unknown; 2 no shape of its distribution
+_TASKS = "validation_4"  # those without a number had another score of what is unknown; 2 no shape of its distribution,
+# 3 none beside examples that were left out
+_LEFT_OUT = 10  # tasks whose support examples are left out, where each time has to be adapted to
 _LOOKED_AT = 500  # training examples
 _LONG = 64  # rows with more numbers, such as features of a backbone, are not looked at
 
@@ -101,6 +104,7 @@ def measured(
         background: the classes of training, beside which the unknown is told.
     """
     layer, logits, truth, scores, fewer, gains = layer_of(learner), [], [], [], [], []
+    left: list[Tensor] = []
     for one in task_seeds(count, generator(seed, VALIDATE, 1)):
         drawn = placed(tasks.draw([one]), CPU)
         support, query = (Batch(_first(part.x), part.y[0]) for part in (drawn.support, drawn.query))
@@ -109,6 +113,8 @@ def measured(
             logits.append(adapted(query.x).cpu())
         truth.append(query.y)
         scores.append(Memory.of(adapted, layer, support, tasks.ways, background).score(adapted, query.x))
+        if tasks.shots > 1 and (background is not None or len(left) < _LEFT_OUT):
+            left.append(_left_out(learner, adapted, layer, support, tasks.ways, background))
         if tasks.shots > 1:
             rest = rows(support, torch.tensor([at for at in range(support.size) if at % tasks.shots]))
             with torch.no_grad():
@@ -127,9 +133,27 @@ def measured(
         torch.stack(gains).std().item() / count**0.5 if count > 1 else 1.0,
         best,
         (calibration_error(found, y), calibration_error(found / best, y)),
-        Usual.of_tasks(scores),
+        Usual.of_tasks(scores, left),
         background,
     )  # fmt: skip
+
+
+def _left_out(
+    learner: Learner, adapted: Adapted, layer: str, support: Batch, ways: int, background: Background | None
+) -> Tensor:
+    """Return the scores of support examples that are left out in turn, as ``rbml adapt`` finds them."""
+    features, found, places = features_of(adapted, layer, support.x), [], folds(support.y)
+    for fold in places:
+        stays = torch.ones(support.size, dtype=torch.bool)
+        stays[fold] = False
+        rest = rows(support, torch.nonzero(stays).flatten())
+        if background is not None:  # features are the same in every task
+            memory = Memory.from_features(layer, features[stays], rest.y, ways, background)
+            found.append(memory.distance(features[fold]))
+        else:
+            other = learner.adapt(*rest, ways=ways)
+            found.append(Memory.of(other, layer, rest, ways).score(other, rows(support, fold).x))
+    return torch.cat(found) + grown(torch.bincount(support.y)[support.y[torch.cat(places)]])
 
 
 def errors_of(learner: Learner, tasks: FewShot, by: float, seed: int, count: int = TASKS) -> tuple[float, float]:
