@@ -26,10 +26,11 @@ from tune_data import ALL
 from rbml import Batch
 from rbml.data.targets import CLASSES, real
 from rbml.models import MLP
-from rbml.training.tune import Progress, usual_strategy
+from rbml.training.tune import Progress
+from rbml.training.tune.progress import SHARE, Search
 from rbml.training.tune.runs import Runs
-from rbml.training.tune.search import Descent, whole
 from rbml.training.tune.tuning import FRESH, finished, learner_of, split, validated
+from rbml.training.tune.usual import usual_for
 from rbml.tree import Tree
 
 STARTS, RANGE = 3, 3.0
@@ -96,13 +97,8 @@ def searched(runs: Runs, seconds: float, seed: int, sampler: str, count: int) ->
 
 
 def by_hypergradient(runs: Runs, seconds: float, seed: int) -> History:
-    began, descent, history = time.process_time(), Descent(runs.phi(), 0.15), History()
-    for change in whole(runs, descent, STARTS, 1000 * seed):
-        history.append(Progress(time.process_time() - began, len(history) + 1, change.loss, change.before))
-        descent.pace(0.15 * max(0.1, 1 - history[-1].seconds / seconds))
-        if history[-1].seconds > seconds:
-            return [*history, Progress(history[-1].seconds, len(history), change.loss, change.phi)]
-    return history
+    search = Search(runs, seconds / SHARE, STARTS, "whole", 0.15, seed, None, None, lambda: False, time.process_time)
+    return search.run()[0]
 
 
 METHODS: dict[str, Callable[[Runs, float, int], History]] = {
@@ -160,7 +156,8 @@ def main() -> None:
         differences: dict[str, list[float]] = {}
         for seed in range(chosen.seeds):
             parts = split(examples, seed)
-            learner = learner_of(model, usual_strategy(classes), target, chosen.steps, not chosen.no_compile, 1.0)
+            strategy = usual_for(model, classes, examples.x)
+            learner = learner_of(model, strategy, target, chosen.steps, not chosen.no_compile, 1.0)
             runs = Runs(learner, model, parts[0], parts[1], 32)
             runs.gradient(runs.phi(), range(STARTS))  # compiles
             runs.judged(runs.phi(), range(STARTS))
@@ -173,11 +170,10 @@ def main() -> None:
                 if chosen.out:
                     line = best_so_far(runs, parts, history, target, marks)
                     curves.setdefault(name, {}).setdefault(method, []).append(line)
-                print(f"| {name} | {seed} | {method} | {len(history)} | {found.test['loss']:.4f} | "
+                print(f"| {name} | {seed} | {method} | {history[-1].changes} | {found.test['loss']:.4f} | "
                       f"{found.usual['loss']:.4f} |", flush=True)  # fmt: skip
-                learner.phi.load_state_dict(
-                    learner_of(model, usual_strategy(classes), target, chosen.steps, False, 1.0).phi.state_dict()
-                )
+                fresh = learner_of(model, strategy, target, chosen.steps, False, 1.0)
+                learner.phi.load_state_dict(fresh.phi.state_dict())
             print(f"| {name} | {seed} | gradient boosting | | {boosted(parts, classes):.4f} | |", flush=True)
             for method, loss in results.items():
                 differences.setdefault(method, []).append(loss - results[chosen.methods[0]])

@@ -96,7 +96,7 @@ def _say(found: Tuned, data: JobData) -> None:
     numbers = sum(leaf.numel() for leaf in found.candidates[0].phi.values())
     console.print(
         f"{train} examples to train on, {val} to tune on, {test} in the third part; {numbers} numbers, "
-        f"{len(found.history) - 1} changes by {'whole runs' if found.how == 'whole' else 'a window along a run'}."
+        f"{found.history[-1].changes} changes by {'whole runs' if found.how == 'whole' else 'a window along a run'}."
     )
     metrics = {metric.name: metric for metric in data.setting.target.metrics}
     rows = []

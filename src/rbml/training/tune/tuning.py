@@ -22,7 +22,7 @@ from rbml.strategy import Part, Strategy
 from rbml.training.tune.progress import Progress, Search, Watch
 from rbml.training.tune.runs import Runs, first_of, fitted, has_batch_norm
 from rbml.training.tune.search import How
-from rbml.training.tune.usual import usual_strategy
+from rbml.training.tune.usual import usual_for
 from rbml.tree import Tree
 
 PARTS = (0.6, 0.2, 0.2)
@@ -170,6 +170,7 @@ def tune(
     device = next(model.parameters()).device
     train, val, test = (placed(part, device) for part in split(whole_batch, seed))
     parts = (train, val, test)
+    strategy = strategy or usual_for(model, target.kind == "classes", train.x)
     learner = learner_of(model, strategy, target, steps or usual_steps(parts[0].size, size), compile, seconds)
     runs = Runs(learner, model, parts[0], parts[1], size)
     if not runs.phi():
@@ -213,7 +214,7 @@ def usual_steps(train: int, size: int) -> int:
 
 def learner_of(
     model: nn.Module,
-    strategy: Strategy | Part | None,
+    strategy: Strategy | Part,
     target: Target,
     steps: int,
     compile: bool | None,
@@ -224,7 +225,7 @@ def learner_of(
         compile = seconds >= 60 and any(shutil.which(name) for name in ("c++", "g++", "clang++"))
     return Learner(
         model,
-        usual_strategy(target.kind == "classes") if strategy is None else strategy,
+        strategy,
         steps,
         target.loss,
         Initial(reset="*"),

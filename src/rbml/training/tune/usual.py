@@ -2,12 +2,28 @@
 
 from __future__ import annotations
 
-from rbml.strategy import Hyper, Scalar, Strategy, chain, knots, l2, label_smoothing, momentum, sgd
+from torch import Tensor, nn
 
-RATE, DECAY, MOMENTUM, SMOOTHING = 0.05, 1e-4, 0.9, 0.02
+from rbml.data.batch import Inputs
+from rbml.strategy import (
+    Hyper,
+    Part,
+    Scalar,
+    Strategy,
+    chain,
+    dropout,
+    knots,
+    l2,
+    label_smoothing,
+    momentum,
+    sgd,
+    warp_pictures,
+)
+
+RATE, DECAY, MOMENTUM, SMOOTHING, DROPPED, WARPED = 0.05, 1e-4, 0.9, 0.02, 0.02, 0.2
 
 
-def usual_strategy(classes: bool, curve: int = 8) -> Strategy:
+def usual_strategy(classes: bool, curve: int = 8, drops: str = "", pictures: str = "") -> Strategy:
     """Return SGD whose rate, decay, schedule and momentum are learned; for classes also the label smoothing.
 
     One rate and one weight decay for every tensor, and a curve of factors along the run for each: more than 50 numbers
@@ -16,12 +32,44 @@ def usual_strategy(classes: bool, curve: int = 8) -> Strategy:
     Args:
         classes: whether the targets are classes.
         curve: how many knots the curve of a tensor has.
+        drops: a pattern of the layers in front of which features are dropped, at a learned rate per layer.
+        pictures: the layer whose inputs are pictures, which are warped with a learned strength.
     """
-    smoothing = [label_smoothing(Scalar(SMOOTHING, bounds=(0, 1)))] if classes else []
+    more: list[Part] = []
+    if classes:
+        more.append(label_smoothing(Scalar(SMOOTHING, bounds=(0, 1))))
+    if drops:
+        more.append(dropout(Hyper(DROPPED, per="layer", bounds=(0, 1)), drops))
+    if pictures:
+        more.append(warp_pictures(Hyper(WARPED, bounds=(0, None)), pictures))
     return chain(
-        *smoothing,
+        *more,
         l2(Hyper(DECAY, per="tensor", bounds=(0, None))),
         momentum(Hyper(MOMENTUM, bounds=(0, 1))),
         sgd(Hyper(RATE, per="tensor", bounds=(0, None))),
         knots(curve),
     )
+
+
+def usual_for(model: nn.Module, classes: bool, x: Inputs) -> Strategy:
+    """Return the usual strategy with what this model and these inputs allow besides.
+
+    Features are dropped in front of every linear and convolutional layer but the first. Pictures are warped where they
+    enter the first layer as they are.
+
+    Args:
+        model: any module; its frozen layers are left alone.
+        classes: whether the targets are classes.
+        x: inputs ``(N, ...)``.
+    """
+    # Not isinstance: attention reads the weight of a subclass of nn.Linear without calling it.
+    layers = {
+        name: layer
+        for name, layer in model.named_modules()
+        if type(layer) in (nn.Linear, nn.Conv1d, nn.Conv2d) and name and layer.weight.requires_grad
+    }
+    names = list(layers)
+    raw = isinstance(x, Tensor) and x.dim() == 4 and x.shape[1] in (1, 3) and x.is_floating_point()
+    first = next(iter(layers.values()), None)
+    warp = raw and isinstance(first, nn.Conv2d) and isinstance(x, Tensor) and first.in_channels == x.shape[1]
+    return usual_strategy(classes, drops="|".join(names[1:]), pictures=names[0] if warp else "")
