@@ -182,8 +182,8 @@ def main() -> None:
             print(
                 f"{name}: {method} minus {chosen.methods[0]}: {statistics.mean(each):+.4f} +- {spread:.4f}", flush=True
             )
-    if chosen.out:
-        draw(curves, marks, chosen.out)
+        if chosen.out:
+            draw(curves, marks, chosen.out)
 
 
 def draw(curves: dict[str, dict[str, list[list[float]]]], marks: list[float], out: Path) -> None:
