@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+
 from torch import Tensor
 
 from rbml import random
@@ -13,7 +16,9 @@ from rbml.strategy.views import StepInfo
 
 
 @part
-def warp_pictures(strength: float | Hyper = 0.3, layers: str = "*conv*", name: str = "warp_pictures") -> Gate:
+def warp_pictures(
+    strength: float | Hyper = 0.3, layers: str = "*conv*", shape: Sequence[int] = (), name: str = "warp_pictures"
+) -> Gate:
     r"""Turn, scale, slant, shift and bend the pictures of every inner step at random, with a learnable strength.
 
     .. math:: x'(p) = x(p + s\, v_u(p)) \quad \text{(to first order in s)}
@@ -30,6 +35,7 @@ def warp_pictures(strength: float | Hyper = 0.3, layers: str = "*conv*", name: s
         strength: how large the changes are; learn it with ``Hyper(0.3, bounds=(0, None))``.
         layers: a pattern that names the one layer with adapted parameters whose inputs are the pictures
             ``(n, c, h, w)``: usually the first convolution.
+        shape: ``(c, h, w)``, where the layer sees flattened pictures ``(n, c h w)``, as the first one of an MLP does.
         name: the name of the part in the strategy.
 
     Raises:
@@ -38,13 +44,15 @@ def warp_pictures(strength: float | Hyper = 0.3, layers: str = "*conv*", name: s
 
     def changed(values: Values, inputs: Tensor, *, layer: str, at: StepInfo) -> Tensor:
         strength = next(iter(values["strength"].values()))
-        if inputs.dim() != 4 or strength.dim():
+        flat = shape and inputs.dim() == 2 and inputs.shape[1] == math.prod(shape)
+        pictures = inputs.view(-1, *shape) if flat else inputs
+        if pictures.dim() != 4 or strength.dim():
             raise UsageError(
                 f"{name}: it needs pictures (n, channels, height, width) and one strength, and the inputs of {layer} "
                 f"are {tuple(inputs.shape)} and the strength is {tuple(strength.shape)}: name the layer that sees the "
-                "pictures, and use per='all'"
+                "pictures, with shape=(channels, height, width) if it sees them flattened, and use per='all'"
             )
         assert at.key is not None, "a part that draws random numbers says so: random=True"
-        return warped(inputs, random.fold(at.key, at.t), strength, f"{name}/{layer}")
+        return warped(pictures, random.fold(at.key, at.t), strength, f"{name}/{layer}").view(inputs.shape)
 
     return Gate(name, {"strength": as_hyper(strength)}, layers, changed, random=True)

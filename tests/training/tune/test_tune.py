@@ -165,23 +165,28 @@ def test_a_place_that_diverges_is_not_chosen_and_a_bounded_rate_is_left_alone() 
     assert list(scouted(those, range(1))[2]) == [Place(0, False)]
 
 
-def pictures() -> Runs:
-    """Return runs of a small convolution network on raw pictures, with the usual strategy for it, in float64."""
+def of_pictures(first: nn.Module) -> Runs:
+    """Return runs of a small network on raw pictures, with the usual strategy for it, in float64."""
     torch.manual_seed(0)
-    net = [nn.Conv2d(1, 4, 3, padding=1), nn.Tanh(), nn.Conv2d(4, 4, 3, stride=2), nn.Tanh(), nn.Flatten()]
-    model = nn.Sequential(*net, nn.Linear(36, 3))
+    model = nn.Sequential(*first.children(), nn.Tanh(), nn.Linear(36, 3))
     whole = Batch(torch.rand(40, 1, 8, 8), torch.arange(40) % 3)
     learner = learner_of(model, usual_for(model, True, whole.x), CLASSES, 4, False, 1.0).double()
     train, val, _ = (Batch(part.x.double(), part.y) for part in split(whole))
     return Runs(learner, model.double(), train, val, 8)
 
 
-def test_the_usual_strategy_drops_hidden_features_and_warps_raw_pictures_and_learns_how_much() -> None:
-    those = pictures()
+CONV = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.Tanh(), nn.Conv2d(4, 4, 3, stride=2), nn.Flatten())
+FLAT = nn.Sequential(nn.Flatten(), nn.Linear(64, 36))
+
+
+@pytest.mark.parametrize(("first", "dropped"), [(CONV, ("2", "5")), (FLAT, ("3",))], ids=["conv", "flat"])
+def test_the_usual_strategy_drops_hidden_features_and_warps_raw_pictures_and_learns_how_much(
+    first: nn.Module, dropped: tuple[str, ...]
+) -> None:
+    those = of_pictures(first)
     phi = those.phi()
     _, grads = those.gradient(phi, range(2))
-    learned = ["phi.dropout.rate/2.*", "phi.dropout.rate/5.*", "phi.warp_pictures.strength"]
-    for name in learned:
+    for name in ("phi.warp_pictures.strength", *(f"phi.dropout.rate/{layer}.*" for layer in dropped)):
         up, down = (those.judged(moved_by(phi, name, sign * 1e-6), range(2))["loss"].mean() for sign in (1, -1))
         assert abs(float(grads[name])) > 1e-6
         assert float(grads[name]) == pytest.approx(float((up - down) / 2e-6), rel=1e-5), name

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import Tensor, nn
 
 from rbml.data.batch import Inputs
@@ -23,7 +25,9 @@ from rbml.strategy import (
 RATE, DECAY, MOMENTUM, SMOOTHING, DROPPED, WARPED = 0.05, 1e-4, 0.9, 0.02, 0.02, 0.2
 
 
-def usual_strategy(classes: bool, curve: int = 8, drops: str = "", pictures: str = "") -> Strategy:
+def usual_strategy(
+    classes: bool, curve: int = 8, drops: str = "", pictures: str = "", shape: Sequence[int] = ()
+) -> Strategy:
     """Return SGD whose rate, decay, schedule and momentum are learned; for classes also the label smoothing.
 
     One rate and one weight decay for every tensor, and a curve of factors along the run for each: more than 50 numbers
@@ -34,6 +38,7 @@ def usual_strategy(classes: bool, curve: int = 8, drops: str = "", pictures: str
         curve: how many knots the curve of a tensor has.
         drops: a pattern of the layers in front of which features are dropped, at a learned rate per layer.
         pictures: the layer whose inputs are pictures, which are warped with a learned strength.
+        shape: of one picture, where that layer sees them flattened.
     """
     more: list[Part] = []
     if classes:
@@ -41,7 +46,7 @@ def usual_strategy(classes: bool, curve: int = 8, drops: str = "", pictures: str
     if drops:
         more.append(dropout(Hyper(DROPPED, per="layer", bounds=(0, 1)), drops))
     if pictures:
-        more.append(warp_pictures(Hyper(WARPED, bounds=(0, None)), pictures))
+        more.append(warp_pictures(Hyper(WARPED, bounds=(0, None)), pictures, shape))
     return chain(
         *more,
         l2(Hyper(DECAY, per="tensor", bounds=(0, None))),
@@ -55,7 +60,7 @@ def usual_for(model: nn.Module, classes: bool, x: Inputs) -> Strategy:
     """Return the usual strategy with what this model and these inputs allow besides.
 
     Features are dropped in front of every linear and convolutional layer but the first. Pictures are warped where they
-    enter the first layer as they are.
+    enter the first layer as they are, or flattened.
 
     Args:
         model: any module; its frozen layers are left alone.
@@ -68,8 +73,11 @@ def usual_for(model: nn.Module, classes: bool, x: Inputs) -> Strategy:
         for name, layer in model.named_modules()
         if type(layer) in (nn.Linear, nn.Conv1d, nn.Conv2d) and name and layer.weight.requires_grad
     }
-    names = list(layers)
-    raw = isinstance(x, Tensor) and x.dim() == 4 and x.shape[1] in (1, 3) and x.is_floating_point()
-    first = next(iter(layers.values()), None)
-    warp = raw and isinstance(first, nn.Conv2d) and isinstance(x, Tensor) and first.in_channels == x.shape[1]
-    return usual_strategy(classes, drops="|".join(names[1:]), pictures=names[0] if warp else "")
+    names, first = list(layers), next(iter(layers.values()), None)
+    pictures, shape = "", list[int]()
+    if isinstance(x, Tensor) and x.dim() == 4 and x.shape[1] in (1, 3) and min(x.shape[2:]) > 1:
+        if isinstance(first, nn.Conv2d) and first.in_channels == x.shape[1]:
+            pictures = names[0]
+        elif isinstance(first, nn.Linear) and first.in_features == x[0].numel():
+            pictures, shape = names[0], list(x.shape[1:])
+    return usual_strategy(classes, drops="|".join(names[1:]), pictures=pictures, shape=shape)
