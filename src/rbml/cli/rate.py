@@ -143,6 +143,7 @@ def _summary(found: Rated, data: Rateable) -> dict[str, Any]:
         "classes": len(data.names),
         "wrong": int(found.wrong.sum()),
         "estimated_share": round(found.noise.rate, 4),
+        "confused": [[data.names[a], data.names[b], round(share, 4)] for a, b, share in found.noise.confused()],
         "disagree": int(found.disagrees.sum()),
         "stopped": found.stopped,
     }
@@ -168,6 +169,9 @@ def _say(found: Rated, data: Rateable, worst: Sequence[dict[str, Any]], show: in
         f"{count['wrong']} of {count['examples']} labels are probably wrong{more}; the share of wrong labels is "
         f"estimated as {found.noise.rate:.1%}."
     )
+    if count["confused"]:
+        listed = "; ".join(f"{true} as {label} ({share:.0%})" for true, label, share in count["confused"][:5])
+        console.print(f"Errors depend on the class. Most often labelled as another one: {listed}.")
     console.print(f"The simple way (a model of the other half predicts another class) suspects {count['disagree']}.")
     console.print(ASSUMES)
     if found.stopped:
