@@ -135,10 +135,22 @@ def warped(pictures: Tensor, key: Tensor, strength: Tensor, name: str = "warp") 
         name: another one gives other changes.
     """
     height, width = pictures.shape[-2:]
-    matrix = _affine(_Draws(key[None], f"{name} affine", len(pictures)), strength.double())
-    bent = _elastic(_Draws(key[None], f"{name} elastic", len(pictures)), 1.0, height, width)
-    grid = _grid(matrix.to(pictures.dtype), height, width) + strength.to(pictures.dtype) * bent.to(pictures.dtype)
+    matrix = _affine(_Draws(key[None], f"{name} affine", len(pictures)), strength.double()).to(pictures.dtype)
+    coarse = _Draws(key[None], f"{name} elastic", len(pictures))(2, _ODD + 2, _ODD + 2).to(pictures.dtype)
+    # Products of matrices, because a compiler puts everything else together, and draws anew for each pixel.
+    bent = _fine(height, coarse) @ (0.3 * coarse - 0.15) @ _fine(width, coarse).mT
+    x, y = (2 * torch.arange(size, device=pictures.device) + 1.0 for size in (width, height))
+    places = torch.stack([(x / width - 1).repeat(height), (y / height - 1).repeat_interleave(width)], 1).to(coarse)
+    grid = (places @ matrix[:, :, :2].mT + matrix[:, None, :, 2]).unflatten(1, (height, width))
+    grid = grid + strength.to(pictures.dtype) * bent.movedim(1, -1)
     return _sampled(pictures, grid)
+
+
+def _fine(size: int, like: Tensor) -> Tensor:
+    """Return how bicubic interpolation makes ``size`` numbers of the coarse ones: a matrix."""
+    coarse = torch.eye(_ODD + 2, dtype=like.dtype, device=like.device)[None, None]
+    made = functional.interpolate(coarse, size=(size, _ODD + 2), mode="bicubic", align_corners=True)
+    return made[0, 0]
 
 
 def _sampled(pictures: Tensor, grid: Tensor) -> Tensor:

@@ -93,11 +93,16 @@ class Search:
     def _begun(self, descent: Descent, history: list[Progress], began: float) -> Descent:
         """Return the descent from the best place that some runs without derivatives find; the start is remembered."""
         seeds = range(self.starts * self.seed * 1000, self.starts * (self.seed * 1000 + 1))
-        place, phi, losses = scouted(self.runs, seeds, lambda: self.clock() - began > SCOUTED * self.seconds)
-        first = Place(0, False)
-        if place == first:
+        first: list[float] = []
+
+        def enough() -> bool:
+            first.append(self.clock())  # the first place is done: compiling does not count
+            return first[-1] - first[0] > SCOUTED * self.seconds
+
+        place, phi, losses = scouted(self.runs, seeds, enough)
+        if place == Place(0, False):
             return descent
-        history.append(Progress(self.clock() - began, 0, losses[first], self.runs.phi()))
+        history.append(Progress(self.clock() - began, 0, losses[Place(0, False)], self.runs.phi()))
         return Descent(phi, self.lr)
 
     def _way(self, descent: Descent, done: int) -> tuple[str, Any]:
