@@ -131,6 +131,7 @@ def test_it_goes_on_where_it_was_interrupted_and_the_third_part_is_never_trained
     assert first.stopped and [one.changes for one in first.history] == [0, 1, 1], "the start, one change, the end"
     more = rbml.tune(model, data(), seconds=20, **options)  # type: ignore[arg-type]
     assert not more.stopped and len(more.history) > 2
+    assert "first place" in [one.name for one in first.candidates]
     assert all(torch.equal(more.history[0].phi[name], leaf) for name, leaf in first.history[0].phi.items())
     assert more.sizes == (24, 8, 8) and sum(part.size for part in split(data())) == 40
     assert set(more.test) == {"loss", "accuracy"} and more.test.keys() == more.usual.keys()
