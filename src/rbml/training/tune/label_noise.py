@@ -23,8 +23,9 @@ _USUAL, _SPREAD = math.log(3.0), 0.4
 _SHARPNESS = (1.0, 1.5, 2.0, 3.0, 4.5)
 """What is tried for the model with a rate for every pair of classes."""
 
-_STRENGTH, _ROUNDS = 3.0, 20
-"""How many labels of a class the expectation is worth that its errors go to all others alike; rounds of fitting."""
+_STRENGTH, _ROUNDS, _FOLDS = 10.0, 20, 5
+"""How many labels of a class the expectation is worth that its errors go to all others alike; rounds of fitting; folds
+in which it is found out whether errors depend on the class."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ class LabelNoise:
     def fitted(probabilities: Tensor, y: Tensor) -> LabelNoise:
         """Return the likeliest model, where a sharpness around 3 is expected.
 
-        Errors are taken as symmetric unless a rate for every pair predicts held-out labels better, in two folds: pairs
+        Errors are taken as symmetric unless a rate for every pair predicts held-out labels better, in five folds: pairs
         are many numbers, and models that learned from labels that are often wrong in the same way predict these, so
         that symmetric errors explain none of them.
 
@@ -72,12 +73,13 @@ class LabelNoise:
             raise UsageError("wrong labels can only be told apart with at least 2 classes")
         logs = probabilities.double().clamp(min=1e-12).log()
         symmetric = _symmetric(logs, y)
-        if probabilities.shape[1] == 2 or len(y) < 4:  # with two classes errors go to the other one in any case
+        if (
+            probabilities.shape[1] == 2 or len(y) < 2 * _FOLDS
+        ):  # with two classes errors go to the other one in any case
             return symmetric
-        # Not the first and the second half: examples are often sorted by class.
-        fold, better = torch.arange(len(y)) % 2, 0.0
-        for one in (0, 1):
-            inside, outside = fold == one, fold != one
+        fold, better = torch.arange(len(y)) % _FOLDS, 0.0  # not one after another: examples are often sorted by class
+        for one in range(_FOLDS):
+            inside, outside = fold != one, fold == one
             own, other = _by_pairs(logs[inside], y[inside]), _symmetric(logs[inside], y[inside])
             better += own.likelihood(logs[outside], y[outside]) - other.likelihood(logs[outside], y[outside])
         return _by_pairs(logs, y) if better > 0 else symmetric

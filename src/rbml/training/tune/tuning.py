@@ -250,9 +250,10 @@ def validated(runs: Runs, history: Sequence[Progress], fresh: Sequence[int]) -> 
     later = history[2 * len(history) // 3 :]
     mean = {name: torch.stack([one.phi[name] for one in later]).mean(0) for name in later[0].phi}
     least = min(history, key=lambda one: one.loss if one.loss == one.loss else float("inf"))
-    named = {"start": history[0].phi, "last": history[-1].phi, "mean of the last third": mean, "least loss": least.phi}
+    named = {"start": history[0].phi}
     if history[0].changes == 0:  # the first change began elsewhere
         named["first place"] = history[1].phi
+    named |= {"last": history[-1].phi, "mean of the last third": mean, "least loss": least.phi}
     found: list[Candidate] = []
     for name, phi in named.items():
         if any(all(torch.equal(one.phi[key], leaf) for key, leaf in phi.items()) for one in found):
