@@ -46,11 +46,11 @@ def command(
 ) -> None:  # fmt: skip
     """Train a model on your own data, and tune how it is trained: learning rates, weight decay, momentum, schedule.
 
-    Besides: label smoothing, and from --seconds 180 on dropout and how far grey pictures are warped. All these numbers,
-    often more than 50, are tuned together: a few runs find out where to begin, and then the validation loss at the end
-    of a training run is differentiated through all of its steps. Your data is divided into three parts: to train on, to
-    tune on, and a third one that gives the numbers shown. Beside them stands the same model with the usual settings.
-    Ctrl-C keeps the best so far. The data may also be a known source (rbml list data).
+    Besides: label smoothing, from --seconds 180 on dropout, and from 900 on how far grey pictures are warped. All these
+    numbers, often more than 50, are tuned together: a few runs find out where to begin, and then the validation loss at
+    the end of a training run is differentiated through all of its steps. Your data is divided into three parts: to
+    train on, to tune on, and a third one that gives the numbers shown. Beside them stands the same model with the usual
+    settings. Ctrl-C keeps the best so far. The data may also be a known source (rbml list data).
 
     \b
     rbml tune houses.csv --target price --out houses.rbml

@@ -197,6 +197,7 @@ def test_what_a_model_or_its_inputs_do_not_allow_is_left_out_of_the_usual_strate
     flat = usual_for(MLP(4, 3, (8, 8)), False, torch.rand(9, 4))
     assert [part.name for part in flat.parts] == ["dropout", "l2", "momentum", "sgd", "knots"]
     assert flat.gates[0].layers == "body.3|head"
+    assert not usual_for(MLP(4, 3, (8, 8)), False, torch.rand(9, 4), seconds=60).gates, "it would be compiled for long"
     single = usual_for(nn.Sequential(nn.Linear(4, 2)), True, torch.rand(9, 4))
     assert not single.gates
     frozen = nn.Sequential(nn.Conv2d(3, 4, 3).requires_grad_(False), nn.Flatten(), nn.Linear(36, 2), nn.Linear(2, 2))

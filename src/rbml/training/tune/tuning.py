@@ -22,14 +22,11 @@ from rbml.strategy import Part, Strategy
 from rbml.training.tune.progress import Progress, Search, Watch
 from rbml.training.tune.runs import Runs, first_of, fitted, has_batch_norm
 from rbml.training.tune.search import How
-from rbml.training.tune.usual import usual_for, usual_strategy
+from rbml.training.tune.usual import usual_for
 from rbml.tree import Tree
 
 PARTS = (0.6, 0.2, 0.2)
 """The shares of the examples: to train on, to tune on, and to measure the result on."""
-
-RICH = 180.0
-"""From so many seconds on dropout and warped pictures are tuned too: such a step takes thrice as long to compile."""
 
 FRESH = 10**6
 """Seeds of runs from here on were never used for tuning."""
@@ -145,7 +142,7 @@ def tune(
         examples: inputs ``(N, ...)`` and targets ``(N, ...)``: a :class:`rbml.Batch`, or a pair of tensors or arrays.
         strategy: of the run; whatever is learned in it is tuned. ``None`` tunes a rate, a decay and a schedule for
             every tensor, the momentum, and for classes the label smoothing; with at least 180 seconds also the dropout
-            in front of every hidden layer, and how far raw pictures are warped.
+            in front of every layer but the first, and with at least 900 how far raw pictures are warped.
         target: what is predicted; ``None``: classes for whole numbers, else real values.
         seconds: for tuning and validating the candidates; the final training comes on top.
         starts: how many runs, with other first weights and orders, each change of phi and each candidate sees.
@@ -176,8 +173,7 @@ def tune(
     train, val, test = (placed(part, device) for part in split(whole_batch, seed))
     parts = (train, val, test)
     if strategy is None:
-        classes = target.kind == "classes"
-        strategy = usual_for(model, classes, train.x) if seconds >= RICH else usual_strategy(classes)
+        strategy = usual_for(model, target.kind == "classes", train.x, seconds)
     learner = learner_of(model, strategy, target, steps or usual_steps(parts[0].size, size), compile, seconds)
     runs = Runs(learner, model, parts[0], parts[1], size)
     if not runs.phi():

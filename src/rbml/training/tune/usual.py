@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from torch import Tensor, nn
@@ -23,6 +24,13 @@ from rbml.strategy import (
 )
 
 RATE, DECAY, MOMENTUM, SMOOTHING, DROPPED, WARPED = 0.05, 1e-4, 0.9, 0.02, 0.02, 0.2
+
+DROPS_FROM, WARPS_FROM = 180.0, 900.0
+"""From so many seconds on there is time to compile a step that drops features, or warps pictures.
+
+On one busy core compiling the runs of an MLP and their derivative took 16 s, with dropout 41 s; with warped pictures the
+runs alone took 59 s. Operator by operator such steps take 1.5 to 2 times as long as those without.
+"""
 
 
 def usual_strategy(
@@ -56,7 +64,7 @@ def usual_strategy(
     )
 
 
-def usual_for(model: nn.Module, classes: bool, x: Inputs) -> Strategy:
+def usual_for(model: nn.Module, classes: bool, x: Inputs, seconds: float = math.inf) -> Strategy:
     """Return the usual strategy with what this model and these inputs allow besides.
 
     Features are dropped in front of every linear and convolutional layer but the first. Pictures are warped where they
@@ -66,6 +74,7 @@ def usual_for(model: nn.Module, classes: bool, x: Inputs) -> Strategy:
         model: any module; its frozen layers are left alone.
         classes: whether the targets are classes.
         x: inputs ``(N, ...)``.
+        seconds: how long tuning may take: see :data:`DROPS_FROM`.
     """
     # Not isinstance: attention reads the weight of a subclass of nn.Linear without calling it.
     layers = {
@@ -75,9 +84,16 @@ def usual_for(model: nn.Module, classes: bool, x: Inputs) -> Strategy:
     }
     names, first = list(layers), next(iter(layers.values()), None)
     pictures, shape = "", list[int]()
-    if isinstance(x, Tensor) and x.dim() == 4 and x.shape[1] in (1, 3) and min(x.shape[2:]) > 1:
+    if (
+        seconds >= WARPS_FROM
+        and isinstance(x, Tensor)
+        and x.dim() == 4
+        and x.shape[1] in (1, 3)
+        and min(x.shape[2:]) > 1
+    ):
         if isinstance(first, nn.Conv2d) and first.in_channels == x.shape[1]:
             pictures = names[0]
         elif isinstance(first, nn.Linear) and first.in_features == x[0].numel():
             pictures, shape = names[0], list(x.shape[1:])
-    return usual_strategy(classes, drops="|".join(names[1:]), pictures=pictures, shape=shape)
+    drops = "|".join(names[1:]) if seconds >= DROPS_FROM else ""
+    return usual_strategy(classes, drops=drops, pictures=pictures, shape=shape)
