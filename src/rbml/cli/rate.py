@@ -25,7 +25,8 @@ TOPICS = {
 
 ASSUMES = (
     "This assumes that errors are random and that most labels of every class are right: a mistake that is always made "
-    "with similar examples cannot be found, and rare but right examples are among the suspects. Look before you change one."
+    "with similar examples cannot be found, and rare but right examples are among the suspects. Look before you change "
+    "one."
 )
 
 _DRAWN = 48

@@ -28,8 +28,8 @@ RATE, DECAY, MOMENTUM, SMOOTHING, DROPPED, WARPED = 0.05, 1e-4, 0.9, 0.02, 0.02,
 DROPS_FROM, WARPS_FROM = 180.0, 900.0
 """From so many seconds on there is time to compile a step that drops features, or warps pictures.
 
-On one busy core compiling the runs of an MLP and their derivative took 16 s, with dropout 41 s; with warped pictures the
-runs alone took 59 s. Operator by operator such steps take 1.5 to 2 times as long as those without.
+On one busy core compiling the runs of an MLP and their derivative took 16 s, with dropout 41 s; with warped pictures
+the runs alone took 59 s. Operator by operator such steps take 1.5 to 2 times as long as those without.
 """
 
 
