@@ -141,7 +141,7 @@ def warped(pictures: Tensor, key: Tensor, strength: Tensor, name: str = "warp") 
     bent = _fine(height, coarse) @ (0.3 * coarse - 0.15) @ _fine(width, coarse).mT
     x, y = (2 * torch.arange(size, device=pictures.device) + 1.0 for size in (width, height))
     places = torch.stack([(x / width - 1).repeat(height), (y / height - 1).repeat_interleave(width)], 1).to(coarse)
-    grid = (places @ matrix[:, :, :2].mT + matrix[:, None, :, 2]).unflatten(1, (height, width))
+    grid = (places @ matrix[:, :, :2].mT + matrix[:, None, :, 2]).view(len(pictures), height, width, 2)
     grid = grid + strength.to(pictures.dtype) * bent.movedim(1, -1)
     return _sampled(pictures, grid)
 
