@@ -2,9 +2,11 @@
 
     pip install cleanlab  (optional)
     python benchmarks/rate.py [--data digits banking77 grocery cancer wine] [--rates 0.1 0.2 0.4] [--seeds 10 11]
+        [--confused]
 
-Of every data set the given share of labels, drawn at random, becomes another class, drawn at random. In the table, F1
-with precision and recall of what each way calls wrong:
+Of every data set the given share of labels, drawn at random, becomes another class, drawn at random; with --confused
+each class is taken for one other class, some more often than others. In the table, F1 with precision and recall of what
+each way calls wrong:
 
     cross-validation    another class is predicted in 5 folds by logistic regression (C = 0.1)
     cleanlab            confident learning (Northcutt et al. 2021) on the probabilities of the same folds
@@ -38,6 +40,18 @@ def flipped(y: Tensor, share: float, seed: int) -> Tensor:
     moved = y.clone()
     moved[places] = (y[places] + torch.randint(1, classes, (len(places),), generator=generator)) % classes
     return moved
+
+
+def confused(y: Tensor, share: float, seed: int) -> Tensor:
+    """Return labels of which about a share is wrong, always in the same way: each class is taken for one other class.
+
+    How often differs from class to class: from never to twice the share, and to 45 % at most.
+    """
+    generator, classes = torch.Generator().manual_seed(seed), int(y.max()) + 1
+    other = (torch.arange(classes) + torch.randint(1, classes, (classes,), generator=generator)) % classes
+    often = torch.rand(classes, generator=generator)
+    often = (often / often[y].mean() * share).clamp(max=0.45)
+    return torch.where(torch.rand(len(y), generator=generator) < often[y], other[y], y)
 
 
 def scores(called: Tensor, wrong: Tensor) -> tuple[float, float, float]:
@@ -85,6 +99,7 @@ def main() -> None:
     parser.add_argument("--rates", nargs="+", type=float, default=[0.1, 0.2, 0.4])
     parser.add_argument("--seeds", nargs="+", type=int, default=[10, 11])
     parser.add_argument("--halvings", type=int)
+    parser.add_argument("--confused", action="store_true", help="wrong labels depend on the class, instead of random")
     parser.add_argument("--keep", type=Path, help="a folder for what was read, so that a later call reads it at once")
     chosen = parser.parse_args()
     torch.set_num_threads(1)
@@ -95,7 +110,7 @@ def main() -> None:
             each: dict[str, list[tuple[float, float, float]]] = {}
             began = time.process_time()
             for seed in chosen.seeds:
-                labels = flipped(y, share, seed)
+                labels = (confused if chosen.confused else flipped)(y, share, seed)
                 for way, called in compared(x, labels, chosen.halvings).items():
                     each.setdefault(way, []).append(scores(called, labels != y))
             used = (time.process_time() - began) / len(chosen.seeds)

@@ -1,13 +1,14 @@
 """Tuning a training run by hypergradients, beside Optuna's TPE and random search, at equal processor time.
 
     pip install optuna
-    python benchmarks/tune.py [--data digits cancer wine diabetes] [--seeds 5] [--seconds 20] [--out tune.png]
+    python benchmarks/tune.py [--data digits cancer wine diabetes] [--seeds 5] [--seconds 20] [--out docs/tune.png]
 
 Every method sees the same training runs (an MLP, mini-batches, several starts side by side, one compiled step) and the
 same validation part; the best by validation on fresh starts is trained on the training and the validation part, and its
 loss on the third part is what counts. TPE tunes 4 numbers (rate, decay, momentum, and the factor at the end of the
 schedule), 5 (a factor in the middle), or all of them, each within a factor of e**3 of the usual one; random search all
-of them. Compiling, which all share, is not counted. For tables gradient boosting stands beside.
+of them. Compiling, which all share, is not counted. For tables gradient boosting stands beside. The figure has the
+median of the seeds.
 """
 
 from __future__ import annotations
@@ -27,8 +28,8 @@ from rbml import Batch
 from rbml.data.targets import CLASSES, real
 from rbml.models import MLP
 from rbml.training.tune import Progress, usual_strategy
+from rbml.training.tune.progress import SHARE, Search
 from rbml.training.tune.runs import Runs
-from rbml.training.tune.search import Descent, whole
 from rbml.training.tune.tuning import FRESH, finished, learner_of, split, validated
 from rbml.tree import Tree
 
@@ -96,13 +97,8 @@ def searched(runs: Runs, seconds: float, seed: int, sampler: str, count: int) ->
 
 
 def by_hypergradient(runs: Runs, seconds: float, seed: int) -> History:
-    began, descent, history = time.process_time(), Descent(runs.phi(), 0.15), History()
-    for change in whole(runs, descent, STARTS, 1000 * seed):
-        history.append(Progress(time.process_time() - began, len(history) + 1, change.loss, change.before))
-        descent.pace(0.15 * max(0.1, 1 - history[-1].seconds / seconds))
-        if history[-1].seconds > seconds:
-            return [*history, Progress(history[-1].seconds, len(history), change.loss, change.phi)]
-    return history
+    search = Search(runs, seconds / SHARE, STARTS, "whole", 0.15, seed, None, None, lambda: False, time.process_time)
+    return search.run()[0]
 
 
 METHODS: dict[str, Callable[[Runs, float, int], History]] = {
@@ -160,7 +156,8 @@ def main() -> None:
         differences: dict[str, list[float]] = {}
         for seed in range(chosen.seeds):
             parts = split(examples, seed)
-            learner = learner_of(model, usual_strategy(classes), target, chosen.steps, not chosen.no_compile, 1.0)
+            strategy = usual_strategy(classes)
+            learner = learner_of(model, strategy, target, chosen.steps, not chosen.no_compile, 1.0)
             runs = Runs(learner, model, parts[0], parts[1], 32)
             runs.gradient(runs.phi(), range(STARTS))  # compiles
             runs.judged(runs.phi(), range(STARTS))
@@ -173,11 +170,12 @@ def main() -> None:
                 if chosen.out:
                     line = best_so_far(runs, parts, history, target, marks)
                     curves.setdefault(name, {}).setdefault(method, []).append(line)
-                print(f"| {name} | {seed} | {method} | {len(history)} | {found.test['loss']:.4f} | "
+                print(f"| {name} | {seed} | {method} | {history[-1].changes} | {found.test['loss']:.4f} | "
                       f"{found.usual['loss']:.4f} |", flush=True)  # fmt: skip
-                learner.phi.load_state_dict(
-                    learner_of(model, usual_strategy(classes), target, chosen.steps, False, 1.0).phi.state_dict()
-                )
+                fresh = learner_of(model, strategy, target, chosen.steps, False, 1.0)
+                learner.phi.load_state_dict(fresh.phi.state_dict())
+            if chosen.out:
+                draw(curves, marks, chosen.out)
             print(f"| {name} | {seed} | gradient boosting | | {boosted(parts, classes):.4f} | |", flush=True)
             for method, loss in results.items():
                 differences.setdefault(method, []).append(loss - results[chosen.methods[0]])
@@ -186,8 +184,6 @@ def main() -> None:
             print(
                 f"{name}: {method} minus {chosen.methods[0]}: {statistics.mean(each):+.4f} +- {spread:.4f}", flush=True
             )
-    if chosen.out:
-        draw(curves, marks, chosen.out)
 
 
 def draw(curves: dict[str, dict[str, list[list[float]]]], marks: list[float], out: Path) -> None:
@@ -196,7 +192,7 @@ def draw(curves: dict[str, dict[str, list[list[float]]]], marks: list[float], ou
     figure, axes = plt.subplots(1, len(curves), figsize=(4 * len(curves), 3.2), layout="constrained", squeeze=False)
     for axis, (name, methods) in zip(axes[0], curves.items(), strict=True):
         for method, lines in methods.items():
-            axis.plot(marks, torch.tensor(lines).mean(0), ".-", label=method)
+            axis.plot(marks, torch.tensor(lines).median(0).values, ".-", label=method)  # a run may diverge
         axis.set(title=name, xlabel="processor time, s", ylabel="loss on the third part", yscale="log")
     axes[0][0].legend(fontsize="small")
     figure.savefig(out)

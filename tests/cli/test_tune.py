@@ -8,7 +8,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from rbml.errors import DataError
+from rbml.errors import DataError, UsageError
 from rbml.predictor import Predictor
 from rbml.training.tune.job_data import read
 
@@ -44,3 +44,36 @@ def test_columns_that_cannot_be_used_are_named(tmp_path: Path) -> None:
         read(file, "cost")
     with pytest.raises(DataError, match="in the column 'kind'"):
         read(file, "price")
+
+
+def test_a_known_source_is_tuned_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from rbml import data
+    from rbml.cli.tune import command
+    from rbml.data import Labelled
+    from rbml.data.inputs import Pictures
+    from rbml.training.adapted_file import load_adapted
+
+    x = torch.randint(0, 60, (24, 1, 8, 8), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    x[::2, :, :4] += 150
+    y = torch.arange(24) % 2
+
+    def load(part: str, root: object = None, *, split: str | None = None, seed: int = 0) -> Labelled:
+        """Load half bright pictures."""
+        if part == "val":
+            raise UsageError("no val")
+        return Labelled(x, y, [f"{part} top", f"{part} bottom"], "half bright", Pictures(8))
+
+    monkeypatch.setitem(data.ALL, "halves", load)
+    found = read("halves")
+    assert found.names == ["train top", "train bottom", "test top", "test bottom"]
+    assert found.examples.x.shape == (48, 1, 8, 8) and found.places[24] == "halves test 0"
+    out = tmp_path / "model.rbml"
+    arguments = f"halves --out {out} --seconds 1 --steps 4 --starts 1 --how online"
+    result = CliRunner().invoke(command, arguments.split(), catch_exceptions=False)
+    assert result.exit_code == 0 and "29 examples to train on" in result.output
+    file = load_adapted(out)
+    assert file.names == found.names and file.adapted(found.examples.x[:3]).shape == (3, 4)
+    with pytest.raises(UsageError, match="for tables, and halves is a known source"):
+        read("halves", "y")
+    with pytest.raises(DataError, match="neither a file or folder nor a known source"):
+        read("halfs")

@@ -39,6 +39,7 @@ FIXED_WAYS: dict[str, str] = {
     "metal": "dict(hidden=3)",
     "example_weights": "dict(count=5)",
     "weight_net": "dict(hidden=(3,))",
+    "warp_pictures": "dict(layers='head', shape=(1, 2, 2))",
 }
 """Arguments that a test must give, or that keep it fast, as Python: ``{"rule": "dict(rank=2)"}``."""
 

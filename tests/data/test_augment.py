@@ -89,3 +89,25 @@ def test_what_cannot_be_changed_is_refused() -> None:
         Augmentation(("colour",)).check(torch.zeros(5, 1, 4, 4))
     Augmentation(()).check({"ids": torch.zeros(5)})
     assert Augmentation.of("auto", ("flip",)).names == ("flip",) and Augmentation.of("none", ("flip",)).names == ()
+
+
+def test_own_sampling_is_that_of_pytorch() -> None:
+    source = generator(0)
+    pictures = torch.rand(3, 2, 5, 7, generator=source, dtype=torch.float64)
+    grid = 3 * torch.rand(3, 5, 7, 2, generator=source, dtype=torch.float64) - 1.5
+    theirs = torch.nn.functional.grid_sample(pictures, grid, padding_mode="border", align_corners=False)
+    assert torch.allclose(augment._sampled(pictures, grid), theirs, rtol=0, atol=1e-14)
+
+
+def test_warped_pictures_have_the_derivative_of_a_central_difference_by_the_strength() -> None:
+    pictures, key = torch.rand(4, 1, 6, 6, dtype=torch.float64), torch.tensor(5)
+    strength = torch.tensor(0.7, dtype=torch.float64)
+    assert torch.allclose(augment.warped(pictures, key, strength * 0), pictures, atol=1e-12)
+
+    def total(strength: torch.Tensor) -> torch.Tensor:
+        return augment.warped(pictures, key, strength).square().sum()
+
+    _, along = torch.func.jvp(total, (strength,), (torch.ones_like(strength),))
+    numerical = (total(strength + 1e-6) - total(strength - 1e-6)) / 2e-6
+    assert float(along) == pytest.approx(float(numerical), rel=1e-6) and abs(float(along)) > 0.1
+    assert float(torch.func.grad(total)(strength)) == pytest.approx(float(along), rel=1e-12)

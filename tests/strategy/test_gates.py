@@ -12,7 +12,7 @@ from rbml.errors import UsageError
 from rbml.hypergrad import Adjoint, FirstOrder, Forward, Unrolled
 from rbml.hypergrad.base import BlindError
 from rbml.inner import roll
-from rbml.strategy import Gate, Hyper, StepInfo, Values, chain, dropout, momentum, sgd
+from rbml.strategy import Gate, Hyper, StepInfo, Values, chain, dropout, momentum, sgd, warp_pictures
 from rbml.strategy.undo import split
 
 THETA = {"head.weight": torch.ones(2, 4), "head.bias": torch.ones(2)}
@@ -150,3 +150,12 @@ def test_what_is_wrong_is_said() -> None:
         dropout(0.1, temperature=0)
     with pytest.raises(UsageError, match="a layer has one rate"):
         through(dropout(Hyper(0.2, per="element")), torch.ones(3, 4))
+
+
+def test_pictures_are_warped_by_a_draw_of_their_own_and_another_one_at_each_step() -> None:
+    came = through(warp_pictures(1.0, "head"), torch.rand(1, 1, 6, 6).expand(2, 1, 6, 6))
+    assert (came[0] - came[1]).abs().max() > 0.01
+    later = through(warp_pictures(1.0, "head"), torch.ones(2, 1, 6, 6).triu(), t=1)
+    assert (later - through(warp_pictures(1.0, "head"), torch.ones(2, 1, 6, 6).triu())).abs().max() > 0.01
+    with pytest.raises(UsageError, match=r"inputs of head are \(3, 4\)"):
+        through(warp_pictures(1.0, "head"), torch.ones(3, 4))

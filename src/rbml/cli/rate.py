@@ -25,7 +25,8 @@ TOPICS = {
 
 ASSUMES = (
     "This assumes that errors are random and that most labels of every class are right: a mistake that is always made "
-    "in the same way cannot be found, and rare but right examples are among the suspects. Look before you change one."
+    "with similar examples cannot be found, and rare but right examples are among the suspects. Look before you change "
+    "one."
 )
 
 _DRAWN = 48
@@ -143,6 +144,7 @@ def _summary(found: Rated, data: Rateable) -> dict[str, Any]:
         "classes": len(data.names),
         "wrong": int(found.wrong.sum()),
         "estimated_share": round(found.noise.rate, 4),
+        "confused": [[data.names[a], data.names[b], round(share, 4)] for a, b, share in found.noise.confused()],
         "disagree": int(found.disagrees.sum()),
         "stopped": found.stopped,
     }
@@ -168,6 +170,9 @@ def _say(found: Rated, data: Rateable, worst: Sequence[dict[str, Any]], show: in
         f"{count['wrong']} of {count['examples']} labels are probably wrong{more}; the share of wrong labels is "
         f"estimated as {found.noise.rate:.1%}."
     )
+    if count["confused"]:
+        listed = "; ".join(f"{true} as {label} ({share:.0%})" for true, label, share in count["confused"][:5])
+        console.print(f"Errors depend on the class. Most often labelled as another one: {listed}.")
     console.print(f"The simple way (a model of the other half predicts another class) suspects {count['disagree']}.")
     console.print(ASSUMES)
     if found.stopped:

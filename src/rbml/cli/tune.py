@@ -19,11 +19,12 @@ TOPICS = {
     FIRST: ["out", "target", "classes", "seconds", "resume"],
     "The training runs": ["encoder", "steps", "batch", "starts"],
     "The tuning": ["how", "seed"],
+    "Other options": ["data_root"],
 }
 
 
 @click.command("tune", cls=TopicCommand, topics=TOPICS)
-@click.argument("place", metavar="TABLE.csv|FOLDER|TEXTS.csv", type=click.Path(path_type=Path))
+@click.argument("place", metavar="TABLE.csv|FOLDER|TEXTS.csv|SOURCE")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="The file of the final model to write.")
 @click.option("--target", default="", help="Of a table: the column to predict.")
 @click.option("--classes", is_flag=True, help="The target names classes, although it consists of numbers.")
@@ -37,24 +38,29 @@ TOPICS = {
 )  # fmt: skip
 @click.option("--resume", is_flag=True, help="Go on with a call that was interrupted.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the division into three parts and the runs.")
+@click.option("--data-root", metavar="FOLDER", help="Where a known source is looked for.  [default: $RBML_DATA]")
 def command(
-    place: Path, out: Path, target: str, classes: bool, encoder: str, seconds: float, starts: int, steps: int | None,
+    place: str, out: Path, target: str, classes: bool, encoder: str, seconds: float, starts: int, steps: int | None,
     batch: int, how: Literal["auto", "whole", "online"], resume: bool, seed: int,
+    data_root: str | None,
 ) -> None:  # fmt: skip
     """Train a model on your own data, and tune how it is trained: learning rates, weight decay, momentum, schedule.
 
-    All these numbers, often more than 50, are tuned together: the validation loss at the end of a training run is
-    differentiated through all of its steps. Your data is divided into three parts: to train on, to tune on, and a third
-    one that gives the numbers shown. Beside them stands the same model with the usual settings. Ctrl-C keeps the best
-    so far.
+    Besides: label smoothing, from --seconds 180 on dropout, and from 900 on how far grey pictures are warped. All these
+    numbers, often more than 50, are tuned together: a few runs find out where to begin, and then the validation loss at
+    the end of a training run is differentiated through all of its steps. Your data is divided into three parts: to
+    train on, to tune on, and a third one that gives the numbers shown. Beside them stands the same model with the usual
+    settings. Ctrl-C keeps the best so far. The data may also be a known source (rbml list data).
 
     \b
     rbml tune houses.csv --target price --out houses.rbml
     rbml tune my_photos --out photos.rbml --seconds 300
     rbml tune messages.csv --out messages.rbml
+    rbml tune digits --out digits.rbml
     rbml predict houses.rbml new_houses.csv
     """  # noqa: D301  \b is click's
     from rbml.cli.devices import chosen_device
+    from rbml.cli.reading import reading_shown
     from rbml.cli.show import bar, console, errors
     from rbml.training.adapted_file import save_adapted
     from rbml.training.interrupt import Interrupt
@@ -62,7 +68,8 @@ def command(
     from rbml.training.tune.job_data import read
 
     device = chosen_device()
-    data = read(place, target, classes, encoder, seed)
+    with reading_shown():
+        data = read(place, target, classes, encoder, seed, data_root)
     state = out.with_name(f"{out.name}.tuning")
     if not resume:
         state.unlink(missing_ok=True)
@@ -96,7 +103,7 @@ def _say(found: Tuned, data: JobData) -> None:
     numbers = sum(leaf.numel() for leaf in found.candidates[0].phi.values())
     console.print(
         f"{train} examples to train on, {val} to tune on, {test} in the third part; {numbers} numbers, "
-        f"{len(found.history) - 1} changes by {'whole runs' if found.how == 'whole' else 'a window along a run'}."
+        f"{found.history[-1].changes} changes by {'whole runs' if found.how == 'whole' else 'a window along a run'}."
     )
     metrics = {metric.name: metric for metric in data.setting.target.metrics}
     rows = []

@@ -123,6 +123,54 @@ class Augmentation:
         return functional.grid_sample(pictures, grid, padding_mode=outside, align_corners=False)
 
 
+def warped(pictures: Tensor, key: Tensor, strength: Tensor, name: str = "warp") -> Tensor:
+    """Return pictures changed as by ``affine`` and ``elastic``, with a derivative by the strength.
+
+    What comes in from outside repeats the border, whatever the pictures were scaled to.
+
+    Args:
+        pictures: ``(n, c, h, w)`` of at least 2 x 2 pixels, floating point; each is changed by a draw of its own.
+        key: an int64 scalar; the same one gives the same changes.
+        strength: a scalar; 1 is usual, 0 changes nothing.
+        name: another one gives other changes.
+    """
+    height, width = pictures.shape[-2:]
+    matrix = _affine(_Draws(key[None], f"{name} affine", len(pictures)), strength.double()).to(pictures.dtype)
+    coarse = _Draws(key[None], f"{name} elastic", len(pictures))(2, _ODD + 2, _ODD + 2).to(pictures.dtype)
+    # Products of matrices, because a compiler puts everything else together, and draws anew for each pixel.
+    bent = _fine(height, coarse) @ (0.3 * coarse - 0.15) @ _fine(width, coarse).mT
+    x, y = (2 * torch.arange(size, device=pictures.device) + 1.0 for size in (width, height))
+    places = torch.stack([(x / width - 1).repeat(height), (y / height - 1).repeat_interleave(width)], 1).to(coarse)
+    grid = (places @ matrix[:, :, :2].mT + matrix[:, None, :, 2]).view(len(pictures), height, width, 2)
+    grid = grid + strength.to(pictures.dtype) * bent.movedim(1, -1)
+    return _sampled(pictures, grid)
+
+
+def _fine(size: int, like: Tensor) -> Tensor:
+    """Return how bicubic interpolation makes ``size`` numbers of the coarse ones: a matrix."""
+    coarse = torch.eye(_ODD + 2, dtype=like.dtype, device=like.device)[None, None]
+    made = functional.interpolate(coarse, size=(size, _ODD + 2), mode="bicubic", align_corners=True)
+    return made[0, 0]
+
+
+def _sampled(pictures: Tensor, grid: Tensor) -> Tensor:
+    """Return what ``grid_sample`` with ``padding_mode="border"`` does, which has no derivative in forward mode."""
+    height, width = pictures.shape[-2:]
+    x = (((grid[..., 0] + 1) * width - 1) / 2).clamp(0, width - 1)
+    y = (((grid[..., 1] + 1) * height - 1) / 2).clamp(0, height - 1)
+    left, top = x.detach().floor().clamp(max=width - 2), y.detach().floor().clamp(max=height - 2)
+    right, down = (x - left)[:, None], (y - top)[:, None]
+    corner, pixels = (top * width + left).long().flatten(1), pictures.flatten(2)
+
+    def pixel(offset: int) -> Tensor:
+        places = (corner + offset)[:, None].expand(-1, pixels.shape[1], -1)
+        return pixels.gather(2, places).view(*pictures.shape[:2], height, width)
+
+    above = pixel(0) * (1 - right) + pixel(1) * right
+    below = pixel(width) * (1 - right) + pixel(width + 1) * right
+    return above * (1 - down) + below * down
+
+
 @dataclass(frozen=True)
 class _Draws:
     """Random numbers of one change, for all pictures of a stack of tasks."""
@@ -137,7 +185,7 @@ class _Draws:
         keys = self.keys.view(-1, *[1] * like.dim())
         return random.uniform(keys, f"augment {self.name}", like).flatten(0, 1)
 
-    def around(self, count: int, width: float) -> list[Tensor]:
+    def around(self, count: int, width: float | Tensor) -> list[Tensor]:
         """Return ``count`` columns ``(m,)`` of numbers in ``-width .. width``."""
         return list(((2 * self(count) - 1) * width).unbind(1))
 
@@ -183,7 +231,7 @@ def _rotation(draws: _Draws, strength: float) -> Tensor:
     return _matrix(angle.cos(), -angle.sin(), zero, angle.sin(), angle.cos(), zero)
 
 
-def _affine(draws: _Draws, strength: float) -> Tensor:
+def _affine(draws: _Draws, strength: float | Tensor) -> Tensor:
     """Turn by up to 10 degrees, scale by up to 15 % per side, slant by up to 0.15, shift by up to a tenth."""
     angle, wide, high, slant, x, y = draws.around(6, strength)
     angle, wide, high = angle * math.radians(10), torch.exp(0.15 * wide), torch.exp(0.15 * high)

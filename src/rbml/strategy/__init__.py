@@ -27,6 +27,7 @@ from rbml.strategy.running_mean import running_mean
 from rbml.strategy.schedules import cosine, exponential, inverse_time, piecewise, polynomial, warmup
 from rbml.strategy.settle import settle
 from rbml.strategy.views import Features, StepInfo, TermInputs
+from rbml.strategy.warp_pictures import warp_pictures
 from rbml.strategy.weights import Weights
 
 ALL = {
@@ -54,6 +55,7 @@ ALL = {
     "label_smoothing": label_smoothing,
     "confidence": confidence,
     "dropout": dropout,
+    "warp_pictures": warp_pictures,
     "kronecker": kronecker,
     "low_rank": low_rank,
     "alfa": alfa,
@@ -139,6 +141,7 @@ __all__ = [
     "sgd",
     "uniform",
     "warmup",
+    "warp_pictures",
     "weight_decay",
     "weight_net",
     "zero",

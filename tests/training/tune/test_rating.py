@@ -124,3 +124,22 @@ def test_what_cannot_be_rated_is_refused() -> None:
         rbml.rate((x, y[:29]))
     with pytest.raises(UsageError, match="not 0, 50 and 30"):
         rbml.rate((x, y), halvings=0)
+
+
+def test_errors_that_depend_on_the_class_are_told_from_random_ones() -> None:
+    source = torch.Generator().manual_seed(0)
+    true = torch.randint(0, 4, (800,), generator=source)
+    sharp = torch.full((800, 4), 0.02).scatter(1, true[:, None], 0.94)
+    drawn = torch.rand(800, generator=source) < 0.4
+    taken = torch.where(drawn & (true == 1), 2, true)  # two fifths of class 1 are labelled 2
+    noise = LabelNoise.fitted(sharp, taken)
+    ((one, other, share),) = noise.confused()
+    assert (one, other) == (1, 2) and share == pytest.approx(0.4, abs=0.08)
+    called = noise.right(sharp, taken) < 0.5
+    assert torch.equal(called, taken != true)
+    assert noise.rate == pytest.approx(0.1, abs=0.03)
+
+    at_random = (true + drawn * torch.randint(1, 4, (800,), generator=source)) % 4
+    noise = LabelNoise.fitted(sharp, at_random)
+    assert noise.pairs is None and noise.confused() == [] and noise.rate == pytest.approx(0.4, abs=0.05)
+    assert LabelNoise.fitted(sharp, true).rate < 0.01

@@ -18,10 +18,8 @@ from rbml.data.setting import Setting
 from rbml.data.targets import Units, real
 from rbml.errors import DataError, UsageError
 from rbml.recipe import Recipe, build, protocol
+from rbml.training.tune.known import ENCODERS, is_known, known_source
 from rbml.training.tune.tuning import division
-
-ENCODERS = {"pictures": "efficientnet_lite0", "text": "minilm"}
-"""The frozen backbone on whose features a model is trained, unless another one is named."""
 
 
 class JobData(NamedTuple):
@@ -53,22 +51,33 @@ class JobData(NamedTuple):
 
 
 def read(
-    place: str | Path, target: str = "", classes: bool = False, encoder: str = "", seed: int | None = 0
+    place: str | Path,
+    target: str = "",
+    classes: bool = False,
+    encoder: str = "",
+    seed: int | None = 0,
+    root: str | None = None,
 ) -> JobData:
-    """Read a CSV file of numbers (with a target column), a folder with one folder of pictures per class, or texts.
+    """Read a CSV file of numbers (with a target column), pictures in one folder per class, texts, or a known source.
 
     Args:
-        place: the file or the folder.
+        place: the file, the folder, or a name of ``rbml list data``.
         target: the column to predict, of a table; empty for pictures and texts.
         classes: whether a column of numbers names classes.
-        encoder: the frozen backbone for pictures and texts; empty takes that of :data:`ENCODERS`.
+        encoder: the frozen backbone for pictures and texts; empty takes that of
+            :data:`rbml.training.tune.known.ENCODERS`, and the grey pictures of a known source as they are.
         seed: of the division into three parts: inputs are standardised by the examples of the first two; ``None``:
             by all examples.
+        root: where a known source is looked for.
 
     Raises:
         UsageError: where the options do not fit the data.
         DataError: naming the line or file that cannot be used.
     """
+    if is_known(place):
+        if target or classes:
+            raise UsageError(f"--target and --classes are for tables, and {place} is a known source: leave them out")
+        return _known_source(str(place), encoder, seed, root)
     path = Path(place).expanduser()
     if target:
         if path.is_dir():
@@ -84,19 +93,33 @@ def read(
     if len(names) < 2:
         raise DataError(f"{path} has only one class ({names[0]}): add another one.")
     assert isinstance(modality, Embedded) and isinstance(stored, Tensor)
-    modality = modality.standardised(stored[_known(len(stored), seed)])
+    modality = modality.standardised(stored[_tuned_on(len(stored), seed)])
     setting = Setting(modality, targets.CLASSES, len(names))
     examples = Batch(modality.ready(stored), y)
     places = list(found.places or found.names)
     return JobData(examples, stored, names, setting, recipe, places, list(map(str, found.raw)), found.raw)
 
 
-def _known(total: int, seed: int | None) -> Tensor:
+def _tuned_on(total: int, seed: int | None) -> Tensor:
     """Return the places of the examples by which inputs are standardised: all but those of the third part."""
     if seed is None:
         return torch.arange(total)
     train, val, _ = division(total, seed)
     return torch.cat([train, val])
+
+
+def _known_source(name: str, encoder: str, seed: int | None, root: str | None) -> JobData:
+    source = known_source(name, encoder, root)
+    modality, stored = source.modality, source.stored
+    if isinstance(modality, Embedded):
+        modality = modality.standardised(stored[_tuned_on(len(stored), seed)])
+        recipe = _recipe(encoder=source.encoder, **protocol.facts(source.encoder))
+    else:
+        recipe = _recipe(**{name: modality.facts()[name] for name in ("size", "channels")})
+    setting = Setting(modality, targets.CLASSES, len(source.names))
+    examples = Batch(modality.ready(stored), source.y)
+    shown = source.shown() or source.places
+    return JobData(examples, stored, source.names, setting, recipe, source.places, shown, source.places)
 
 
 def _recipe(**more: Any) -> Recipe:
@@ -108,7 +131,7 @@ def _table(file: Rows, target: str, classes: bool, seed: int | None) -> JobData:
     columns = [name for name in file.columns if name != target]
     if not columns:
         raise DataError(f"{file.path} has no column besides {target!r} to predict it from.")
-    known = [file.rows[place] for place in _known(len(file.rows), seed).tolist()]
+    known = [file.rows[place] for place in _tuned_on(len(file.rows), seed).tolist()]
     named = classes or not all(_is_number(row, target) for row in file.rows)
     table = Table.fitted(columns, numbers(known, columns), [target])
     if named:

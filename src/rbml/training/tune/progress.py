@@ -8,14 +8,19 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from rbml.errors import UsageError
 from rbml.learner import Learner
 from rbml.training import files
 from rbml.training.tune.runs import Runs
+from rbml.training.tune.scouting import Place, scouted
 from rbml.training.tune.search import Descent, How, online, whole
 from rbml.tree import Tree
 
 SHARE = 0.75
 """Of the time, for changing phi; the rest is for validating the candidates."""
+
+SCOUTED = 0.15
+"""Of the time, at most, for finding out where to begin."""
 
 TRIAL = 20
 """Steps of a run that are timed, to find out how many changes there is time for."""
@@ -63,6 +68,8 @@ class Search:
             history = _restored(path, descent)
         before = history[-1].seconds if history else 0.0
         began = self.clock() - before
+        if not history:
+            descent = self._begun(descent, history, began)
         way, changes = self._way(descent, len(history))
         stopped = False
         while self.clock() - began < SHARE * self.seconds and not stopped:
@@ -70,7 +77,8 @@ class Search:
             if change is None:  # the run has ended: another one
                 changes = online(self.runs, descent, self.seed + len(history) + 1)
                 continue
-            history.append(Progress(self.clock() - began, len(history) + 1, change.loss, change.before))
+            done = history[-1].changes if history else 0
+            history.append(Progress(self.clock() - began, done + 1, change.loss, change.before))
             descent.pace(self.lr * max(0.1, 1 - history[-1].seconds / (SHARE * self.seconds)))
             if self.watch is not None:
                 self.watch(history[-1])
@@ -78,8 +86,24 @@ class Search:
                 _saved(path, descent, history)
             stopped = self.asked()
         final = {name: leaf.detach().clone() for name, leaf in descent.leaves.items()}
-        history.append(Progress(self.clock() - began, len(history), history[-1].loss if history else 0.0, final))
+        done, loss = (history[-1].changes, history[-1].loss) if history else (0, 0.0)
+        history.append(Progress(self.clock() - began, done, loss, final))
         return history, way, stopped
+
+    def _begun(self, descent: Descent, history: list[Progress], began: float) -> Descent:
+        """Return the descent from the best place that some runs without derivatives find; the start is remembered."""
+        seeds = range(self.starts * self.seed * 1000, self.starts * (self.seed * 1000 + 1))
+        first: list[float] = []
+
+        def enough() -> bool:
+            first.append(self.clock())  # the first place is done: compiling does not count
+            return first[-1] - first[0] > SCOUTED * self.seconds
+
+        place, phi, losses = scouted(self.runs, seeds, enough)
+        if place == Place(0, False):
+            return descent
+        history.append(Progress(self.clock() - began, 0, losses[Place(0, False)], self.runs.phi()))
+        return Descent(phi, self.lr)
 
     def _way(self, descent: Descent, done: int) -> tuple[str, Any]:
         """Return the way to take, and its changes; ``auto`` times a few steps of a run without derivatives."""
@@ -105,15 +129,12 @@ def _shortened(learner: Learner, steps: int) -> Learner:
 
 
 def _saved(path: Path, descent: Descent, history: list[Progress]) -> None:
-    state = descent.state()
-    optimizer = {str(place): leaves for place, leaves in state["optimizer"]["state"].items()}
-    content = {"leaves": state["leaves"], "optimizer": optimizer, "usual": state["usual"]}
-    files.save(path, "tuning", content | {"history": [list(one) for one in history]})
+    files.save(path, "tuning", {"descent": descent.state(), "history": [list(one) for one in history]})
 
 
 def _restored(path: Path, descent: Descent) -> list[Progress]:
     content = files.load(path, "tuning")
-    optimizer = descent.optimizer.state_dict()
-    optimizer["state"] = {int(place): leaves for place, leaves in content["optimizer"].items()}
-    descent.restore({"leaves": content["leaves"], "optimizer": optimizer, "usual": content["usual"]})
+    if content.get("descent", {}).get("leaves", {}).keys() != descent.leaves.keys():
+        raise UsageError(f"{path} was begun with another strategy or version: remove it, and begin anew")
+    descent.restore(content["descent"])
     return [Progress(*one) for one in content["history"]]

@@ -3,24 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from inspect import signature
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from rbml import catalogue, data
-from rbml.data import Labelled
 from rbml.data.inputs import Embedded, Shown
-from rbml.data.inputs.embedded import embedded
 from rbml.errors import DataError, UsageError
-from rbml.recipe import protocol
-from rbml.training.tune.job_data import ENCODERS, JobData, read
+from rbml.training.tune.job_data import JobData, read
+from rbml.training.tune.known import is_known, known_source
 from rbml.training.tune.rating import FEWEST
-
-FILES = ("folder", "table", "text")
-"""The sources of :mod:`rbml.data` that are a user's own files, which are named by their path instead."""
 
 
 class Rateable(NamedTuple):
@@ -60,19 +52,12 @@ def rateable(
         UsageError: for real values, or options that do not fit.
         DataError: naming the line or file that cannot be used, or a class with too few examples.
     """
-    if place in catalogue.names("data") and place not in FILES and not Path(place).exists():
+    if is_known(place):
         if target or classes:
             raise UsageError(f"--target and --classes are for tables, and {place} is a known source: leave them out")
-        found = _known_source(place, encoder, root)
+        found = _known(place, encoder, root)
     else:
-        path = Path(place).expanduser()
-        if not path.exists() and not path.suffix:
-            known = ", ".join(name for name in catalogue.names("data") if name not in FILES)
-            raise DataError(
-                f"{place!r} is neither a file or folder nor a known source: name a table (with --target), a folder of "
-                f"pictures, a file of texts, or one of {known}."
-            )
-        found = _own(read(path, target, classes, encoder, None), target)
+        found = _own(read(place, target, classes, encoder, None), target)
     sizes = torch.bincount(found.y, minlength=len(found.names)).tolist()
     if few := [f"{name!r} ({size})" for name, size in zip(found.names, sizes, strict=True) if size < FEWEST]:
         listed = ", ".join(few[:3]) + (f" and {len(few) - 3} more" if len(few) > 3 else "")
@@ -100,43 +85,14 @@ def _own(job: JobData, target: str) -> Rateable:
     return Rateable(job.examples.x, job.examples.y, job.names, job.places, [], draw)
 
 
-def _known_source(name: str, encoder: str, root: str | None) -> Rateable:
-    """Return all parts of a known source together."""
-    parts = _parts(name, encoder, root)
-    first = parts[0][1]
-    if not isinstance(first, Labelled):
-        raise UsageError(f"rbml rate judges labels that name classes, and {name} has real values: name another source")
-    kind = first.modality.kind
-    colour = kind == "pictures" and first.modality.facts().get("channels") == 3
-    chosen = encoder or (ENCODERS[kind] if kind == "text" or colour else "")
-    size = int(protocol.facts(chosen).get("size", 0)) if kind == "pictures" else 0
-    x, y, names, places, shown = [], [], list[str](), list[str](), list[str]()
-    for part, examples in parts:
-        seen = embedded(examples, chosen, size) if chosen else examples
-        ready = seen.modality.ready(seen.x)
-        x.append(ready.flatten(1).float())
-        y.append(examples.y + len(names))
-        names += examples.names
-        places += [f"{name} {part} {place}" for place in range(len(examples.y))]
-        if kind == "text":
-            shown += [str(one) for one in examples.modality.show(examples.x).values]
+def _known(name: str, encoder: str, root: str | None) -> Rateable:
+    source = known_source(name, encoder, root)
+    x = source.modality.ready(source.stored)
+    assert isinstance(x, Tensor)
+    first = source.parts[0].modality
 
     def draw(chosen: Sequence[int]) -> Shown:
-        stored = torch.cat([examples.x for _, examples in parts]) if len(parts) > 1 else first.x
-        return first.modality.show(stored[torch.tensor(list(chosen))])
+        return first.show(torch.cat([part.x for part in source.parts])[torch.tensor(list(chosen))])
 
-    return Rateable(torch.cat(x), torch.cat(y), names, places, shown, draw if kind == "pictures" else None)
-
-
-def _parts(name: str, encoder: str, root: str | None) -> list[tuple[str, Any]]:
-    """Return the parts of a source that there are; some have one only."""
-    own: dict[str, Any] = (
-        {"tokenizer": encoder or ENCODERS["text"]} if "tokenizer" in signature(data.ALL[name]).parameters else {}
-    )
-    found: list[tuple[str, Any]] = []
-    for part in ("train", "val"):
-        try:
-            found.append((part, data.load(name, part, root, **own)))
-        except UsageError:  # a source that is for testing only
-            continue
-    return [*found, ("test", data.load(name, "test", root, **own))]
+    drawn = draw if first.kind == "pictures" else None
+    return Rateable(x.flatten(1).float(), source.y, source.names, source.places, source.shown(), drawn)

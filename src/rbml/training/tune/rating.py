@@ -157,7 +157,8 @@ def rate(
     examples; here the halves stand in for them. The rate :math:`\eta` is the one with the least loss on the other half.
     Time: about 100 plain runs over all examples per halving. Memory: T times d C numbers per task.
 
-    Errors must be random: a label that is always wrong in the same way is what a model learns.
+    Errors must be random, among all classes or between pairs of them: what is wrong in the same way for all similar
+    examples is what a model learns.
 
     Args:
         examples: inputs ``(N, d)`` of features (others are flattened), which are standardised here, and classes

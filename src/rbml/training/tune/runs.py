@@ -86,8 +86,8 @@ class Runs:
             if leaf.requires_grad
         }
 
-    def gradient(self, m: Tree, seeds: Sequence[int]) -> tuple[Tensor, Tree]:
-        """Return the loss of every run ``(S,)``, and the derivative of their mean by phi.
+    def gradients(self, m: Tree, seeds: Sequence[int]) -> tuple[Tensor, Tree]:
+        """Return the loss of every run ``(S,)``, and its derivative by phi, ``(S, ...)``.
 
         Args:
             m: phi, named ``phi.*``.
@@ -97,15 +97,25 @@ class Runs:
         stack = self.stack(seeds)
         if self.learner.compiled is not None:
             run = partial(stacked, self.bound, None, engine, compiled=self.learner.compiled, variant="tune")
-            _, grads, aux = self.learner.over_tasks.mean_of_stacks(run, m, stack)
-            return aux["loss"], grads
+
+            def chunk(m: Tree, part: Any) -> tuple[Tensor, Tree, Tree]:
+                loss, grads, _ = run(m, part)
+                return loss, grads, {"loss": loss} | prefixed(grads, "grad.")
+
+            _, _, aux = self.learner.over_tasks.mean_of_stacks(chunk, m, stack)
+            return aux["loss"], under(aux, "grad.")
 
         def single(m: Tree, given: dict[str, Any]) -> tuple[Tensor, Tree, Tree]:
             loss, grads, _, _ = engine(self.bound(given).inner(), m)
-            return loss, grads, {"loss": loss}
+            return loss, grads, {"loss": loss} | prefixed(grads, "grad.")
 
-        _, grads, aux = self.learner.over_tasks.mean(single, m, stack)
-        return aux["loss"], grads
+        _, _, aux = self.learner.over_tasks.mean(single, m, stack)
+        return aux["loss"], under(aux, "grad.")
+
+    def gradient(self, m: Tree, seeds: Sequence[int]) -> tuple[Tensor, Tree]:
+        """Return the loss of every run ``(S,)``, and the derivative of their mean; arguments as :meth:`gradients`."""
+        losses, each = self.gradients(m, seeds)
+        return losses, {name: grad.mean(0) for name, grad in each.items()}
 
     def ends(self, m: Tree, seeds: Sequence[int]) -> tuple[dict[str, Any], Tree]:
         """Return the tasks of the runs, and theta at their ends, ``(S, ...)``."""

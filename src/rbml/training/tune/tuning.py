@@ -22,7 +22,7 @@ from rbml.strategy import Part, Strategy
 from rbml.training.tune.progress import Progress, Search, Watch
 from rbml.training.tune.runs import Runs, first_of, fitted, has_batch_norm
 from rbml.training.tune.search import How
-from rbml.training.tune.usual import usual_strategy
+from rbml.training.tune.usual import usual_for
 from rbml.tree import Tree
 
 PARTS = (0.6, 0.2, 0.2)
@@ -130,17 +130,19 @@ def tune(
 ) -> Tuned:
     """Tune every learned number of a training run's strategy by hypergradients, then train the final model.
 
-    The examples are divided into three parts. The validation loss (second part) after a run on the first part is
-    differentiated through all of its mini-batch steps. Candidates are then validated on starts and orders that were not
-    tuned on, beside the settings at which tuning began, which stay if nothing was better. The final model is trained
-    on the first two parts; its loss on the third one, which nothing was tuned on, is the number to believe.
+    The examples are divided into three parts. Some runs at other rates, and with a schedule that falls, find out where
+    to begin. From there the validation loss (second part) after a run on the first part is differentiated through all
+    of its mini-batch steps. Candidates are then validated on starts and orders that were not tuned on, beside the usual
+    settings, which stay if nothing was better. The final model is trained on the first two parts; its loss on the third
+    one, which nothing was tuned on, is the number to believe.
 
     Args:
         model: any module; its layers are drawn anew for every run by ``reset_parameters``. What it is on (cuda, for
             example) computes everything.
         examples: inputs ``(N, ...)`` and targets ``(N, ...)``: a :class:`rbml.Batch`, or a pair of tensors or arrays.
         strategy: of the run; whatever is learned in it is tuned. ``None`` tunes a rate, a decay and a schedule for
-            every tensor, the momentum, and for classes the label smoothing.
+            every tensor, the momentum, and for classes the label smoothing; with at least 180 seconds also the dropout
+            in front of every layer but the first, and with at least 900 how far raw pictures are warped.
         target: what is predicted; ``None``: classes for whole numbers, else real values.
         seconds: for tuning and validating the candidates; the final training comes on top.
         starts: how many runs, with other first weights and orders, each change of phi and each candidate sees.
@@ -170,6 +172,8 @@ def tune(
     device = next(model.parameters()).device
     train, val, test = (placed(part, device) for part in split(whole_batch, seed))
     parts = (train, val, test)
+    if strategy is None:
+        strategy = usual_for(model, target.kind == "classes", train.x, seconds)
     learner = learner_of(model, strategy, target, steps or usual_steps(parts[0].size, size), compile, seconds)
     runs = Runs(learner, model, parts[0], parts[1], size)
     if not runs.phi():
@@ -213,7 +217,7 @@ def usual_steps(train: int, size: int) -> int:
 
 def learner_of(
     model: nn.Module,
-    strategy: Strategy | Part | None,
+    strategy: Strategy | Part,
     target: Target,
     steps: int,
     compile: bool | None,
@@ -224,7 +228,7 @@ def learner_of(
         compile = seconds >= 60 and any(shutil.which(name) for name in ("c++", "g++", "clang++"))
     return Learner(
         model,
-        usual_strategy(target.kind == "classes") if strategy is None else strategy,
+        strategy,
         steps,
         target.loss,
         Initial(reset="*"),
@@ -236,12 +240,16 @@ def learner_of(
 def validated(runs: Runs, history: Sequence[Progress], fresh: Sequence[int]) -> list[Candidate]:
     """Return the candidates with the losses of runs that they were not tuned on, the best one first.
 
-    They are where tuning began, where it ended, the mean over its last third, and where the loss that it saw was least.
+    They are the usual settings, the place that the first runs found, where tuning ended, the mean over its last third,
+    and where the loss that it saw was least.
     """
     later = history[2 * len(history) // 3 :]
     mean = {name: torch.stack([one.phi[name] for one in later]).mean(0) for name in later[0].phi}
     least = min(history, key=lambda one: one.loss if one.loss == one.loss else float("inf"))
-    named = {"start": history[0].phi, "last": history[-1].phi, "mean of the last third": mean, "least loss": least.phi}
+    named = {"start": history[0].phi}
+    if history[0].changes == 0:  # the first change began elsewhere
+        named["first place"] = history[1].phi
+    named |= {"last": history[-1].phi, "mean of the last third": mean, "least loss": least.phi}
     found: list[Candidate] = []
     for name, phi in named.items():
         if any(all(torch.equal(one.phi[key], leaf) for key, leaf in phi.items()) for one in found):
