@@ -16,7 +16,7 @@ from __future__ import annotations
 import copy
 import warnings
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from typing import Any
@@ -126,16 +126,16 @@ def _detached(module: nn.Module) -> dict[int, Any]:
     return {id(leaf): leaf.detach().clone() for leaf in kept if isinstance(leaf, Tensor) and not leaf.is_leaf}
 
 
-def set_modes(module: nn.Module, by_the_batch: bool) -> None:
-    """Put every layer into its mode; batch norm uses the statistics of the batch, or those that are passed."""
-    for layer in module.modules():
+def set_modes(layers: Iterable[nn.Module], by_the_batch: bool) -> None:
+    """Put every layer of a module into its mode; batch norm uses the statistics of the batch, or those passed."""
+    for layer in layers:
         trains = by_the_batch if isinstance(layer, _BatchNorm) else layer.__dict__.get(TRAINS, False)
         if layer.training != trains:
             layer.training = trains
 
 
 @contextmanager
-def unchanged(module: nn.Module) -> Iterator[None]:
+def unchanged(layers: Iterable[nn.Module]) -> Iterator[None]:
     """Restore, after the code inside, every attribute that a layer has set on itself, and the content of its lists.
 
     Tensors that a pass leaves in a module (``self.cache = h``) belong to a derivative that is finished by then. Layers
@@ -143,7 +143,7 @@ def unchanged(module: nn.Module) -> Iterator[None]:
     """
     before = [
         (layer, dict(layer.__dict__), [(v, copy.copy(v)) for v in layer.__dict__.values() if type(v) in _CONTAINERS])
-        for layer in module.modules()
+        for layer in layers
         if layer._forward_pre_hooks or layer._forward_hooks or not _is_clean(type(layer).__module__)
     ]
     try:
@@ -166,14 +166,14 @@ def _is_clean(home: str) -> bool:
     return home.startswith(("torch.nn.modules.", "rbml."))
 
 
-def buffer_copies(module: nn.Module, example: Tensor) -> dict[str, Tensor]:
+def buffer_copies(layers: Mapping[str, nn.Module], example: Tensor) -> dict[str, Tensor]:
     """Return copies of the buffers that a pass may write into, by name, except those of batch norm.
 
     They are vectorised over tasks like ``example``; otherwise ``vmap`` would not allow to write into them.
     """
     found = {
         f"{name}.{key}".lstrip("."): leaf
-        for name, layer in module.named_modules()
+        for name, layer in layers.items()
         if layer._buffers and not isinstance(layer, _BatchNorm | _InstanceNorm)
         for key, leaf in layer._buffers.items()
         if leaf is not None

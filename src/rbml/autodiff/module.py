@@ -86,15 +86,16 @@ def call(
     """
     arguments, named = _arguments(x)
     module = own_copy(module)
-    set_modes(module, by_the_batch=statistics is None)
+    layers = dict(module.named_modules())  # once: for a small network walking through it is a large part of the work
+    set_modes(layers.values(), by_the_batch=statistics is None)
     with ExitStack() as stack:
-        stack.enter_context(unchanged(module))
+        stack.enter_context(unchanged(layers.values()))
         for name, change in gated:
             hook = module.get_submodule(name).register_forward_pre_hook(_changing(change), with_kwargs=True)
             stack.callback(hook.remove)
         stack.enter_context(Differentiable(mask))
         given = parameters | (statistics or {})
-        if copies := buffer_copies(module, (*arguments, *named.values())[0]):
+        if copies := buffer_copies(layers, (*arguments, *named.values())[0]):
             copies = {name: leaf for name, leaf in copies.items() if name not in given}
             last = module.register_forward_hook(lambda *_: warn_of_writes(module, copies))
             stack.callback(last.remove)

@@ -13,9 +13,10 @@ from typing import Any, Literal, Protocol, TypeVar
 
 import torch
 from torch import Tensor, func
-from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils._pytree import tree_leaves, tree_map, tree_structure
 
 from rbml.autodiff.compiled import Compiled, is_replayed
+from rbml.autodiff.flat import flattened, form_of
 from rbml.autodiff.threads import has_modes, side_by_side
 from rbml.errors import RbmlError, UsageError
 from rbml.operators.alone import alone, is_alone
@@ -275,14 +276,16 @@ def _itself(result: tuple[Tensor, Tree, Tree]) -> tuple[Tensor, Tree, Tree]:
 
 def _looped(function: Callable[..., Any], m: Tree, part: Any) -> Any:
     """Run tasks one after another, or where processors are free at the same time, each on a thread of its own."""
-    first = tree_leaves(part)[0]
-    works = [partial(function, m, tree_map(lambda leaf, i=i: leaf[i], part)) for i in range(len(first))]
+    leaves, form = flattened(part), form_of(tree_structure(part))
+    first = leaves[0]
+    works = [partial(function, m, form(iter(one))) for one in zip(*(leaf.unbind() for leaf in leaves), strict=True)]
     threads = torch.get_num_threads() if is_alone() and first.device.type == "cpu" else 1
     if threads > 1 and len(works) > 1 and not has_modes():
         results = side_by_side([partial(_alone, work) for work in works])
     else:
         results = [work() for work in works]
-    return tree_map(lambda *leaves: torch.stack(leaves), *results)
+    stacks = [torch.stack(some) for some in zip(*map(flattened, results), strict=True)]
+    return form_of(tree_structure(results[0]))(iter(stacks))
 
 
 def _alone(work: Callable[[], Result]) -> Result:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -99,11 +100,12 @@ def evaluate(
     tasks, predict = placed(tasks, learner.device), learner.predict(ways)
     check_tasks(tasks, ways, steps, learner.dtype, predict)
     first = one(tasks, 0)
-    layer = frozen_body(learner.bind(first, statistics, ways), None, learner.tried)
+    bound = learner.bind(first, statistics, ways)
+    layer = frozen_body(bound, None, learner.tried)
 
     def measure(given: tuple[Any, Tensor]) -> dict[str, Any]:
         task, key = given
-        return measured(learner.bind(task, statistics, ways, key=key), layer, metrics, steps, each_step)
+        return measured(replace(bound, task=task, key=key), layer, metrics, steps, each_step)
 
     keys = shard.own(torch.arange(shard.count(count(tasks)))).to(learner.device)
     with torch.no_grad(), explained(predict, learner.loss, (first.support, first.query)):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -74,10 +75,11 @@ def _over_tasks(
     m = {name: leaf.detach() for name, leaf in learner.named_parameters() if leaf.requires_grad}
 
     # A body that drops gives other features at every step.
-    layer = None if dropping else frozen_body(learner.bind(one(tasks, 0), None, ways), engine, learner.tried)
+    first = learner.bind(one(tasks, 0), None, ways, dropping=dropping)
+    layer = None if dropping else frozen_body(first, engine, learner.tried)
 
     def bind(given: dict[str, Any]) -> BoundTask:
-        return learner.bind(given["task"], None, ways, given.get("weights"), given.get("key"), dropping)
+        return replace(first, task=given["task"], step_weights=given.get("weights"), key=given.get("key"))
 
     def single(m: Tree, given: dict[str, Any]) -> tuple[Tensor, Tree, Tree]:
         bound = bind(given)
