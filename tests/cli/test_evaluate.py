@@ -142,7 +142,7 @@ def test_baselines_are_measured_on_the_same_tasks(run: RunFolder, rbml: Callable
 
 def test_calibration_is_measured_with_the_temperature_of_the_validation_tasks(run: RunFolder, rbml: Callable) -> None:
     found = json.loads(rbml("evaluate", run.path, "--episodes", "3", "--json").out)["calibration"]
-    kept = json.loads((run.path / "calibration.json").read_text())["validation_3"]
+    kept = json.loads((run.path / "calibration.json").read_text())["validation_4"]
     assert [found["temperature"]] == [one["temperature"] for one in kept] and found["tasks"] == 3
     assert 0 <= found["before"] <= 1 and 0 <= found["after"] <= 1
     assert "calibration error (ECE, 15 bins, 3 tasks)" in rbml("evaluate", run.path, "--episodes", "3").out

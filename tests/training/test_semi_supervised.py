@@ -7,8 +7,8 @@ from rbml import algorithms
 from rbml.data.batch import Batch
 from rbml.errors import UsageError
 from rbml.learner import Learner
-from rbml.tasks import generator
-from rbml.training.semi_supervised import WithUnlabelled, extended, trial
+from rbml.tasks import FewShot, generator
+from rbml.training.semi_supervised import WithUnlabelled, extended, trial, trial_on_tasks
 
 
 def learner() -> Learner:
@@ -50,3 +50,15 @@ def test_one_example_per_class_says_nothing() -> None:
     assert trial(learner(), Batch(CENTRES, torch.arange(3)), UNLABELLED, 3) is None
     with pytest.raises(UsageError, match="no unlabelled examples"):
         extended(learner(), Batch(CENTRES, torch.arange(3)), UNLABELLED[:0], 3)
+
+
+def test_with_one_example_per_class_other_tasks_say_whether_they_help() -> None:
+    y = torch.arange(200) % 5
+    noise = torch.randn(200, 2, generator=generator(1))
+    around = 6 * torch.stack([torch.cos(1.2567 * y), torch.sin(1.2567 * y)], 1)
+    near = trial_on_tasks(learner(), FewShot((around + 1.8 * noise, y), 3, 1, 12), 0)
+    assert near is not None and near.helps and near.extended > near.plain + 0.02
+    assert near.tested == 40 * 3 * 6 and "validation tasks of the run" in str(near)
+    nothing = trial_on_tasks(learner(), FewShot((torch.randn(2000, 2), torch.arange(2000) % 5), 3, 1, 12), 0)
+    assert nothing is not None and not nothing.helps, "there is nothing to tell the classes by"
+    assert trial_on_tasks(learner(), FewShot((noise, y), 3, 1, 1), 0) is None

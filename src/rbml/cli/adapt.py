@@ -6,13 +6,14 @@ import shlex
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from rbml.cli.topics import FIRST, TopicCommand
-from rbml.errors import CheckpointError, UsageError
+from rbml.errors import CheckpointError, RbmlError, UsageError
 
 if TYPE_CHECKING:
     from rbml.data.batch import Batch, Inputs
@@ -181,7 +182,8 @@ def _beside(learned: Learned, place: Path, examples: Batch, ways: int, noun: str
     """
     from rbml.cli.show import console
     from rbml.data.batch import Batch
-    from rbml.training.semi_supervised import trial
+    from rbml.training import usual
+    from rbml.training.semi_supervised import trial, trial_on_tasks
 
     modality = learned.setting.modality
     if examples.y.is_floating_point():
@@ -189,6 +191,10 @@ def _beside(learned: Learned, place: Path, examples: Batch, ways: int, noun: str
     raw = modality.find([place], labelled=False).raw
     x = modality.ready(modality.read(raw))
     found = trial(learned.learner, Batch(modality.ready(examples.x), examples.y), x, ways)
+    if found is None and learned.run is not None:
+        with suppress(RbmlError):  # without validation data it cannot be found out
+            tasks = usual.fitting(learned.run, ways, 1, 2 * max(1, len(raw) // ways))
+            found = trial_on_tasks(learned.learner, tasks, learned.run.recipe().outer.seed)
     told = found or f"with one labelled {noun} per class it cannot be found out whether they help; they are not used"
     console.print(f"{len(raw)} unlabelled {noun}s: {told}.")
     return x if found is not None and found.helps else None

@@ -12,12 +12,18 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from rbml.data.batch import Batch, Inputs, each_input, rows
+from rbml.devices import CPU, placed
 from rbml.errors import UsageError
 from rbml.learner import Adapted, Learner
+from rbml.recipe.streams import VALIDATE
+from rbml.tasks import FewShot, generator, task_seeds
 from rbml.tree import Tree
 
 ROUNDS = 3
 """In each round more of the unlabelled examples are taken; a third, two thirds, and in the last one all that may be."""
+
+TASKS = 40
+"""How many validation tasks say whether unlabelled examples help."""
 
 _FOLDS = 5
 _AT_ONCE = 200  # examples predicted at once
@@ -54,16 +60,18 @@ class Trial:
         plain: the share predicted correctly without unlabelled examples.
         extended: the same with them.
         helps: whether they are worth using: the share is higher; or it is the same, and the loss is lower.
+        where: what was predicted, in words.
     """
 
     tested: int
     plain: float
     extended: float
     helps: bool
+    where: str = "left-out accuracy"
 
     def __str__(self) -> str:
         """Say it in a sentence."""
-        found = f"left-out accuracy {100 * self.extended:.1f} % with them, {100 * self.plain:.1f} % without"
+        found = f"{self.where} {100 * self.extended:.1f} % with them, {100 * self.plain:.1f} % without"
         close = " and a lower loss with them" if self.helps and self.extended == self.plain else ""
         return f"{found}{close} ({self.tested} examples): {'they are used' if self.helps else 'they are not used'}"
 
@@ -132,6 +140,49 @@ def trial(learner: Learner, support: Batch, unlabelled: Inputs, ways: int, folds
     loss = {name: cross_entropy(torch.cat(parts), y).item() for name, parts in logits.items()}
     better = (hits["extended"], -loss["extended"]) > (hits["plain"], -loss["plain"])
     return Trial(len(y), hits["plain"], hits["extended"], better)
+
+
+def trial_on_tasks(learner: Learner, tasks: FewShot, seed: int, count: int = TASKS) -> Trial | None:
+    """Find out on other tasks whether unlabelled examples help where a class has a single labelled one.
+
+    Half of a task's queries are its unlabelled examples, and the other half is predicted. All of them are of the task's
+    classes, equally many of each, which is the best case.
+
+    Args:
+        learner: the learner.
+        tasks: of validation classes; their queries are the unlabelled examples and those that are predicted.
+        seed: by which the tasks are drawn.
+        count: how many tasks.
+
+    Returns:
+        What came out; they help if the gain is larger than two standard errors over the tasks. ``None`` if a class has
+        fewer than two queries.
+    """
+    if tasks.queries < 2:
+        return None
+    plain: list[Tensor] = []
+    larger: list[Tensor] = []
+    tested = 0
+    for one in task_seeds(count, generator(seed, VALIDATE, 2)):
+        drawn = placed(tasks.draw([one]), CPU)
+        support, query = _first(drawn.support), _first(drawn.query)
+        unlabelled = torch.arange(query.size) % tasks.queries < tasks.queries // 2
+        asked = rows(query, torch.nonzero(~unlabelled).flatten())
+        pile = each_input(lambda leaf, own=unlabelled: leaf[own], query.x)  # type: ignore[misc]
+        for found, known in ((plain, support), (larger, extended(learner, support, pile, tasks.ways))):
+            hits = _predicted(learner, known, asked.x, asked.size, tasks.ways).argmax(1) == asked.y
+            found.append(hits.double().mean())
+        tested += asked.size
+    gains = torch.stack(larger) - torch.stack(plain)
+    helps = bool(gains.mean() > 2 * gains.std() / count**0.5)
+    return Trial(
+        tested, torch.stack(plain).mean().item(), torch.stack(larger).mean().item(), helps,
+        "with one labelled example per class, validation tasks of the run say: accuracy",
+    )  # fmt: skip
+
+
+def _first(batch: Batch) -> Batch:
+    return Batch(each_input(lambda leaf: leaf[0], batch.x), batch.y[0])
 
 
 def _predicted(learner: Learner, support: Batch, x: Inputs, count: int, ways: int) -> Tensor:

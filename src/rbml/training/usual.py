@@ -212,8 +212,14 @@ def prior_of(
     return found
 
 
-def fitting(run: RunFolder, ways: int, shots: int) -> FewShot:
+def fitting(run: RunFolder, ways: int, shots: int, queries: int = QUERIES) -> FewShot:
     """Return the run's validation tasks of this size, or the nearest one that the data allows.
+
+    Args:
+        run: the run folder.
+        ways: how many classes.
+        shots: how many examples per class.
+        queries: how many queries per class.
 
     Raises:
         UsageError: if its examples have no classes, or are a mixture.
@@ -226,7 +232,7 @@ def fitting(run: RunFolder, ways: int, shots: int) -> FewShot:
         raise UsageError(f"{recipe.source} has no classes of one kind to be calibrated on")
     fewest = int(torch.bincount(loaded.y).min())
     several = max(1, min(shots, fewest - QUERIES))
-    return FewShot(loaded, min(ways, loaded.classes), several, max(1, min(QUERIES, fewest - several)))
+    return FewShot(loaded, min(ways, loaded.classes), several, max(1, min(queries, fewest - several)))
 
 
 def path_of(run: RunFolder) -> Path:
