@@ -12,7 +12,7 @@ import click
 
 import rbml
 from rbml.cli.devices import with_device
-from rbml.cli.processes import follows, several
+from rbml.cli.processes import follows, leave, several
 from rbml.cli.threads import with_threads
 from rbml.errors import RbmlError, UsageError, unknown
 
@@ -86,7 +86,9 @@ class LazyGroup(click.Group):
             message, code = explained(error)
             if not follows():  # the first process says it
                 click.echo(message, err=True)
-        sys.exit(code if isinstance(code, int) else 0)
+        code = code if isinstance(code, int) else 0
+        leave(code)
+        sys.exit(code)
 
 
 def explained(error: BaseException) -> tuple[str, int]:

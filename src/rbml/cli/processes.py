@@ -7,6 +7,7 @@ the process in which it happened, and by no other.
 from __future__ import annotations
 
 import os
+import sys
 import warnings
 from collections import deque
 from collections.abc import Iterator
@@ -18,6 +19,9 @@ import click
 if TYPE_CHECKING:
     from rbml.recipe import Recipe
     from rbml.training.processes import Processes
+
+
+_left: list[bool] = []
 
 
 def several() -> bool:
@@ -62,6 +66,23 @@ def together() -> Iterator[Processes]:
         raise SystemExit(code) from None
     finally:
         processes.end()
+        _left.append(True)
+
+
+def leave(code: int) -> None:
+    """End this process at once if it was one of several.
+
+    After PyTorch's processes have left one another, a thread of gloo may still run while Python ends, which aborts
+    about one process in ten (PyTorch 2.13: "terminate called without an active exception"), and ``torchrun`` then
+    reports a run that is complete as failed.
+
+    Args:
+        code: the exit code.
+    """
+    if _left:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
 
 
 def check_work(recipe: Recipe, processes: Processes, begins: bool) -> str:
