@@ -23,7 +23,7 @@ import torch
 
 from rbml.training import RunFolder
 
-COMMON = ["--split", "vinyals-1200", "--outer-lr", "4e-3", "--compile"]
+COMMON = ["--split", "vinyals-1200", "--outer-lr", "4e-3"]
 SETTINGS = {
     "five": [
         "--algorithm",
