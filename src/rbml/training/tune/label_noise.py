@@ -73,9 +73,8 @@ class LabelNoise:
             raise UsageError("wrong labels can only be told apart with at least 2 classes")
         logs = probabilities.double().clamp(min=1e-12).log()
         symmetric = _symmetric(logs, y)
-        if (
-            probabilities.shape[1] == 2 or len(y) < 2 * _FOLDS
-        ):  # with two classes errors go to the other one in any case
+        # With two classes errors go to the other one in any case.
+        if probabilities.shape[1] == 2 or len(y) < 2 * _FOLDS:
             return symmetric
         fold, better = torch.arange(len(y)) % _FOLDS, 0.0  # not one after another: examples are often sorted by class
         for one in range(_FOLDS):
