@@ -31,11 +31,11 @@ def episodes(tasks: int = 3) -> Episodes:
     return Episodes(Batch(x[0], y), Batch(x[1], y))
 
 
-def chosen(learner: Learner, tasks: int = 3) -> Hypergradient:
+def chosen(learner: Learner, tasks: int = 3, apart: bool = False) -> Hypergradient:
     def inner() -> Inner:
         return learner.inner(one(episodes(), 0))
 
-    return graphs.with_graphs(learner, learner.hypergradient, inner, tasks, ())
+    return graphs.with_graphs(learner, learner.hypergradient, inner, tasks, (), apart)
 
 
 @pytest.mark.parametrize(
@@ -55,6 +55,14 @@ def test_the_default_keeps_all_graphs_where_they_fit(monkeypatch: pytest.MonkeyP
     assert chosen(learner_of(), tasks=4) == Adjoint()
     assert chosen(learner_of(steps=4)) == Adjoint()
     assert chosen(learner_of(Adjoint(window=3), steps=1000)) == Unrolled(window=3)
+
+
+def test_a_task_may_keep_more_if_it_is_the_only_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    step = graphs.step_bytes(learner_of().inner(one(episodes(), 0)))
+    monkeypatch.setattr(graphs, "BUDGET", 2 * step)
+    monkeypatch.setattr(graphs, "BUDGET_OF_ONE", 3 * step)
+    assert chosen(learner_of(), tasks=1) == Unrolled()
+    assert chosen(learner_of(), tasks=1, apart=True) == Adjoint(), "others run beside it, on threads of their own"
 
 
 def test_a_compiled_learner_keeps_adjoint() -> None:

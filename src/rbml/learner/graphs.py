@@ -23,7 +23,7 @@ BUDGET_OF_ONE = 2**30
 
 
 def with_graphs(
-    learner: Learner, engine: Hypergradient, inner: Callable[[], Inner], tasks: int, shapes: Any
+    learner: Learner, engine: Hypergradient, inner: Callable[[], Inner], tasks: int, shapes: Any, apart: bool = False
 ) -> Hypergradient:
     """Return ``Unrolled``, which is faster, in place of an ``Adjoint`` that leaves it open how many graphs are kept.
 
@@ -35,15 +35,17 @@ def with_graphs(
         inner: returns the inner loop of one task.
         tasks: how many tasks run at once.
         shapes: a hashable value of everything on which the size of a graph depends.
+        apart: whether others run beside it, each by itself: then each may take no more than a chunk of them.
     """
     free = isinstance(engine, Adjoint) and engine.keep is None and engine.store == "all" and engine.hvp == "forward"
     if not free or learner.execution.compile != "no" or learner.steps == 0:  # without steps there is nothing to keep
         return engine
     assert isinstance(engine, Adjoint)
-    key = ("graphs", engine.window, tasks, learner.steps, shapes)
+    key = ("graphs", engine.window, tasks, learner.steps, shapes, apart)
     if key not in learner.tried:
         seen = learner.steps if engine.window is None else min(engine.window, learner.steps)
-        learner.tried[key] = tasks * seen * step_bytes(inner()) <= (BUDGET_OF_ONE if tasks == 1 else BUDGET)
+        budget = BUDGET_OF_ONE if tasks == 1 and not apart else BUDGET
+        learner.tried[key] = tasks * seen * step_bytes(inner()) <= budget
     return Unrolled(window=engine.window) if learner.tried[key] else engine
 
 

@@ -100,7 +100,8 @@ def _over_tasks(
         stack["weights"] = weights.expand(count(tasks), -1)
     separately = large or learner.over_tasks.separately(tasks, shard)
     at_once = 1 if separately else min(learner.execution.chunk, shard.count(count(tasks)))  # the same in every process
-    engine = with_graphs(learner, engine, partial(_inner, bind, stack, layer), at_once, shapes_of(tasks, ways))
+    beside = separately and shard.count(count(tasks)) > 1
+    engine = with_graphs(learner, engine, partial(_inner, bind, stack, layer), at_once, shapes_of(tasks, ways), beside)
     # Compiled graphs are kept by shapes; these are the Python values on which a graph depends besides.
     variant = (engine, learner.statistics, ways, None if warm is None else tuple(warm))
     if one_by_one(learner.execution.compile, engine, learner.steps):
