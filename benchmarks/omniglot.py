@@ -1,6 +1,6 @@
 """Train on Omniglot as in the papers and measure on 1,000 test tasks.
 
-    python benchmarks/omniglot.py five      # 5-way 1-shot, about half an hour on 2 cores
+    python benchmarks/omniglot.py five      # 5-way 1-shot, about ten minutes on 2 cores
     python benchmarks/omniglot.py twenty    # 20-way 1-shot, about two hours
 
 Five ways: Meta-SGD. Twenty ways: prototypical networks, the best in ``benchmarks/algorithms.py``, trained with sixty
