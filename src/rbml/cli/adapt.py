@@ -51,7 +51,7 @@ _TOPICS = {
     type=click.Path(path_type=Path),
     help="More examples of your own, without labels: a folder of pictures, or a file of sentences. They are learned "
     "from as well, with the classes that are predicted for them, where that helps with labelled examples that are left "
-    "out.",
+    "out; with one of each class, where it helps on validation tasks of the run.",
 )
 @click.option(
     "--estimate/--no-estimate",
