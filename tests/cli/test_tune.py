@@ -38,6 +38,21 @@ def test_a_table_becomes_a_file_that_predicts(target: str, tmp_path: Path) -> No
     assert not out.with_name("model.rbml.tuning").exists()
 
 
+@pytest.mark.parametrize(
+    ("mean", "interval", "said"),
+    [
+        (0.2, 0.1, "The tuned loss is lower by 0.2 ± 0.1 (95 % interval"),
+        (-0.2, 0.1, "The tuned loss is higher by 0.2 ± 0.1"),
+        (0.01, 0.1, "The losses differ by 0.01 ± 0.1 (95 % interval, over examples and starts), which may be chance."),
+    ],
+)
+def test_it_says_whether_tuning_was_better_by_more_than_chance(mean: float, interval: float, said: str) -> None:
+    from rbml.cli.tune import compared
+    from rbml.training.tune.tuning import Gain
+
+    assert said in compared(Gain(mean, interval))
+
+
 def test_columns_that_cannot_be_used_are_named(tmp_path: Path) -> None:
     file = table(tmp_path / "table.csv")
     with pytest.raises(DataError, match="no column 'cost'"):

@@ -13,6 +13,7 @@ from rbml.cli.topics import FIRST, TopicCommand
 if TYPE_CHECKING:
     from rbml.training.tune import Tuned
     from rbml.training.tune.job_data import JobData
+    from rbml.training.tune.tuning import Gain
 
 
 TOPICS = {
@@ -111,8 +112,19 @@ def _say(found: Tuned, data: JobData) -> None:
         cells = [metrics[key].shown(value) if key in metrics else f"{value:.4f}" for key, value in values.items()]
         rows.append([name, *cells])
     table("on the third part, trained on the other two; the mean of several starts", ["settings", *found.test], rows)
-    if found.smooth is not None and found.smooth.rough:
-        console.print(f"Warning: {found.smooth.advice}.")
-    best = found.candidates[0]
-    if best.name == "start":
+    if found.candidates[0].name == "start":
         console.print("Nothing was better than the usual settings on runs that were not tuned on: they are kept.")
+    else:
+        console.print(compared(found.gain))
+    if found.smooth is not None and found.smooth.rough and not (found.gain.clear and found.gain.mean > 0):
+        console.print(
+            f"Note: {found.smooth.finding}. Fewer --steps, or --how online, which looks at a few steps only, may help."
+        )
+
+
+def compared(gain: Gain) -> str:
+    """Return in words whether the two rows differ by more than chance."""
+    by = f"by {abs(gain.mean):.3g} ± {gain.interval:.2g} (95 % interval, over examples and starts)"
+    if gain.clear:
+        return f"The tuned loss is {'lower' if gain.mean > 0 else 'higher'} {by}."
+    return f"The losses differ {by}, which may be chance."

@@ -42,14 +42,23 @@ class Smoothness:
         return not self.value >= ROUGH
 
     @property
-    def advice(self) -> str:
-        """A sentence on what to do; empty where the loss is smooth."""
+    def finding(self) -> str:
+        """What was found, in words; empty where the loss is smooth."""
         if not self.rough:
             return ""
         return (
             f"the loss is rough along the hypergradient (smoothness {self.value:.2f}; 1 is a straight line, below "
-            f"{ROUGH} is rough): its derivative says little. Begin with a lower learning rate, look at fewer steps "
-            '(window=, or how="online"), or use evolution strategies (--engine evolution), which smooth the loss'
+            f"{ROUGH} is rough): its derivative says little"
+        )
+
+    @property
+    def advice(self) -> str:
+        """The finding and what to do about it, for a learner of many tasks; empty where the loss is smooth."""
+        if not self.rough:
+            return ""
+        return (
+            f"{self.finding}. Begin with a lower learning rate, look at fewer steps (window=), or use evolution "
+            "strategies (--engine evolution), which smooth the loss"
         )
 
 

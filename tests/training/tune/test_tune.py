@@ -20,7 +20,7 @@ from rbml.training.tune import split, usual_strategy
 from rbml.training.tune.runs import Runs, restarted
 from rbml.training.tune.scouting import Place, moved, preferred, scouted
 from rbml.training.tune.search import Descent, online
-from rbml.training.tune.tuning import learner_of
+from rbml.training.tune.tuning import Gain, learner_of
 from rbml.training.tune.usual import usual_for
 from rbml.tree import Tree
 
@@ -217,3 +217,15 @@ def test_what_cannot_be_tuned_is_refused() -> None:
 def test_the_usual_strategy_has_more_than_50_numbers_for_three_layers() -> None:
     learner = learner_of(MLP(4, 3, (8, 8)), usual_strategy(True), CLASSES, 5, False, 1.0)
     assert sum(leaf.numel() for leaf in learner.phi.parameters()) > 50
+
+
+def test_a_gain_counts_what_examples_and_starts_add_to_its_chance() -> None:
+    usual = torch.tensor([[1.0, 2.0, 3.0, 4.0], [3.0, 2.0, 3.0, 4.0]])
+    gain = Gain.of(usual, torch.ones(2, 4))
+    over_examples = torch.tensor([1.0, 1.0, 2.0, 3.0]).var() / 4
+    over_starts = torch.tensor([1.5, 2.0]).var() / 2
+    assert gain.mean == pytest.approx(1.75)
+    assert gain.interval == pytest.approx(1.96 * float(over_examples + over_starts) ** 0.5) and gain.clear
+    assert not Gain.of(usual, usual + torch.tensor([1.0, -1.0, 1.0, -1.0])).clear
+    assert Gain.of(usual[:1], torch.ones(1, 4)).interval == pytest.approx(1.96 * (5 / 3 / 4) ** 0.5), "a single start"
+    assert not Gain.of(usual[:, :1], torch.ones(2, 1)).clear, "a single example tells nothing"

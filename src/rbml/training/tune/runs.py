@@ -23,6 +23,7 @@ from rbml.inner import Carry, Inner, begin, roll
 from rbml.learner import Learner
 from rbml.learner.binding import BoundTask
 from rbml.learner.steps import CompiledSteps, stacked
+from rbml.strategy.views import each_loss
 from rbml.tasks import Job
 from rbml.tree import Tree, prefixed, under
 
@@ -134,14 +135,16 @@ class Runs:
         return stack, ends
 
     def judged(self, m: Tree, seeds: Sequence[int], metrics: Sequence[Any] = ()) -> dict[str, Tensor]:
-        """Return the loss and the metrics of every run, by name, ``(S,)`` each."""
+        """Return the loss and the metrics of every run, ``(S,)``, and as ``each`` the examples' losses, ``(S, n)``."""
         with torch.no_grad():
             stack, ends = self.ends(m, seeds)
 
             def measure(given: tuple[dict[str, Any], Tree]) -> dict[str, Tensor]:
                 bound = self.bound(given[0])
                 loss, prediction = bound.measure(given[1], m, bound.plan.steps)
-                return {"loss": loss} | {one.name: one.of(prediction, bound.task.query) for one in metrics}
+                query = bound.task.query
+                each = each_loss(bound.plan.loss, prediction, query.y)
+                return {"loss": loss, "each": each} | {one.name: one.of(prediction, query) for one in metrics}
 
             found: dict[str, Tensor] = self.learner.over_tasks.each(measure, (stack, ends))
         return found

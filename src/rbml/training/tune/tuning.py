@@ -52,6 +52,35 @@ class Candidate(NamedTuple):
         return mean if mean == mean else float("inf")
 
 
+class Gain(NamedTuple):
+    """By how much the loss on the third part is lower than with the usual settings.
+
+    Attributes:
+        mean: the difference of the losses; positive where tuning was better.
+        interval: half the width of its 95 % interval; NaN for a single example.
+    """
+
+    mean: float
+    interval: float
+
+    @staticmethod
+    def of(usual: Tensor, own: Tensor) -> Gain:
+        r"""Return it from the losses ``(S, n)`` of the same n examples after the same S starts.
+
+        With :math:`d_{si}` the differences, the variance of their mean is taken as that of the examples' means divided
+        by n, plus that of the starts' means divided by S: others might have been drawn of both.
+        """
+        difference = (usual - own).cpu().double()
+        variances = [means.var() / len(means) for means in (difference.mean(0), difference.mean(1)) if len(means) > 1]
+        total = float(sum(variances)) if difference.shape[1] > 1 else float("nan")
+        return Gain(float(difference.mean()), 1.96 * total**0.5)
+
+    @property
+    def clear(self) -> bool:
+        """Whether the interval excludes zero."""
+        return abs(self.mean) > self.interval
+
+
 @dataclass(frozen=True)
 class Tuned:
     """The result of :func:`tune`.
@@ -61,6 +90,7 @@ class Tuned:
         learner: the learner with the chosen numbers.
         test: loss and metrics on the third part of the examples, which nothing was tuned on, the mean of the starts.
         usual: the same for the settings at which tuning began, trained on the training and the validation examples.
+        gain: by how much the loss of ``test`` is lower than that of ``usual``, paired by example and start.
         candidates: all that were validated, the best first; the first one was chosen.
         history: what happened.
         sizes: how many examples to train on, to tune on, and in the third part.
@@ -74,6 +104,7 @@ class Tuned:
     learner: Learner
     test: dict[str, float]
     usual: dict[str, float]
+    gain: Gain
     candidates: list[Candidate]
     history: list[Progress]
     sizes: tuple[int, int, int]
@@ -286,8 +317,9 @@ def finished(
         whole = bound.whole({name: leaf[0].detach() for name, leaf in ends.items()}, chosen, learner.steps)
         adapted = Adapted(learner.model, whole, bound.fitted_statistics(whole))
     sizes = (train.size, val.size, test.size)
+    gain = Gain.of(usual.pop("each"), own.pop("each"))
     means = [{name: leaf.mean().item() for name, leaf in found.items()} for found in (own, usual)]
-    return Tuned(adapted, learner, means[0], means[1], candidates, history, sizes)
+    return Tuned(adapted, learner, means[0], means[1], gain, candidates, history, sizes)
 
 
 def joined(one: Batch, other: Batch) -> Batch:
