@@ -19,7 +19,7 @@ from torch.utils._pytree import tree_map
 from rbml.errors import UsageError, unknown
 
 NAMES = ("auto", "cpu", "cuda", "mps")
-PRECISIONS = ("float32", "tf32")
+PRECISIONS = ("float32", "tf32", "bfloat16")
 
 CPU = torch.device("cpu")
 
@@ -99,33 +99,54 @@ def free_memory(device: torch.device) -> int | None:
     return int(free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device))
 
 
+_products: list[torch.dtype] = []
+"""The type of large products where it is another one than that of their factors; of the whole process, as tf32 is."""
+
+
+def type_of_products() -> torch.dtype | None:
+    """Return the type in which large products of float32 are computed, or ``None``: in float32."""
+    return _products[-1] if _products else None
+
+
 @contextmanager
 def computing(precision: str, device: torch.device) -> Iterator[None]:
-    """Compute products of float32 in the given precision on CUDA: ``"float32"``, or the faster ``"tf32"``.
+    """Compute products of float32 in the given precision: ``"float32"``, ``"tf32"`` (on CUDA) or ``"bfloat16"``.
 
     tf32 rounds the factors of matrix products and convolutions to 10 bits of mantissa, float32 has 23; sums are in
     float32. A meta-gradient then has a relative error of some 0.1 % instead of 0.0001 %. PyTorch's own default takes
     tf32 for convolutions, and not for matrix products.
+
+    bfloat16 rounds factors and results of the large products in a model to 7 bits (:mod:`rbml.operators.rounded`), on
+    any device. What that does to a meta-gradient is in docs/devices.md.
 
     Raises:
         UsageError: for tf32 on another device, or an unknown precision.
     """  # noqa: DOC501  `unknown` returns the UsageError
     if precision not in PRECISIONS:
         raise unknown("precision", precision, PRECISIONS)
-    if device.type != "cuda":
-        if precision != "float32":
-            raise UsageError(
-                f"{precision} is a way of computing on cuda, and this is {device}: leave the precision out"
-            )
-        yield
-        return
+    if precision == "tf32" and device.type != "cuda":
+        raise UsageError(
+            f"tf32 is a way of computing on cuda, and this is {device}: leave --precision out, or use bfloat16"
+        )
     matmul, conv = torch.backends.cuda.matmul, torch.backends.cudnn
     before = matmul.allow_tf32, conv.allow_tf32
-    matmul.allow_tf32 = conv.allow_tf32 = precision == "tf32"
+    if device.type == "cuda":
+        matmul.allow_tf32 = conv.allow_tf32 = precision == "tf32"
+    if precision == "bfloat16":
+        _products.append(torch.bfloat16)
     try:
         yield
     finally:
         matmul.allow_tf32, conv.allow_tf32 = before
+        if precision == "bfloat16":
+            _products.pop()
+
+
+def slow_in(precision: str, device: torch.device) -> str:
+    """Return why a precision is no faster than float32 on a device; empty if it may be, or nobody knows."""
+    if precision != "bfloat16" or device.type != "cpu" or torch.cpu._is_avx512_bf16_supported():
+        return ""
+    return "this processor has no arithmetic of bfloat16: it may be slower than float32"
 
 
 def numbers(*values: Tensor) -> list[float]:

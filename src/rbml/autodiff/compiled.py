@@ -12,6 +12,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_leaves, tree_map, tree_structure, tree_unflatten
 
 from rbml.autodiff.flat import Form, flattened, form_of
+from rbml.devices import type_of_products
 from rbml.errors import UsageError
 from rbml.operators import convolution as _convolution  # noqa: F401  registers the operators of _COPIES
 
@@ -71,7 +72,7 @@ class Compiled:
         Whatever must be traced or compiled is so before this returns: that is not possible in several threads at once.
         """
         leaves = [leaf.contiguous() for leaf in flattened(arguments)]  # strides are those that were traced
-        key = (variant, *((leaf.shape, leaf.dtype, leaf.device) for leaf in leaves))
+        key = (variant, type_of_products(), *((leaf.shape, leaf.dtype, leaf.device) for leaf in leaves))
         if key not in self._graphs:
             self._graphs[key] = self._made(function, leaves, tree_structure(arguments))
         graph, form = self._graphs[key]

@@ -30,12 +30,12 @@ def with_device(command: click.Command) -> click.Command:
             ),
             click.Option(
                 ["--precision"],
-                metavar="float32|tf32",
+                metavar="float32|tf32|bfloat16",
                 default="float32",
                 expose_value=False,
                 callback=_keep,
-                help="Only on cuda: tf32 is faster, and rounds the factors of products to three digits.  "
-                "[default: float32]",
+                help="tf32 (cuda only) rounds the factors of products to three digits, bfloat16 those of large ones to "
+                "two: faster, for large networks. It is not kept with a run.  [default: float32]",
             ),
         ]
     return command
@@ -57,7 +57,7 @@ def chosen_device(float64: bool = False) -> torch.device:
         UsageError: if the device is not there, or has no such precision.
     """
     from rbml.data.inputs.embedded import computed_on
-    from rbml.devices import CPU, computing, described, find
+    from rbml.devices import CPU, computing, described, find, slow_in
 
     context = click.get_current_context(silent=True)
     wanted: dict[str, Any] | None = None if context is None else context.meta.get(_META)
@@ -69,5 +69,7 @@ def chosen_device(float64: bool = False) -> torch.device:
         context.with_resource(computed_on(found))
         if found.type != "cpu":
             click.echo(f"computing on {described(found)}", err=True)
+        if reason := slow_in(wanted["precision"], found):
+            click.echo(f"--precision {wanted['precision']}: {reason}", err=True)
     device: torch.device = wanted["found"]
     return device

@@ -25,7 +25,7 @@ import torch
 from torch.utils._pytree import tree_leaves
 
 from rbml.data.store import cached_arrays
-from rbml.devices import wait
+from rbml.devices import type_of_products, wait
 from rbml.learner.options import Compile, Execution
 from rbml.learner.steps import one_by_one
 from rbml.strategy.serialize import described
@@ -155,5 +155,5 @@ def _key(learner: Learner, tasks: Task) -> str:
     machine = platform.machine(), platform.processor(), torch.get_num_threads(), torch.__version__
     run = learner.execution
     facts = (learner.model, described(learner.strategy), learner.steps, learner.phase(1.0), learner.statistics,
-             learner.adapted, shapes, machine, run)  # fmt: skip
+             learner.adapted, shapes, machine, run, type_of_products())  # fmt: skip
     return hashlib.sha256(repr(facts).encode()).hexdigest()[:16]

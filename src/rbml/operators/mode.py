@@ -25,6 +25,7 @@ from torch._C._functorch import TransformType, get_interpreter_stack
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_map_only
 
+from rbml.devices import type_of_products
 from rbml.errors import UsageError
 from rbml.operators import attention, embedding, linear, losses
 from rbml.operators.alone import is_alone, is_in_threads
@@ -33,6 +34,7 @@ from rbml.operators.convolution import conv2d
 from rbml.operators.max_pool import max_pool2d
 from rbml.operators.randomness import RANDOM
 from rbml.operators.recurrent import RECURRENT
+from rbml.operators.rounded import PRODUCTS, rounded
 
 
 def _batch_norm(
@@ -180,6 +182,8 @@ class Differentiable(TorchFunctionMode):
     ) -> Any:
         """Call the replacement of ``func`` if it has one, else ``func`` itself."""
         run = REPLACED.get(func, func)
+        if func in PRODUCTS and type_of_products() is not None:
+            run = rounded(run, func is F.linear)
         if self._forward_levels is not None and _forward_levels() != self._forward_levels:
             raise UsageError(
                 "the model takes forward derivatives (torch.func.jvp, jacfwd), which PyTorch cannot do in several "
