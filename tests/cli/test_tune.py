@@ -59,6 +59,16 @@ def test_columns_that_cannot_be_used_are_named(tmp_path: Path) -> None:
         read(file, "cost")
     with pytest.raises(DataError, match="in the column 'kind'"):
         read(file, "price")
+    with pytest.raises(DataError, match=r"no column of texts .* name it: --target price"):
+        read(file)
+
+
+def test_a_column_of_numbers_with_a_mistake_is_not_taken_for_classes(tmp_path: Path) -> None:
+    file = tmp_path / "table.csv"
+    file.write_text("\n".join(["a,b", *(f"{row},{row / 2}" for row in range(20)), "3,n/a"]))
+    with pytest.raises(DataError, match=r"table\.csv:22 has 'n/a' in the column 'b', where most rows have numbers"):
+        read(file, "b")
+    assert len(read(file, "b", classes=True).names) == 21
 
 
 def test_a_known_source_is_tuned_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

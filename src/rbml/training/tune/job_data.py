@@ -14,6 +14,7 @@ from rbml.data.batch import Batch
 from rbml.data.inputs.embedded import Embedded
 from rbml.data.inputs.rows import Row, Rows, check_columns, numbers, read_rows
 from rbml.data.inputs.table import Table
+from rbml.data.inputs.text_files import TEXT_COLUMNS
 from rbml.data.setting import Setting
 from rbml.data.targets import Units, real
 from rbml.errors import DataError, UsageError
@@ -84,6 +85,8 @@ def read(
             raise UsageError(f"{path} is a folder of pictures, whose folders name the classes: leave --target out")
         return _table(read_rows(path), target, classes, seed)
     kind = "pictures" if path.is_dir() else "text"
+    if path.suffix.lower() in (".csv", ".tsv"):
+        _check_text(read_rows(path))
     name = encoder or ENCODERS[kind]
     recipe = _recipe(encoder=name, **protocol.facts(name))
     modality = build.setting(recipe).modality
@@ -98,6 +101,15 @@ def read(
     examples = Batch(modality.ready(stored), y)
     places = list(found.places or found.names)
     return JobData(examples, stored, names, setting, recipe, places, list(map(str, found.raw)), found.raw)
+
+
+def _check_text(file: Rows) -> None:
+    """Refuse a table whose column to predict was not named: it would be read as a file of texts."""
+    if not set(TEXT_COLUMNS) & set(file.columns):
+        raise DataError(
+            f"{file.path} has no column of texts ({', '.join(TEXT_COLUMNS)}): it has {', '.join(file.columns)}. To "
+            f"predict a column of a table from the others, name it: --target {file.columns[-1]}."
+        )
 
 
 def _tuned_on(total: int, seed: int | None) -> Tensor:
@@ -132,7 +144,7 @@ def _table(file: Rows, target: str, classes: bool, seed: int | None) -> JobData:
     if not columns:
         raise DataError(f"{file.path} has no column besides {target!r} to predict it from.")
     known = [file.rows[place] for place in _tuned_on(len(file.rows), seed).tolist()]
-    named = classes or not all(_is_number(row, target) for row in file.rows)
+    named = classes or not _all_numbers(file, target)
     table = Table.fitted(columns, numbers(known, columns), [target])
     if named:
         y, names = targets.CLASSES.read([_label(row, target) for row in file.rows], None)
@@ -154,6 +166,18 @@ def _label(row: Row, target: str) -> str:
     if not row.cells[target]:
         raise DataError(f"{row.place} has nothing in the column {target!r}: write a class there, or remove the row.")
     return row.cells[target]
+
+
+def _all_numbers(file: Rows, target: str) -> bool:
+    """Return whether a column holds real values; one in which only a few cells are no numbers is refused."""
+    others = [row for row in file.rows if not _is_number(row, target)]
+    if others and 2 * len(others) < len(file.rows):
+        row = others[0]
+        raise DataError(
+            f"{row.place} has {row.cells[target] or 'nothing'!r} in the column {target!r}, where most rows have "
+            "numbers: repair or remove the row, or say with --classes that the column names classes."
+        )
+    return not others
 
 
 def _is_number(row: Row, name: str) -> bool:
