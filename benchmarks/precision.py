@@ -33,23 +33,25 @@ class Rows(nn.Module):
         self.embed, self.body, self.head = nn.Linear(28, width), nn.TransformerEncoder(layer, 2), nn.Linear(width, 5)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.head(self.body(self.embed(x.flatten(1, 2))).mean(1))
+        found: Tensor = self.head(self.body(self.embed(x.flatten(1, 2))).mean(1))
+        return found
 
 
-ROWS: dict[str, tuple[Callable[[], Learner], dict[str, int], int]] = {
+ROWS: dict[str, tuple[Callable[[], Learner], tuple[int, int, int], int]] = {
     "Conv4-64, MAML, 5-way 5-shot, 1 step": (
-        lambda: algorithms.maml(rbml.models.Conv4(5), lr=0.1, steps=1), {"ways": 5, "shots": 5, "queries": 5}, 8),
+        lambda: algorithms.maml(rbml.models.Conv4(5), lr=0.1, steps=1), (5, 5, 5), 8),
     "Conv4-64, MAML, 20-way 1-shot, 5 steps": (
-        lambda: algorithms.maml(rbml.models.Conv4(20), lr=0.1, steps=5), {"ways": 20, "shots": 1, "queries": 1}, 4),
+        lambda: algorithms.maml(rbml.models.Conv4(20), lr=0.1, steps=5), (20, 1, 1), 4),
     "Conv4-64 with max pooling, ProtoNet, 60-way 1-shot": (
-        lambda: algorithms.protonet(rbml.models.Conv4(60, pool="max")), {"ways": 60, "shots": 1, "queries": 1}, 4),
+        lambda: algorithms.protonet(rbml.models.Conv4(60, pool="max")), (60, 1, 1), 4),
     "transformer, 256 wide, MAML, 5-way 5-shot, 1 step": (
-        lambda: algorithms.maml(Rows(), lr=0.01, steps=1), {"ways": 5, "shots": 5, "queries": 5}, 4),
+        lambda: algorithms.maml(Rows(), lr=0.01, steps=1), (5, 5, 5), 4),
     "transformer, 256 wide, MAML, 5-way 5-shot, 3 steps": (
-        lambda: algorithms.maml(Rows(), lr=0.01, steps=3), {"ways": 5, "shots": 5, "queries": 5}, 4),
+        lambda: algorithms.maml(Rows(), lr=0.01, steps=3), (5, 5, 5), 4),
     "transformer, 256 wide, ProtoNet, 5-way 5-shot": (
-        lambda: algorithms.protonet(Rows()), {"ways": 5, "shots": 5, "queries": 5}, 4),
+        lambda: algorithms.protonet(Rows()), (5, 5, 5), 4),
 }  # fmt: skip
+"""What makes a learner; ways, shots and queries of its tasks; and how many of them."""
 
 
 def main() -> None:
@@ -62,9 +64,10 @@ def main() -> None:
     torch.set_num_threads(1)
     glyphs = rbml.data.load("glyphs", "train")
     print("| | float32, ms | bfloat16, ms | ratio | relative error |\n| --- | ---: | ---: | ---: | ---: |")
-    for name, (make, sizes, count) in ROWS.items():
+    for name, (make, (ways, shots, queries), count) in ROWS.items():
         torch.manual_seed(0)
-        learner, tasks = make().to(device), FewShot(glyphs, **sizes).to(device).sample(count, generator(0, 0))
+        source = FewShot(glyphs, ways=ways, shots=shots, queries=queries).to(device)
+        learner, tasks = make().to(device), source.sample(count, generator(0, 0))
         times: dict[str, list[float]] = {"float32": [], "bfloat16": []}
         found: dict[str, Tensor] = {}
         for _ in range(chosen.rounds + 1):
