@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, func, fx
+from torch._guards import TracingContext, tracing
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_leaves, tree_map, tree_structure, tree_unflatten
 
 from rbml.autodiff.flat import Form, flattened, form_of
 from rbml.errors import UsageError
 from rbml.operators import convolution as _convolution  # noqa: F401  registers the operators of _COPIES
+from rbml.operators.alone import is_alone
 
 KEPT = 2**28
 """How many bytes of results a simplified trace may keep rather than compute them twice."""
@@ -71,7 +73,8 @@ class Compiled:
         Whatever must be traced or compiled is so before this returns: that is not possible in several threads at once.
         """
         leaves = [leaf.contiguous() for leaf in flattened(arguments)]  # strides are those that were traced
-        key = (variant, *((leaf.shape, leaf.dtype, leaf.device) for leaf in leaves))
+        shapes = ((leaf.shape, leaf.dtype, leaf.device) for leaf in leaves)
+        key = (variant, is_alone(), *shapes)
         if key not in self._graphs:
             self._graphs[key] = self._made(function, leaves, tree_structure(arguments))
         graph, form = self._graphs[key]
@@ -88,9 +91,10 @@ class Compiled:
             forms.append(form)
             return results
 
-        graph = (traced if self.compiler else replayed)(flat, *leaves)
+        recorded = traced if self.compiler and not is_alone() else replayed  # the former cannot follow torch.autograd
+        graph = recorded(flat, *leaves)
         self.operators += len(graph.graph.nodes)
-        return _compiled(graph) if self.compiler else graph.forward, form_of(forms[-1])
+        return _compiled(graph, leaves) if self.compiler else graph.forward, form_of(forms[-1])
 
 
 def is_replayed(compiled: object) -> bool:
@@ -98,18 +102,39 @@ def is_replayed(compiled: object) -> bool:
     return isinstance(compiled, Compiled) and not compiled.compiler
 
 
-def _compiled(graph: fx.GraphModule) -> Callable[..., Any]:
-    """Return a graph that is compiled when it is called for the first time."""
-    from torch._inductor.exc import InvalidCxxCompiler  # noqa: PLC0415  it takes as long to load as PyTorch
+def _compiled(graph: fx.GraphModule, leaves: Sequence[Tensor]) -> Callable[..., Any]:
+    """Return a graph as compiled code for tensors like these leaves.
 
-    compiled = torch.compile(graph, fullgraph=True)
+    The code of one task by itself runs on one thread, and gives up the interpreter's lock (``cpp_wrapper``), so that
+    others run beside it. Its convolutions stay in the layout that they were traced with: turning them costs more than
+    it saves while the compiler cannot turn the operators around them as well.
+
+    What is compiled is kept on disk by the compiler, which needs the context of :func:`tracing` for that.
+
+    Raises:
+        UsageError: if there is no C++ compiler.
+    """
+    from torch._inductor import compile as compile_graph  # noqa: PLC0415  it takes as long to load as PyTorch
+    from torch._inductor.exc import InvalidCxxCompiler  # noqa: PLC0415
+    from torch._subclasses.fake_tensor import FakeTensorMode  # noqa: PLC0415
+    from torch.fx.experimental.symbolic_shapes import ShapeEnv  # noqa: PLC0415
+
+    options: dict[str, Any] = {"cpp_wrapper": all(leaf.device.type == "cpu" for leaf in leaves)}
+    if is_alone():
+        options |= {"cpp.threads": 1, "layout_optimization": False}
+    for node in graph.graph.nodes:
+        node.meta = {}  # what was recorded belongs to another mode
+    mode = FakeTensorMode(shape_env=ShapeEnv())  # type: ignore[no-untyped-call]
+    try:
+        with torch.no_grad(), tracing(TracingContext(mode)):
+            compiled = compile_graph(graph, [mode.from_tensor(leaf, static_shapes=True) for leaf in leaves], options)
+    except InvalidCxxCompiler as error:
+        needed = "compile='whole' and 'step' need a C++ compiler, such as g++: install one, or use compile='trace'"
+        raise UsageError(needed) from error
 
     def run(*leaves: Tensor) -> Any:
-        try:
+        with torch.no_grad():
             return compiled(*leaves)
-        except InvalidCxxCompiler as error:
-            needed = "compile='whole' and 'step' need a C++ compiler, such as g++: install one, or use compile='trace'"
-            raise UsageError(needed) from error
 
     return run
 

@@ -41,7 +41,7 @@ def apart(learner: Learner, tasks: Any, predict: Predict, ways: int | None) -> b
         ways: C.
     """
     run = learner.execution
-    if run.vectorise != "auto" or run.compile != "no" or learner.device.type != "cpu":
+    if run.vectorise != "auto" or run.compile not in ("no", "whole") or learner.device.type != "cpu":
         return False
     key = ("apart", *shapes_of(tasks, ways))
     if key not in learner.tried:
