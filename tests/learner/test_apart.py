@@ -119,13 +119,13 @@ def test_it_is_bit_for_bit_the_same_on_one_thread_and_on_two(
 
 
 @compiler
-@pytest.mark.parametrize("engine", [None, Adjoint(keep=0)], ids=repr)
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # PyTorch's own, when its compiler is imported
 def test_the_graph_of_one_task_compiled_is_the_same_and_runs_in_threads(
-    pictures: Pictures, monkeypatch: pytest.MonkeyPatch, engine: Hypergradient | None
+    pictures: Pictures, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(apart, "LARGE", 0.0)
     tasks, other = pictures(tasks=3, shape=(1, 8, 8)), pictures(tasks=3, shape=(1, 8, 8))
-    plain, learner = learner_of(engine), learner_of(engine, compile="whole")
+    plain, learner = learner_of(), learner_of(compile="whole")
     truth = plain.meta_gradient(tasks)
     SEEN.clear()
     found = [learner.meta_gradient(tasks)]
