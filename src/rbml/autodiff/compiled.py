@@ -20,6 +20,8 @@ from rbml.operators.alone import is_alone
 KEPT = 2**28
 """How many bytes of results a simplified trace may keep rather than compute them twice."""
 
+NEEDED = "compile='whole' and 'step' need a C++ compiler, such as g++: install one, or use compile='trace'"
+
 aten = torch.ops.aten
 _ZEROS = {aten.zeros, aten.zeros_like, aten.new_zeros, aten._efficientzerotensor}
 _MOVES = {
@@ -94,7 +96,9 @@ class Compiled:
         recorded = traced if self.compiler and not is_alone() else replayed  # the former cannot follow torch.autograd
         graph = recorded(flat, *leaves)
         self.operators += len(graph.graph.nodes)
-        return _compiled(graph, leaves) if self.compiler else graph.forward, form_of(forms[-1])
+        if not self.compiler:
+            return graph.forward, form_of(forms[-1])
+        return _native(graph, leaves) if is_alone() else _compiled(graph), form_of(forms[-1])
 
 
 def is_replayed(compiled: object) -> bool:
@@ -102,12 +106,27 @@ def is_replayed(compiled: object) -> bool:
     return isinstance(compiled, Compiled) and not compiled.compiler
 
 
-def _compiled(graph: fx.GraphModule, leaves: Sequence[Tensor]) -> Callable[..., Any]:
-    """Return a graph as compiled code for tensors like these leaves.
+def _compiled(graph: fx.GraphModule) -> Callable[..., Any]:
+    """Return a graph that is compiled when it is called for the first time."""
+    from torch._inductor.exc import InvalidCxxCompiler  # noqa: PLC0415  it takes as long to load as PyTorch
 
-    The code of one task by itself runs on one thread, and gives up the interpreter's lock (``cpp_wrapper``), so that
-    others run beside it. Its convolutions stay in the layout that they were traced with: turning them costs more than
-    it saves while the compiler cannot turn the operators around them as well.
+    compiled = torch.compile(graph, fullgraph=True)
+
+    def run(*leaves: Tensor) -> Any:
+        try:
+            return compiled(*leaves)
+        except InvalidCxxCompiler as error:
+            raise UsageError(NEEDED) from error
+
+    return run
+
+
+def _native(graph: fx.GraphModule, leaves: Sequence[Tensor]) -> Callable[..., Any]:
+    """Return the graph of one task by itself as compiled code for tensors like these leaves.
+
+    It runs on one thread, and gives up the interpreter's lock (``cpp_wrapper``), so that other tasks run beside it. Its
+    convolutions stay in the layout that they were traced with: channels last, which the compiler would choose, is
+    slower here (docs/performance.md).
 
     What is compiled is kept on disk by the compiler, which needs the context of :func:`tracing` for that.
 
@@ -119,18 +138,15 @@ def _compiled(graph: fx.GraphModule, leaves: Sequence[Tensor]) -> Callable[..., 
     from torch._subclasses.fake_tensor import FakeTensorMode  # noqa: PLC0415
     from torch.fx.experimental.symbolic_shapes import ShapeEnv  # noqa: PLC0415
 
-    options: dict[str, Any] = {"cpp_wrapper": all(leaf.device.type == "cpu" for leaf in leaves)}
-    if is_alone():
-        options |= {"cpp.threads": 1, "layout_optimization": False}
+    options = {"cpp_wrapper": True, "cpp.threads": 1, "layout_optimization": False}
     for node in graph.graph.nodes:
         node.meta = {}  # what was recorded belongs to another mode
-    mode = FakeTensorMode(shape_env=ShapeEnv())  # type: ignore[no-untyped-call]
+    mode = FakeTensorMode(shape_env=ShapeEnv())
     try:
         with torch.no_grad(), tracing(TracingContext(mode)):
             compiled = compile_graph(graph, [mode.from_tensor(leaf, static_shapes=True) for leaf in leaves], options)
     except InvalidCxxCompiler as error:
-        needed = "compile='whole' and 'step' need a C++ compiler, such as g++: install one, or use compile='trace'"
-        raise UsageError(needed) from error
+        raise UsageError(NEEDED) from error
 
     def run(*leaves: Tensor) -> Any:
         with torch.no_grad():

@@ -132,7 +132,7 @@ class OverTasks:
         if compiled is None:
             with alone() if separately or self.separately(tasks, shard) else nullcontext():
                 return _averaged(self._in_turn(partial(run, m), tasks, shard), shard)
-        if not is_replayed(compiled) and separately:
+        if not is_replayed(compiled) and separately and tree_leaves(tasks)[0].device.type == "cpu":
             with alone():
                 works = [compiled.prepared(run, m, part, variant=variant) for part in self.parts(tasks, 1)]
             return _averaged(side_by_side(works), shard)
