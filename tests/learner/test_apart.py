@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from shutil import which
 from typing import Any
 
 import pytest
@@ -22,6 +23,7 @@ Pictures = Callable[..., rbml.Episodes]
 pytestmark = pytest.mark.usefixtures("two_threads")
 
 
+compiler = pytest.mark.skipif(which("g++") is None and which("clang++") is None, reason="needs a C++ compiler")
 SEEN: list[tuple[bool, bool]] = []
 
 
@@ -65,7 +67,8 @@ def test_operations_are_counted_per_product(pictures: Pictures) -> None:
 
 
 @pytest.mark.parametrize(
-    ("execution", "expected"), [({}, True), ({"vectorise": True}, False), ({"compile": "trace"}, False)]
+    ("execution", "expected"),
+    [({}, True), ({"compile": "whole"}, True), ({"vectorise": True}, False), ({"compile": "trace"}, False)],
 )
 def test_it_is_chosen_where_nothing_else_was_asked_for(
     pictures: Pictures, monkeypatch: pytest.MonkeyPatch, execution: dict[str, Any], expected: bool
@@ -113,6 +116,30 @@ def test_it_is_bit_for_bit_the_same_on_one_thread_and_on_two(
         torch.set_num_threads(threads)
         found.append(learner_of().meta_gradient(tasks))
     torch.testing.assert_close(found[0].grads, found[1].grads, rtol=0, atol=0)
+
+
+@compiler
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # PyTorch's own, when its compiler is imported
+def test_the_graph_of_one_task_compiled_is_the_same_and_runs_in_threads(
+    pictures: Pictures, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(apart, "LARGE", 0.0)
+    tasks, other = pictures(tasks=3, shape=(1, 8, 8)), pictures(tasks=3, shape=(1, 8, 8))
+    plain, learner = learner_of(), learner_of(compile="whole")
+    truth = plain.meta_gradient(tasks)
+    SEEN.clear()
+    found = [learner.meta_gradient(tasks)]
+    assert (True, False) in SEEN, "traced by torch.autograd, as one task by itself"
+    SEEN.clear()
+    torch.set_num_threads(1)
+    found.append(learner.meta_gradient(tasks))
+    assert learner.compiled is not None and len(learner.compiled._graphs) == 1
+    torch.testing.assert_close(found[0].grads, truth.grads, rtol=1e-12, atol=1e-14)
+    torch.testing.assert_close(found[0].aux, truth.aux, rtol=1e-12, atol=1e-14)
+    torch.testing.assert_close(found[1].grads, found[0].grads, rtol=0, atol=0)
+    torch.testing.assert_close(
+        learner.meta_gradient(other).grads, plain.meta_gradient(other).grads, rtol=1e-12, atol=1e-14
+    )
 
 
 def test_evaluation_is_that_of_tasks_side_by_side(pictures: Pictures, monkeypatch: pytest.MonkeyPatch) -> None:

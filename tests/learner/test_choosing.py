@@ -61,6 +61,20 @@ def test_what_pays_is_taken(
     assert own.execution.compile == "auto", "the learner is left as it is"
 
 
+def test_large_operators_are_compiled_without_a_trace_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(choosing, "apart", lambda *_: True)
+    seen = timed(monkeypatch, {"no": 10.0, "whole": 1.0})
+    assert choose(learner(1000), jobs(2)).execution.compile == "whole"
+    assert [how.compile for how in seen] == ["no", "whole"]
+
+
+def test_what_cannot_be_compiled_stays_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(choosing, "apart", lambda *_: True)
+    timed(monkeypatch, {"no": 10.0})  # what is not in the table raises KeyError
+    found = choose(learner(1000), jobs(2))
+    assert found.execution.compile == "no" and "it cannot be compiled: 'whole'" in str(found)
+
+
 def test_the_choice_is_kept_for_the_next_time(monkeypatch: pytest.MonkeyPatch) -> None:
     seen = timed(monkeypatch, {"no": 1.0, "trace": 0.5})
     torch.manual_seed(0)

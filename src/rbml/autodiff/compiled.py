@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, func, fx
+from torch._guards import TracingContext, tracing
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_leaves, tree_map, tree_structure, tree_unflatten
 
@@ -15,9 +16,12 @@ from rbml.autodiff.flat import Form, flattened, form_of
 from rbml.devices import type_of_products
 from rbml.errors import UsageError
 from rbml.operators import convolution as _convolution  # noqa: F401  registers the operators of _COPIES
+from rbml.operators.alone import is_alone
 
 KEPT = 2**28
 """How many bytes of results a simplified trace may keep rather than compute them twice."""
+
+NEEDED = "compile='whole' and 'step' need a C++ compiler, such as g++: install one, or use compile='trace'"
 
 aten = torch.ops.aten
 _ZEROS = {aten.zeros, aten.zeros_like, aten.new_zeros, aten._efficientzerotensor}
@@ -72,7 +76,8 @@ class Compiled:
         Whatever must be traced or compiled is so before this returns: that is not possible in several threads at once.
         """
         leaves = [leaf.contiguous() for leaf in flattened(arguments)]  # strides are those that were traced
-        key = (variant, type_of_products(), *((leaf.shape, leaf.dtype, leaf.device) for leaf in leaves))
+        shapes = ((leaf.shape, leaf.dtype, leaf.device) for leaf in leaves)
+        key = (variant, is_alone(), type_of_products(), *shapes)
         if key not in self._graphs:
             self._graphs[key] = self._made(function, leaves, tree_structure(arguments))
         graph, form = self._graphs[key]
@@ -89,9 +94,12 @@ class Compiled:
             forms.append(form)
             return results
 
-        graph = (traced if self.compiler else replayed)(flat, *leaves)
+        recorded = traced if self.compiler and not is_alone() else replayed  # the former cannot follow torch.autograd
+        graph = recorded(flat, *leaves)
         self.operators += len(graph.graph.nodes)
-        return _compiled(graph) if self.compiler else graph.forward, form_of(forms[-1])
+        if not self.compiler:
+            return graph.forward, form_of(forms[-1])
+        return _native(graph, leaves) if is_alone() else _compiled(graph), form_of(forms[-1])
 
 
 def is_replayed(compiled: object) -> bool:
@@ -109,8 +117,41 @@ def _compiled(graph: fx.GraphModule) -> Callable[..., Any]:
         try:
             return compiled(*leaves)
         except InvalidCxxCompiler as error:
-            needed = "compile='whole' and 'step' need a C++ compiler, such as g++: install one, or use compile='trace'"
-            raise UsageError(needed) from error
+            raise UsageError(NEEDED) from error
+
+    return run
+
+
+def _native(graph: fx.GraphModule, leaves: Sequence[Tensor]) -> Callable[..., Any]:
+    """Return the graph of one task by itself as compiled code for tensors like these leaves.
+
+    It runs on one thread, and gives up the interpreter's lock (``cpp_wrapper``), so that other tasks run beside it. Its
+    convolutions stay in the layout that they were traced with: channels last, which the compiler would choose, is
+    slower here (docs/performance.md).
+
+    What is compiled is kept on disk by the compiler, which needs the context of :func:`tracing` for that.
+
+    Raises:
+        UsageError: if there is no C++ compiler.
+    """
+    from torch._inductor import compile as compile_graph  # noqa: PLC0415  it takes as long to load as PyTorch
+    from torch._inductor.exc import InvalidCxxCompiler  # noqa: PLC0415
+    from torch._subclasses.fake_tensor import FakeTensorMode  # noqa: PLC0415
+    from torch.fx.experimental.symbolic_shapes import ShapeEnv  # noqa: PLC0415
+
+    options = {"cpp_wrapper": True, "cpp.threads": 1, "layout_optimization": False}
+    for node in graph.graph.nodes:
+        node.meta = {}  # what was recorded belongs to another mode
+    mode = FakeTensorMode(shape_env=ShapeEnv())
+    try:
+        with torch.no_grad(), tracing(TracingContext(mode)):
+            compiled = compile_graph(graph, [mode.from_tensor(leaf, static_shapes=True) for leaf in leaves], options)
+    except InvalidCxxCompiler as error:
+        raise UsageError(NEEDED) from error
+
+    def run(*leaves: Tensor) -> Any:
+        with torch.no_grad():
+            return compiled(*leaves)
 
     return run
 

@@ -114,7 +114,8 @@ class OverTasks:
             variant: everything else that the function depends on, for :class:`Compiled`.
             shard: which tasks of all processes these are.
             separately: whether to differentiate each task by itself, and several of them at the same time on threads of
-                their own, also where :meth:`separately` would not; without effect on what is compiled.
+                their own, also where :meth:`separately` would not. Compiled, there is then one graph of one task;
+                without effect on what is traced only.
 
         Returns:
             The mean loss and the mean gradients over the tasks of all processes, and aux of the given tasks, with the
@@ -131,6 +132,10 @@ class OverTasks:
         if compiled is None:
             with alone() if separately or self.separately(tasks, shard) else nullcontext():
                 return _averaged(self._in_turn(partial(run, m), tasks, shard), shard)
+        if not is_replayed(compiled) and separately and tree_leaves(tasks)[0].device.type == "cpu":
+            with alone():
+                works = [compiled.prepared(run, m, part, variant=variant) for part in self.parts(tasks, 1)]
+            return _averaged(side_by_side(works), shard)
         if not is_replayed(compiled):
             return _averaged(self._in_turn(lambda part: compiled(run, m, part, variant=variant), tasks, shard), shard)
         works = [compiled.prepared(run, m, part, variant=variant) for part in self.parts(tasks)]
@@ -195,10 +200,11 @@ class OverTasks:
             work = partial(self._stacked, lambda _, one: function(one), {})
             return joined(list(self._in_turn(work, tasks)))
 
-    def parts(self, tasks: Any) -> Iterator[Any]:
-        """Yield the stack in chunks."""
-        for start in range(0, len(tree_leaves(tasks)[0]), self.chunk):
-            yield tree_map(lambda leaf, start=start: leaf[start : start + self.chunk], tasks)
+    def parts(self, tasks: Any, at_once: int | None = None) -> Iterator[Any]:
+        """Yield the stack in chunks, or so many tasks at once."""
+        size = self.chunk if at_once is None else at_once
+        for start in range(0, len(tree_leaves(tasks)[0]), size):
+            yield tree_map(lambda leaf, start=start: leaf[start : start + size], tasks)
 
     def _in_turn(self, work: Callable[[Any], Result], tasks: Any, shard: Shard = WHOLE) -> Iterator[Result]:
         """Yield the result of every chunk; where a device has too little memory for one, chunks become smaller.

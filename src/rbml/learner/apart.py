@@ -3,7 +3,8 @@
 Under ``vmap`` an operator is called once for all tasks, which pays where a call costs more than what it computes. Large
 operators gain nothing: a convolution whose weights differ from task to task becomes a grouped one, the transforms keep
 more for second derivatives, and PyTorch's threads share single operators badly. Tasks that run apart have plain graphs
-of ``torch.autograd``, and threads of their own.
+of ``torch.autograd``, and threads of their own. With ``compile="whole"`` the graph of one task is compiled; it runs
+without the interpreter's lock, which otherwise bounds the gain of threads.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ def apart(learner: Learner, tasks: Any, predict: Predict, ways: int | None) -> b
         ways: C.
     """
     run = learner.execution
-    if run.vectorise != "auto" or run.compile != "no" or learner.device.type != "cpu":
+    if run.vectorise != "auto" or run.compile not in ("no", "whole") or learner.device.type != "cpu":
         return False
     key = ("apart", *shapes_of(tasks, ways))
     if key not in learner.tried:

@@ -4,8 +4,11 @@ What is tried, in this order, each only if it can pay:
 
 1. operator by operator;
 2. traced, in chunks of :data:`CHUNKS` tasks: if the run takes more than :data:`LONG` seconds operator by operator;
-3. compiled, if there is a C++ compiler, the run is still expected to take :data:`SHARE` times as long as compiling
-   (by the number of operators in the trace), and the graph is that of few steps.
+3. compiled, if there is a C++ compiler, and the run is still expected to take :data:`SHARE` times as long as compiling
+   (by the number of operators in the trace).
+
+Tasks of large operators, which run apart (:mod:`rbml.learner.apart`), gain nothing from a trace: there the graph of one
+task is compiled right away, if it is that of at most :data:`UNROLLED` steps.
 
 A candidate pays if its remaining time is at most nine tenths of the best so far. The choice is kept in the cache folder
 (:func:`rbml.data.store.cached_arrays`) for the same model, strategy, shapes, length, machine and version of PyTorch.
@@ -25,7 +28,8 @@ import torch
 from torch.utils._pytree import tree_leaves
 
 from rbml.data.store import cached_arrays
-from rbml.devices import type_of_products, wait
+from rbml.devices import placed, type_of_products, wait
+from rbml.learner.apart import apart
 from rbml.learner.options import Compile, Execution
 from rbml.learner.steps import one_by_one
 from rbml.strategy.serialize import described
@@ -47,9 +51,13 @@ SHARE = 10
 PER_OPERATOR = 0.06
 """Seconds of compiling per operator (Conv4, 1,400 operators: 66 to 90 s of processor time)."""
 
+UNROLLED = 5
+"""Of how many steps of large operators the graph is compiled as a whole: the time grows faster than the steps."""
+
+PER_STEP = 800
+"""About how many operators a step of a small network adds to the graph of one task (Conv4: 780 to 900)."""
 
 COMPILERS = ("c++", "g++", "clang++")
-NEWLINE = "\n"
 
 
 class Choice(NamedTuple):
@@ -114,13 +122,14 @@ def _measured(learner: Learner, tasks: Task) -> tuple[tuple[Execution, float], f
     best, said = (plain, plainly), [f"operator by operator {plainly:.2g} s"]
     if plainly * asked.calls < LONG:
         return best, plainly, f"{said[0]}: too short a run to trace"
-    operators = 0
-    for chunk in sorted({min(size, asked.chunk, count(tasks)) for size in CHUNKS}):
+    large = apart(learner, placed(tasks, learner.device), learner.predict(learner.ways), learner.ways)
+    operators = PER_STEP * learner.steps if large and learner.steps <= UNROLLED else 0
+    for chunk in () if large else sorted({min(size, asked.chunk, count(tasks)) for size in CHUNKS}):
         how = replace(asked, compile="trace", chunk=chunk)
         try:
             seconds, _ = _seconds(learner, how, tasks)
         except Exception as error:  # whatever the tracer meets in a model
-            said.append(f"it cannot be traced: {str(error).partition(NEWLINE)[0] or type(error).__name__}")
+            said.append(f"it cannot be traced: {_first_line(error)}")
             break
         said.append(f"traced, {chunk} at once {seconds:.2g} s")
         if seconds < 0.9 * best[1] or (best[0].compile == "trace" and seconds < best[1]):
@@ -128,13 +137,21 @@ def _measured(learner: Learner, tasks: Task) -> tuple[tuple[Execution, float], f
             best, operators = (how, seconds), learner.compiled.operators
     left = best[1] * asked.calls - (time.perf_counter() - began)
     if operators and left > SHARE * PER_OPERATOR * operators and any(map(shutil.which, COMPILERS)):
-        stepwise = one_by_one("trace", learner.hypergradient, learner.steps)
+        stepwise = not large and one_by_one("trace", learner.hypergradient, learner.steps)
         how = replace(best[0], compile="step" if stepwise else "whole")
-        seconds, first = _seconds(learner, how, tasks)
-        said.append(f"compiled {seconds:.2g} s after {first:.0f} s")
-        if seconds < 0.9 * best[1]:
-            best = how, seconds
+        try:
+            seconds, first = _seconds(learner, how, tasks)
+        except Exception as error:  # a graph that was not traced before may be one that cannot be
+            said.append(f"it cannot be compiled: {_first_line(error)}")
+        else:
+            said.append(f"compiled {seconds:.2g} s after {first:.0f} s")
+            if seconds < 0.9 * best[1]:
+                best = how, seconds
     return best, plainly, ", ".join(said)
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0] or type(error).__name__
 
 
 def _seconds(learner: Learner, how: Execution, tasks: Task) -> tuple[float, float]:

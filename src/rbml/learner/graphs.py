@@ -27,7 +27,8 @@ def with_graphs(
 ) -> Hypergradient:
     """Return ``Unrolled``, which is faster, in place of an ``Adjoint`` that leaves it open how many graphs are kept.
 
-    Both are exact, and equal up to rounding. A compiled graph computes nothing twice, so that there ``Adjoint`` stays.
+    Both are exact, and equal up to rounding. A graph compiled for several tasks computes nothing twice, so that there
+    ``Adjoint`` stays.
 
     Args:
         learner: the learner, which remembers the answer for tasks of these shapes.
@@ -38,7 +39,8 @@ def with_graphs(
         apart: whether others run beside it, each by itself: then each may take no more than a chunk of them.
     """
     free = isinstance(engine, Adjoint) and engine.keep is None and engine.store == "all" and engine.hvp == "forward"
-    if not free or learner.execution.compile != "no" or learner.steps == 0:  # without steps there is nothing to keep
+    operators = learner.execution.compile == "no" or (learner.execution.compile == "whole" and apart)
+    if not free or not operators or learner.steps == 0:  # without steps there is nothing to keep
         return engine
     assert isinstance(engine, Adjoint)
     key = ("graphs", engine.window, tasks, learner.steps, shapes, apart)

@@ -98,7 +98,8 @@ def _over_tasks(
         stack["warm"] = warm
     if weights is not None:
         stack["weights"] = weights.expand(count(tasks), -1)
-    separately = large or learner.over_tasks.separately(tasks, shard)
+    plain = learner.compiled is None
+    separately = large or (plain and learner.over_tasks.separately(tasks, shard))
     at_once = 1 if separately else min(learner.execution.chunk, shard.count(count(tasks)))  # the same in every process
     beside = separately and shard.count(count(tasks)) > 1
     engine = with_graphs(learner, engine, partial(_inner, bind, stack, layer), at_once, shapes_of(tasks, ways), beside)

@@ -24,18 +24,20 @@ from torch._C._functorch import TransformType, get_interpreter_stack
 from torch.autograd import Function
 from torch.fx.experimental.proxy_tensor import get_proxy_mode
 
+from rbml.operators.alone import is_alone
+
 Saved = Any
 """The context of a :class:`torch.autograd.Function`."""
 
 
 def is_traced() -> bool:
-    """Return whether the operators that are called now are being recorded.
+    """Return whether the operators that are called now are being recorded for several tasks at once.
 
     Not where a :class:`torch.autograd.Function` cannot be used: ``functionalize``, under which graphs for the compiler
     are recorded, refuses it, and in a forward derivative of a forward derivative it is silently wrong
     (pytorch/pytorch#197867).
     """
-    if get_proxy_mode() is None:
+    if get_proxy_mode() is None or is_alone():
         return False
     levels = [level.key() for level in get_interpreter_stack() or ()]
     return TransformType.Functionalize not in levels and levels.count(TransformType.Jvp) < 2
