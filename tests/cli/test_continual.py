@@ -41,6 +41,13 @@ def test_a_learner_is_followed_through_as_many_classes_as_there_are(capsys: pyte
     )
 
 
+def test_a_cosine_head_stands_beside_linear_ones_on_its_features() -> None:
+    torch.manual_seed(0)
+    learner = oml(models.MLP(6, 4, (8,)), 10.0, 12, cosine=True)
+    found = continual.by_classes(learner, SOURCE, seed=0)
+    assert list(found["lines"]) == ["learned", continual.MEANS, continual.DISCRIMINANT]
+
+
 def test_a_learner_that_adapts_its_body_is_followed_with_its_head_alone_too() -> None:
     torch.manual_seed(0)
     learner = anml(models.MLP(6, 4, (8,)), Hyper(0.3, per="layer"), steps=12)
