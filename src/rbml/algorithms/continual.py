@@ -48,7 +48,7 @@ def oml(
         steps: T, the steps of a stream.
         to: how the head's rows of a stream's classes begin, as in :func:`rbml.strategy.fresh_rows`.
         when: when they do: at the start of the stream, or when their class comes.
-        cosine: put a head of cosines, whose rows settle, in place of the last layer; a rate is then about 10.
+        cosine: put a head of cosines, whose rows settle, in place of the last layer; a rate is then about 1.
         **options: any other of :func:`rbml.algorithms.options.assemble`; ``adapt`` is the prediction network.
     """
     layer = head_layer_name(model, options.get("head"))
@@ -63,7 +63,7 @@ def _online(lr: float | Hyper, layer: str, to: To, when: When, cosine: bool) -> 
     """Return gradient descent along a stream, for a head that is a layer of this name."""
     rows = f"{layer}.*"
     plain = chain(sgd(lr), fresh_rows(to, when, rows))
-    factor, tau = Scalar(0.1, bounds=(0, 1)), Hyper(15.0, bounds=(1, 60))
+    factor, tau = Scalar(1 / 16, bounds=(0, 1)), Hyper(15.0, bounds=(1, 60))
     return chain(tempered(factor), settle(tau, rows), plain) if cosine else plain
 
 

@@ -32,7 +32,7 @@ class CosineHead(nn.Linear):
         scale: s at the start, above zero; it is learned.
     """
 
-    def __init__(self, inputs: int, outputs: int, scale: float = 10.0) -> None:
+    def __init__(self, inputs: int, outputs: int, scale: float = 16.0) -> None:
         """Begin with small rows, as a linear layer does."""
         super().__init__(inputs, outputs, bias=False)
         self.log_scale = nn.Parameter(torch.tensor(math.log(scale)))
@@ -58,7 +58,7 @@ def of_one_length(features: Tensor) -> Tensor:
     return features * (features.square().sum(1, keepdim=True) + _SHORTEST**2).rsqrt()
 
 
-def with_cosine_head(model: nn.Module, head: str, scale: float = 10.0) -> nn.Module:
+def with_cosine_head(model: nn.Module, head: str, scale: float = 16.0) -> nn.Module:
     """Return a copy of a model whose last layer is a :class:`CosineHead` for as many classes.
 
     Args:
