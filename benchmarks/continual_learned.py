@@ -17,6 +17,7 @@ means, and streaming LDA. Rates were chosen on a stream of validation classes; s
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -123,7 +124,8 @@ def main() -> None:
     parser.add_argument("--keep", help="a folder that keeps pretrained bodies, for other calls")
     given = parser.parse_args()
     torch.set_num_threads(1)
-    train, rows = load("train"), {}
+    train = load("train")
+    rows: dict[str, list[dict[str, Any]]] = {}
     marks = tuple(mark for mark in given.classes if given.part == "test" or mark <= load("val").classes)
 
     def after(learn: Any, seed: int) -> Body:
@@ -131,7 +133,7 @@ def main() -> None:
         found: Body = learn(train, start, (1 - BEFORE) * given.seconds, seed)
         return found
 
-    bodies = {
+    bodies: dict[str, Callable[[int], Body]] = {
         "pretrained": lambda seed: pretrained(train, given.seconds, seed, given.keep),
         "through class means": lambda seed: after(through_means, seed),
         "through streams": lambda seed: after(through_streams, seed),

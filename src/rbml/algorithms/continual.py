@@ -97,9 +97,9 @@ def anml(
     Raises:
         UsageError: if the last layer of the model is not an ``nn.Linear`` inside it.
     """
-    whole = (
-        model if isinstance(model, Modulated) else modulated(model, head_layer_name(model, options.pop("head", None)))
-    )
+    whole: nn.Module = model
+    if not isinstance(model, Modulated):
+        whole = modulated(model, head_layer_name(model, options.pop("head", None)))
     if cosine:
         whole = with_cosine_head(whole, "head")
     chosen = {"adapt": "!modulation.*|!head.log_scale", "head": "head.weight" if cosine else "head.*"} | options
