@@ -152,7 +152,7 @@ def main() -> None:
     print()
     show(rows, marks)
     for name in [name for name in rows if name.startswith("through")]:
-        for other in ("online", name.rpartition(", ")[2]):
+        for other in dict.fromkeys(("online", name.rpartition(", ")[2])):
             paired(rows, name, f"pretrained, {other}")
 
 
