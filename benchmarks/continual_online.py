@@ -15,8 +15,8 @@ training classes, which are computed once:
   one step, and what is learned carries over;
 - *... of new classes*: the body was pretrained without a quarter of the classes, on which the map is learned, because
   features of classes that it was trained on are better than any in a test;
-- *cosine head that settles*: rows shortened to length 1, which learn for about 15 steps after their class came, so that
-  neither the age of a row nor the length of a stream counts.
+- *cosine head that settles* (``models.CosineHead``): rows of bounded length, which learn for about 15 steps after
+  their class came, so that neither the age of a row nor the length of a stream counts.
 
 Beside them: features whitened by the covariance within the training classes, for which nothing is learned across tasks.
 """
@@ -45,21 +45,13 @@ HELD = 220
 Pair = tuple[Tensor, Tensor]
 
 
-class Cosine(nn.Linear):
-    """A head whose rows are shortened to length 1: what it predicts depends on their directions, not on their age."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        rows: Tensor = self.weight / self.weight.norm(dim=1, keepdim=True).clamp(min=1)
-        return x @ rows.T
-
-
 class Mapped(nn.Module):
     """Features, less a mean, through a linear map, brought to one length; then a head."""
 
     def __init__(self, mean: Tensor, start: Tensor, outputs: int, cosine: bool = False) -> None:
         super().__init__()
         self.body = nn.Linear(*start.T.shape)
-        self.head = Cosine(len(start), outputs, bias=False) if cosine else nn.Linear(len(start), outputs)
+        self.head = models.CosineHead(len(start), outputs, 1.0) if cosine else nn.Linear(len(start), outputs)
         with torch.no_grad():
             self.body.weight.copy_(start)
             self.body.bias.copy_(-start @ mean)
@@ -120,6 +112,7 @@ def settling(model: Mapped) -> Callable[[float], Learner]:
         chain(settle(float(SHOTS)), sgd(rate), fresh_rows(when="start")),
         1,
         adapt="head",
+        head="head.weight",
         verify=False,
     )
 
@@ -204,7 +197,7 @@ def measured(make: Any, of: Known, marks: tuple[int, ...], seed: int) -> dict[st
     val = Continual(of.val, ways, SHOTS, QUERIES).draw(seeds[:1])
     rate = None
     if not isinstance(make, Learner):
-        grid = (1.0, 10.0, 100.0) if isinstance(make(1.0).model.head, Cosine) else RATES
+        grid = (1.0, 10.0, 100.0) if isinstance(make(1.0).model.head, models.CosineHead) else RATES
         found = choose(lambda rate: follow(make(rate), val, (ways,)).retained().mean, grid)
         print(f"    rate {found.value:g}, on validation {100 * found.score:.1f}, inside its grid: {found.inside}")
         rate, make = found.value, make(found.value)

@@ -11,8 +11,10 @@ from torch import nn
 from rbml import Learner, models
 from rbml.algorithms import anml, oml, streaming_lda
 from rbml.errors import UsageError
-from rbml.hypergrad import Unrolled
+from rbml.hypergrad import Adjoint, Unrolled, Windowed
+from rbml.inner import roll
 from rbml.learner import frozen
+from rbml.strategy import Hyper
 from rbml.tasks import Continual, FewShot, generator
 from rbml.tasks.base import one
 from rbml.tree import Tree
@@ -80,3 +82,43 @@ def test_streaming_lda_is_learned_on_ordinary_tasks_and_for_any_number_of_classe
     many = FewShot(ARRAYS, 9, 4, 4).draw([3])
     adapted = learner.adapt(*one(many, 0).support)
     assert adapted(one(many, 0).query.x).shape == (36, 9)
+
+
+@pytest.mark.parametrize("preset", [oml, anml])
+def test_a_cosine_head_that_settles_is_learned_exactly(
+    preset: Callable[..., Learner], error: Callable[[Tree, Tree], float]
+) -> None:
+    """By two engines, by windows, in the middle of a stream, and by central differences."""
+    tasks = Continual(ARRAYS, ways=2, shots=3, queries=2, remember=4, labels="global").draw([1, 2])
+    learner, truth, windows = (
+        preset(net(12), Hyper(2.0, bounds=(0, None)), 6, cosine=True, hypergradient=engine)
+        for engine in (Adjoint(), Unrolled(), Windowed(9))
+    )
+    found = learner.meta_gradient(tasks)
+    numbers = {"phi.sgd.lr", "phi.settle.tau", "phi.tempered.factor", "model.head.log_scale"}
+    assert all(abs(float(found.grads[name])) > 1e-6 for name in numbers)
+    assert "head.log_scale" not in learner.adapted and "head.weight" in learner.adapted
+    assert error(found.grads, truth.meta_gradient(tasks).grads) < 1e-8
+    assert error(found.grads, windows.meta_gradient(tasks).grads) < 1e-8
+    leaves = dict(learner.named_parameters())
+    for name in (*numbers, "model.head.weight", "model.body.1.weight" if preset is oml else "model.body.body.1.weight"):
+        leaf, ahead, losses = leaves[name].data, torch.randn_like(leaves[name]), []
+        for step in (1e-6, -2e-6):
+            leaf.add_(step * ahead)
+            losses.append(learner.meta_gradient(tasks).loss)
+        leaf.add_(1e-6 * ahead)
+        along = (found.grads[name] * ahead).sum()
+        assert torch.allclose((losses[0] - losses[1]) / 2e-6, along, rtol=1e-5, atol=1e-9), name
+    inner = learner.inner(one(tasks, 0))
+    whole = roll(inner, inner.start({}), {}, 0, 6)
+    middle = roll(inner, roll(inner, inner.start({}), {}, 0, 4), {}, 4, 6)
+    assert all(torch.equal(leaf, middle.theta[name]) for name, leaf in whole.theta.items())
+
+
+def test_with_a_cosine_head_the_body_runs_once_also_in_the_network_of_the_paper() -> None:
+    stream = one(Continual(ARRAYS, ways=2, shots=3, queries=2).draw([1]), 0)
+    assert frozen.frozen_body(oml(net(2), steps=6, cosine=True).bind(stream)) == "head"
+    learner = oml(models.OMLNet(2, size=28, filters=2, width=4), steps=4, cosine=True)
+    assert learner.adapted == ["head.weight"]
+    pictures = one(Continual(PICTURES, ways=2, shots=2, queries=2).draw([1]), 0)
+    assert frozen.frozen_body(learner.to(torch.float64).bind(pictures)) == "head"

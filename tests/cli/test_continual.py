@@ -41,6 +41,13 @@ def test_a_learner_is_followed_through_as_many_classes_as_there_are(capsys: pyte
     )
 
 
+def test_a_cosine_head_stands_beside_linear_ones_on_its_features() -> None:
+    torch.manual_seed(0)
+    learner = oml(models.MLP(6, 4, (8,)), 10.0, 12, cosine=True)
+    found = continual.by_classes(learner, SOURCE, seed=0)
+    assert list(found["lines"]) == ["learned", continual.MEANS, continual.DISCRIMINANT]
+
+
 def test_a_learner_that_adapts_its_body_is_followed_with_its_head_alone_too() -> None:
     torch.manual_seed(0)
     learner = anml(models.MLP(6, 4, (8,)), Hyper(0.3, per="layer"), steps=12)
@@ -85,3 +92,15 @@ def test_a_run_with_the_network_of_a_paper_is_trained_and_followed(name: str, pi
     found = json.loads(rbml("evaluate", "run", "--shots", "3", "--queries", "1", "--episodes", "2", "--json").out)
     assert (found["shots"], found["by_classes"]["shots"], len(found["accuracy"]["inductive"])) == (3, 3, 10)
     assert list(found["by_classes"]["lines"])[:2] == ["learned", continual.HEAD]
+
+
+def test_a_run_with_a_cosine_head_is_followed_and_adapted(pictures: Path, rbml: Callable) -> None:
+    sizes = [*TINY, "--size", "28", "--filters", "4", "--shots", "2", "--steps", "6", "--norm", "group", "--lr", "1"]
+    streams = ["--algorithm", "oml", "--task", "continual", "--set", "learner.cosine=true"]
+    trained = rbml("train", f"folder:{pictures}", *sizes, *streams, "--run", "run")
+    assert trained.code == 0 and "tempered(factor 0.0625 learned), settle(tau 15 learned)" in trained.out, trained.err
+    assert RunFolder("run").learner().adapted == ["head.weight"]
+    found = json.loads(rbml("evaluate", "run", "--shots", "3", "--queries", "1", "--episodes", "2", "--json").out)
+    assert list(found["by_classes"]["lines"]) == ["learned", continual.MEANS, continual.DISCRIMINANT]
+    adapted = rbml("adapt", "run", "--support", pictures, "--out", "mine.rbml")
+    assert adapted.code == 0, adapted.err

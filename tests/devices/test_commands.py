@@ -68,7 +68,7 @@ def test_a_device_that_is_not_there_is_an_error_in_one_line(rbml: Callable, trai
         "--labels none --augment shift",
         "--labels none --task cactus --ways 2 --queries 1",
         "--algorithm streaming_lda",
-        "--algorithm oml --task continual --model mlp --steps 6 --shots 2",
+        "--algorithm oml --task continual --model mlp --steps 6 --shots 2 --set learner.cosine=true",
     ],
 )
 def test_a_run_is_the_same_on_a_device(options: str, there: Callable, rbml: Callable, pictures: Path) -> None:

@@ -146,6 +146,8 @@ def test_protocols_are_those_of_the_papers() -> None:
     streams = recipe_of("omniglot", {"algorithm": "oml"})
     assert (streams.tasks.name, streams.tasks.ways * streams.tasks.shots) == ("continual", 90)
     assert streams.algorithm.options["steps"] == 90 and streams.model.options == {"norm": "group"}
+    assert streams.algorithm.options["cosine"] and streams.algorithm.options["lr"] == 1.0
+    assert "cosine" not in recipe_of("omniglot", {"algorithm": "oml", "model": "oml"}).algorithm.options
     assert streams.tasks.options == {"remember": 30, "labels": "global"} and streams.inputs.size == 28
     for name, size, remember in (("oml", 84, 15), ("anml", 28, 64)):
         papers = recipe_of("omniglot", {"algorithm": name, "model": name})

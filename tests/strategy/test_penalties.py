@@ -24,6 +24,7 @@ from rbml.strategy import (
     label_smoothing,
     proximal,
     sgd,
+    tempered,
     weight_decay,
 )
 from rbml.tree import Tree
@@ -150,6 +151,19 @@ def test_a_smoothing_and_a_penalty_are_learned(
     terms = [label_smoothing(Scalar(0.2, bounds=(0, 1))), confidence(Scalar(0.3, per_step=True))]
     more = [l1(Hyper(0.02, per="layer")), proximal(Hyper(0.3, per="element"))]
     proved(chain(*terms, *more, sgd(0.4)), pictures(shape=(4,)))
+
+
+def test_tempered_predictions_are_those_of_the_support_alone(
+    proved: Callable[..., Learner], pictures: Callable[..., Episodes]
+) -> None:
+    prediction, y = torch.randn(6, 4, dtype=torch.float64), torch.arange(6) % 4
+    expected = F.cross_entropy(0.3 * prediction, y)
+    assert torch.allclose(value(tempered(0.3), scene(theta(), prediction, y)), expected, rtol=1e-13)
+    proved(chain(tempered(Scalar(0.3, bounds=(0, 1))), sgd(Hyper(0.4))), pictures(shape=(4,)))
+    absent = prediction.clone()
+    absent[:, 3] = torch.finfo(torch.float64).min / 4
+    inputs = scene(theta(), absent, y % 3)._replace(mask={"class": torch.arange(4) < 3})
+    assert torch.allclose(value(tempered(9.0), inputs), F.cross_entropy(9 * prediction[:, :3], y % 3), rtol=1e-13)
 
 
 def test_confidence_is_the_negative_entropy() -> None:

@@ -12,8 +12,8 @@ from torch import nn
 from rbml.algorithms.options import assemble
 from rbml.learner import Learner
 from rbml.learner.initial import head_layer_name
-from rbml.models import Modulated, OMLNet, modulated
-from rbml.strategy import Hyper, Scalar, chain, clipped_sgd, fresh_rows, lda, sgd
+from rbml.models import Modulated, OMLNet, modulated, with_cosine_head
+from rbml.strategy import Hyper, Scalar, Strategy, chain, clipped_sgd, fresh_rows, lda, settle, sgd, tempered
 from rbml.strategy.fresh_rows import To, When
 
 
@@ -23,6 +23,7 @@ def oml(
     steps: int = 50,
     to: To = "zero",
     when: When = "start",
+    cosine: bool = False,
     **options: Any,
 ) -> Learner:
     r"""Learn a representation on which a head can be trained online, one example after another, without forgetting.
@@ -36,18 +37,34 @@ def oml(
     zero, not drawn (``to="drawn"``). The paper's tasks are ``Continual(..., remember=..., labels="global")``. The body
     runs once per stream.
 
+    With ``cosine`` the last layer is a :class:`rbml.models.CosineHead`, which alone is adapted. Its rows learn while
+    their class is new (:func:`rbml.strategy.settle`), from scores that are made less sharp than those of queries
+    (:func:`rbml.strategy.tempered`): close to class means, which are forgotten by nothing, and then learned from there.
+    Streams of 3,000 steps need it (docs/results.md).
+
     Args:
         model: the model.
         lr: the inner learning rate.
         steps: T, the steps of a stream.
         to: how the head's rows of a stream's classes begin, as in :func:`rbml.strategy.fresh_rows`.
         when: when they do: at the start of the stream, or when their class comes.
+        cosine: put a head of cosines, whose rows settle, in place of the last layer; a rate is then about 1.
         **options: any other of :func:`rbml.algorithms.options.assemble`; ``adapt`` is the prediction network.
     """
     layer = head_layer_name(model, options.get("head"))
-    fresh = fresh_rows(to, when, f"{layer}.*")
-    adapt = f"hidden.*|{layer}.*" if isinstance(model, OMLNet) else "head"
-    return assemble(model, chain(sgd(lr), fresh), steps, **({"adapt": adapt} | options))
+    adapt = f"hidden.*|{layer}.*" if isinstance(model, OMLNet) and not cosine else "head"
+    own = {"adapt": adapt} | options
+    if cosine:
+        model, own = with_cosine_head(model, layer), own | {"head": f"{layer}.weight"}
+    return assemble(model, _online(lr, layer, to, when, cosine), steps, **own)
+
+
+def _online(lr: float | Hyper, layer: str, to: To, when: When, cosine: bool) -> Strategy:
+    """Return gradient descent along a stream, for a head that is a layer of this name."""
+    rows = f"{layer}.*"
+    plain = chain(sgd(lr), fresh_rows(to, when, rows))
+    factor, tau = Scalar(1 / 16, bounds=(0, 1)), Hyper(15.0, bounds=(1, 60))
+    return chain(tempered(factor), settle(tau, rows), plain) if cosine else plain
 
 
 def anml(
@@ -56,6 +73,7 @@ def anml(
     steps: int = 50,
     to: To = "zero",
     when: When = "start",
+    cosine: bool = False,
     **options: Any,
 ) -> Learner:
     r"""Learn a network that decides which features pass, so that online learning does not overwrite what is known.
@@ -73,16 +91,19 @@ def anml(
         steps: T, the steps of a stream.
         to: as in :func:`oml`.
         when: as in :func:`oml`.
+        cosine: as in :func:`oml`.
         **options: any other of :func:`rbml.algorithms.options.assemble`.
 
     Raises:
         UsageError: if the last layer of the model is not an ``nn.Linear`` inside it.
     """
-    whole = (
-        model if isinstance(model, Modulated) else modulated(model, head_layer_name(model, options.pop("head", None)))
-    )
-    chosen = {"adapt": "!modulation.*", "head": "head.*"} | options
-    return assemble(whole, chain(sgd(lr), fresh_rows(to, when)), steps, **chosen)
+    whole: nn.Module = model
+    if not isinstance(model, Modulated):
+        whole = modulated(model, head_layer_name(model, options.pop("head", None)))
+    if cosine:
+        whole = with_cosine_head(whole, "head")
+    chosen = {"adapt": "!modulation.*|!head.log_scale", "head": "head.weight" if cosine else "head.*"} | options
+    return assemble(whole, _online(lr, "head", to, when, cosine), steps, **chosen)
 
 
 def streaming_lda(

@@ -6,11 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from rbml import models
 from rbml.cli.show import bar, console, table
 from rbml.learner import Initial, Learner
 from rbml.learner.initial import head_names
 from rbml.recipe.streams import TEST
-from rbml.strategy import chain, lda, prototype, sgd
+from rbml.strategy import Start, chain, lda, prototype, sgd
 from rbml.tasks import Continual, generator, task_seeds
 from rbml.training import Score
 from rbml.training.continual import follow
@@ -48,7 +49,7 @@ def by_classes(learner: Learner, source: Continual, seed: int) -> dict[str, Any]
             alone.phi.load_state_dict({name: known.get(name, leaf) for name, leaf in own.items()})
             followed[HEAD] = alone
         heads = {MEANS: prototype(), DISCRIMINANT: lda()}
-        followed |= {name: _head_alone(learner, chain(head, sgd(0.1)), 0) for name, head in heads.items()}
+        followed |= {name: _made_head(learner, head) for name, head in heads.items()}
     lines, measures = {}, {}
     with bar(len(followed), what=f"streams of {most} classes") as progress:
         for name, one in followed.items():
@@ -85,6 +86,17 @@ def show_by_classes(found: Mapping[str, Any]) -> None:
     best = max(finals, key=finals.__getitem__)
     if best != LEARNED:
         console.print(f"At {found['marks'][-1]} classes {best} knows more than the learner's own steps.")
+
+
+def _made_head(learner: Learner, head: Start) -> Learner:
+    """Return the learner's features with a head that is made from examples, at one length where cosines see them so."""
+    layer = learner.head[0].rpartition(".")[0]
+    if not isinstance(learner.model.get_submodule(layer), models.CosineHead):
+        return _head_alone(learner, chain(head, sgd(0.1)), 0)
+    model, how = models.with_linear_head(learner.model, layer), learner.execution
+    return Learner(
+        model, chain(head, sgd(0.1)), 0, learner.loss, Initial("head"), statistics=learner.statistics, execution=how
+    )
 
 
 def _head_alone(learner: Learner, strategy: Any, steps: int) -> Learner:

@@ -4,6 +4,7 @@ from rbml.models.adaptor import Adaptor
 from rbml.models.anml_net import anml_net
 from rbml.models.bayesian import BayesianLinear
 from rbml.models.conv4 import Conv4
+from rbml.models.cosine_head import CosineHead, OneLength, with_cosine_head, with_linear_head
 from rbml.models.discriminant_adaptor import DiscriminantAdaptor
 from rbml.models.keras_file import keras
 from rbml.models.lora import lora
@@ -40,9 +41,11 @@ __all__ = [
     "Adaptor",
     "BayesianLinear",
     "Conv4",
+    "CosineHead",
     "DiscriminantAdaptor",
     "Modulated",
     "OMLNet",
+    "OneLength",
     "Pretrained",
     "ResNet12",
     "TextEmbedding",
@@ -56,4 +59,6 @@ __all__ = [
     "modulated",
     "timm",
     "warped",
+    "with_cosine_head",
+    "with_linear_head",
 ]

@@ -19,7 +19,7 @@ from rbml.strategy.lda import lda
 from rbml.strategy.learned_loss import metal, ml3
 from rbml.strategy.learned_optimizer import learned_lstm, learned_optimizer
 from rbml.strategy.limits import clip_norm, clip_value, noise
-from rbml.strategy.penalties import confidence, l1, l2, label_smoothing, proximal
+from rbml.strategy.penalties import confidence, l1, l2, label_smoothing, proximal, tempered
 from rbml.strategy.precondition import kronecker, low_rank
 from rbml.strategy.restrict import only
 from rbml.strategy.ridge_cv import ridge_cv
@@ -53,6 +53,7 @@ ALL = {
     "l1": l1,
     "proximal": proximal,
     "label_smoothing": label_smoothing,
+    "tempered": tempered,
     "confidence": confidence,
     "dropout": dropout,
     "warp_pictures": warp_pictures,
@@ -139,6 +140,7 @@ __all__ = [
     "running_mean",
     "settle",
     "sgd",
+    "tempered",
     "uniform",
     "warmup",
     "warp_pictures",

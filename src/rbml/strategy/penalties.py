@@ -129,6 +129,30 @@ def confidence(strength: float | Scalar = 0.1, name: str = "confidence") -> Term
     return Term(name, {"strength": as_scalar(strength)}, value, anchored=False)
 
 
+@part
+def tempered(factor: float | Scalar = 1.0, name: str = "tempered") -> Term:
+    r"""Multiply the predictions by a number before the support loss, and not before the query loss.
+
+    .. math:: L(\mathrm{factor} \cdot f_\theta(x),\, y)
+
+    It replaces the support loss. For class scores the factor is an inverse temperature: with a small one all classes
+    are about equally likely in the inner objective, so that every example counts about the same, whereas the outer loss
+    sees the predictions as they are.
+
+    Args:
+        factor: what the predictions are multiplied by; learn it with ``Scalar(1.0, bounds=(0, None))``.
+        name: the name of the part in the strategy.
+    """
+
+    def value(values: Values, inputs: TermInputs) -> Tensor:
+        prediction, present = values["factor"][""] * inputs.prediction, inputs.mask.get("class")
+        if present is not None:  # the scores of absent classes are as low as numbers go
+            prediction = torch.where(present, prediction, inputs.prediction)
+        return inputs._replace(prediction=prediction).objective()
+
+    return Term(name, {"factor": as_scalar(factor)}, value, alone=True, anchored=False)
+
+
 def _log_probabilities(inputs: TermInputs, wanted_by: str) -> Tensor:
     """Return the logarithms of the class probabilities, with the classes along the second dimension."""
     if inputs.prediction.dim() < 2 or inputs.prediction.shape[1] < 2:
