@@ -57,13 +57,15 @@ def main() -> None:
     parser.add_argument("setting", choices=SETTINGS)
     parser.add_argument("--run", type=Path)
     parser.add_argument("--meta-steps", help="Number of outer steps, if not the default.")
+    parser.add_argument("--compile", default="no", help="As of rbml train: whole is faster once it is compiled.")
     chosen = parser.parse_args()
     run = chosen.run or Path("runs") / f"omniglot-{chosen.setting}"
     machine = f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}"
     print(f"{machine}: {gflops():.0f} GFLOP/s in float32 before")
 
     rbml = [sys.executable, "-m", "rbml.cli"]
-    settings = [*SETTINGS[chosen.setting], *(["--meta-steps", chosen.meta_steps] if chosen.meta_steps else [])]
+    settings = [*SETTINGS[chosen.setting], "--compile", chosen.compile]
+    settings += ["--meta-steps", chosen.meta_steps] if chosen.meta_steps else []
     subprocess.run([*rbml, "train", "omniglot", *settings, "--resume", str(run)], check=True)
     seconds = sum(line["seconds"] for line in RunFolder(run).lines())
     print(f"training: {seconds / 60:.1f} minutes, {gflops():.0f} GFLOP/s after")
