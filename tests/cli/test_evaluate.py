@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,9 +11,11 @@ import pytest
 import torch
 
 from rbml import algorithms
+from rbml.data.targets.classes import ACCURACY
 from rbml.recipe import build
 from rbml.tasks import generator, task_seeds
-from rbml.training import RunFolder
+from rbml.training import RunFolder, files
+from rbml.training.ensemble import Ensemble
 
 
 def test_json_holds_the_accuracy_after_every_step(run: RunFolder, rbml: Callable) -> None:
@@ -146,3 +149,26 @@ def test_calibration_is_measured_with_the_temperature_of_the_validation_tasks(ru
     assert [found["temperature"]] == [one["temperature"] for one in kept] and found["tasks"] == 3
     assert 0 <= found["before"] <= 1 and 0 <= found["after"] <= 1
     assert "calibration error (ECE, 15 bins, 3 tasks)" in rbml("evaluate", run.path, "--episodes", "3").out
+
+
+def test_runs_are_measured_together(run: RunFolder, rbml: Callable, fails: Callable, tmp_path: Path) -> None:
+    other = RunFolder(tmp_path / "other")
+    shutil.copytree(run.path, other.path)
+    kept = files.load(other.best, "best")
+    for leaf in kept["learner"].values():
+        if leaf.is_floating_point():
+            leaf.add_(0.1 * torch.randn(leaf.shape, generator=torch.Generator().manual_seed(0)))
+    files.save(other.best, "best", kept)
+    found = json.loads(rbml("evaluate", run.path, "--with", other.path, "--episodes", "5", "--json").out)
+    tasks = build.tasks(run.recipe(), "test").draw(task_seeds(5, generator(0, 2)))
+    together = Ensemble([run.learner(), other.learner()]).evaluate(tasks, "inductive", metrics=(ACCURACY,))
+    expected = together.metrics["accuracy"].mean().item()
+    assert found["accuracy"]["inductive"][0]["mean"] == pytest.approx(expected)
+    assert (found["ensemble"], found["with"]) == (2, "other") and "with-other" in found["name"]
+
+    written = json.loads((other.path / "config.json").read_text())
+    written["setting"]["inputs"]["spec"]["channels"] = 3
+    (other.path / "config.json").write_text(json.dumps(written))
+    line = fails(2, "evaluate", run.path, "--with", other.path)
+    assert "channels=3" in line and "--with needs runs with the same inputs and targets" in line
+    assert "leave --which out" in fails(2, "evaluate", run.path, "--with", other.path, "--which", "last")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -13,10 +13,14 @@ from rbml.cli.options import absolute
 from rbml.cli.topics import FIRST, OTHERS, TopicCommand
 from rbml.errors import UsageError
 
+if TYPE_CHECKING:
+    from rbml.learner import Learner
+    from rbml.training import RunFolder
+
 TOPICS = {
     FIRST: ["source", "ways", "shots", "episodes", "honest"],
     "Which tasks": ["part", "split", "queries", "seed"],
-    "Which learner": ["which", "ensemble", "steps"],
+    "Which learner": ["which", "ensemble", "others", "steps"],
     OTHERS: ["data_root", "as_json"],
 }
 
@@ -70,6 +74,15 @@ TOPICS = {
     is_flag=True,
     help="The mean prediction of the learners of the best validations, of a run trained with --keep-best; for classes.",
 )
+@click.option(
+    "--with",
+    "others",
+    metavar="RUN",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="Another run, whose best learner predicts together with RUN's: the mean of their probabilities; for classes. "
+    "Can be repeated.",
+)
 @click.option("--data-root", metavar="PATH", help="Where data is looked for.  [default: the run's]")
 @click.option(
     "--baselines",
@@ -86,6 +99,7 @@ def command(
     seed: int,
     which: str,
     ensemble: bool,
+    others: tuple[Path, ...],
     honest: bool,
     as_json: bool,
     **changes: Any,
@@ -128,13 +142,15 @@ def command(
         changes |= {"data": source, "split": changes["split"] or ""}
     own_shots = changes["shots"] is None
     changes = {name: (value or None) for name, value in changes.items() if value is not None}
-    if ensemble and which != "best":
-        raise UsageError("--ensemble measures the best learners together: leave --which out")
+    if (ensemble or others) and which != "best":
+        raise UsageError("--ensemble and --with measure the best learners together: leave --which out")
     learner = folder.learner(which).to(chosen_device())
     if changes.get("ways") and folder.setting().target.kind != "classes":
         raise UsageError(f"the tasks of {own} have no classes: leave --ways out")
     tasks = tasks_of(folder, part, root, **changes)
-    members = Ensemble([one.to(chosen_device()) for one in folder.learners()]) if ensemble else None
+    found = folder.learners() if ensemble else [learner]
+    found += [_of_same_inputs(RunFolder(other), folder) for other in others]
+    members = Ensemble([one.to(chosen_device()) for one in found]) if ensemble or others else None
     along = tasks.steps if isinstance(tasks, Continual) and learner.steps else None  # a stream is seen to its end
     result = measure(members or learner, tasks, episodes, seed, along if steps is None else steps)
     name = (source or own).replace("/", "_").replace(":", "-").strip("-")
@@ -142,6 +158,7 @@ def command(
     sizes = "".join(f"{size}{what[0]}" for what, size in sizes_of(tasks).items())
     told = {"split": changes.get("split"), "steps": steps, "which": which if which != "best" else None}
     told |= {"ensemble": len(members.learners) if members else None}
+    told |= {"with": "+".join(other.name for other in others) or None}
     result |= {what: value for what, value in told.items() if value is not None}
     result["trained"] = folder.trained(which)
     other = [part] * (part in ("train", "val")) + [
@@ -151,8 +168,8 @@ def command(
     if members is None:
         result |= calibrated(folder, learner, tasks, episodes, seed)
     if honest:
-        found = baselines(folder.recipe(), tasks, episodes, seed)
-        result["baselines"] = {other: asdict(score) for other, score in found.items()}
+        simple = baselines(folder.recipe(), tasks, episodes, seed)
+        result["baselines"] = {other: asdict(score) for other, score in simple.items()}
     if own_shots and members is None and hasattr(tasks, "shots") and not hasattr(tasks, "ways"):
         result["by_shots"] = by_shots(folder, learner, part, root, changes, (episodes, seed, steps))
     if isinstance(tasks, Continual) and steps is None and members is None:
@@ -165,3 +182,18 @@ def command(
     show_calibration(result)
     if "by_classes" in result:
         show_by_classes(result["by_classes"])
+
+
+def _of_same_inputs(other: RunFolder, run: RunFolder) -> Learner:
+    """Return the best learner of another run that is measured together with one.
+
+    Raises:
+        UsageError: if it was trained on other kinds of inputs or targets.
+    """
+    one, two = (folder.setting() for folder in (run, other))
+    if (one.modality, one.target) != (two.modality, two.target):
+        raise UsageError(
+            f"the run in {other.path} is for {two.modality} and {two.target.kind}, that in {run.path} for "
+            f"{one.modality} and {one.target.kind}: --with needs runs with the same inputs and targets"
+        )
+    return other.learner()

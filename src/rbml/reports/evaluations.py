@@ -75,6 +75,7 @@ _DIFFERENCES = {
     "steps": "{} steps",
     "which": "{} checkpoint",
     "ensemble": "mean of {} learners",
+    "with": "with {}",
 }
 """What is said of an evaluation where evaluations differ in it."""
 
