@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -21,8 +21,9 @@ from rbml.diagnostics.smoothness import Smoothness, metasmoothness
 from rbml.hypergrad import Adjoint
 from rbml.inner import Carry, Inner, begin, roll
 from rbml.learner import Learner
+from rbml.learner.apart import steps_at_once
 from rbml.learner.binding import BoundTask
-from rbml.learner.steps import CompiledSteps, stacked
+from rbml.learner.steps import CompiledSteps, Pieces, stacked
 from rbml.strategy.views import each_loss
 from rbml.tasks import Job
 from rbml.tree import Tree, prefixed, under
@@ -97,7 +98,9 @@ class Runs:
         engine: Any = Adjoint(store="segments")
         stack = self.stack(seeds)
         if self.learner.compiled is not None:
-            run = partial(stacked, self.bound, None, engine, compiled=self.learner.compiled, variant="tune")
+            run = partial(
+                stacked, self.bound, None, engine, compiled=self.learner.compiled, variant="tune", pieces=self._pieces
+            )
 
             def chunk(m: Tree, part: Any) -> tuple[Tensor, Tree, Tree]:
                 loss, grads, _ = run(m, part)
@@ -122,9 +125,8 @@ class Runs:
         """Return the tasks of the runs, and theta at their ends, ``(S, ...)``."""
         stack = self.stack(seeds)
         if self.learner.compiled is not None:
-            first = self.bound({name: first_of(part) for name, part in stack.items()}).inner()
-            runner = CompiledSteps(lambda given: self.bound(given).inner(), stack, self.learner.compiled, "tune")
-            inner = replace(first, run=runner)
+            bind = lambda given: self.bound(given).inner()  # noqa: E731
+            inner = CompiledSteps(bind, stack, self.learner.compiled, "tune", self._pieces).inner()
             return stack, roll(inner, begin(inner, m), m).theta
 
         def end(given: dict[str, Any]) -> Tree:
@@ -164,6 +166,12 @@ class Runs:
             return found["loss"].mean(), found["prediction"]
 
         return metasmoothness(run, m, grads)
+
+    @cached_property
+    def _pieces(self) -> Pieces:
+        """What one compiled graph is."""
+        job = Job.of(self.train, self.judge, min(self.size, self.train.size), [0])
+        return Pieces(steps_at_once(self.learner, job, self.learner.predict(None), None))
 
     def inner(self, seed: int) -> Inner:
         """Return the inner loop of one run."""
