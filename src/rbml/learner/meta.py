@@ -115,7 +115,7 @@ def _over_tasks(
     variant = (engine, learner.statistics, ways, None if warm is None else tuple(warm))
     if one_by_one(learner.execution.compile, engine, learner.steps):
         assert learner.compiled is not None
-        pieces = Pieces(block, large, int(beside))
+        pieces = Pieces(block, large, int(beside or block > 1))  # small steps lose more than they gain by threads
         run = partial(stacked, bind, layer, engine, compiled=learner.compiled, variant=variant, pieces=pieces)
         # A traced step calls nothing but its graphs; the features of a frozen body are computed by the model itself.
         graphs = variant if layer is None and (is_replayed(learner.compiled) or large) else None

@@ -171,7 +171,8 @@ class Runs:
     def _pieces(self) -> Pieces:
         """What one compiled graph is."""
         job = Job.of(self.train, self.judge, min(self.size, self.train.size), [0])
-        return Pieces(steps_at_once(self.learner, job, self.learner.predict(None), None))
+        block = steps_at_once(self.learner, job, self.learner.predict(None), None)
+        return Pieces(block, threads=int(block > 1))
 
     def inner(self, seed: int) -> Inner:
         """Return the inner loop of one run."""
