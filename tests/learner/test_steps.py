@@ -113,6 +113,7 @@ def test_large_steps_are_taken_one_by_one_and_tasks_by_themselves(
     traced: list[Any], error: Callable[[Tree, Tree], float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("rbml.learner.apart.LARGE", 1.0)
+    monkeypatch.setattr("rbml.learner.apart.SMALL", 1.0)
     threads = torch.get_num_threads()
     torch.set_num_threads(2)
     try:

@@ -31,10 +31,11 @@ Measured on two cores (docs/performance.md): about equal at 1.5 to 2 million wit
 """
 
 
-BLOCK, PRODUCTS = 5, 12
-"""Small compiled steps are one graph for so many of them, if that has about so many products of the model or fewer.
+BLOCK, PRODUCTS, SMALL = 5, 12, 1e6
+"""Small compiled steps are one graph for so many of them, if the model has about so many products or fewer in them.
 
-A call of a graph takes as long as ten small operators. More steps would gain little, and compile for longer
+Small are those whose products take fewer floating-point operations, on average and for all tasks at once: a call of a
+graph then takes as long as the step. More steps in a graph would gain little, and compile for longer
 (docs/performance.md).
 """
 
@@ -57,10 +58,17 @@ def apart(learner: Learner, tasks: Any, predict: Predict, ways: int | None) -> b
     return operations >= LARGE * max(calls, 1)
 
 
-def steps_at_once(learner: Learner, tasks: Any, predict: Predict, ways: int | None) -> int:
-    """Return how many steps one compiled graph takes; arguments as of :func:`apart`."""
-    calls, operations = _counted(learner, tasks, predict, ways)
-    if learner.device.type != "cpu" or learner.execution.compile != "step" or operations >= LARGE * max(calls, 1):
+def steps_at_once(learner: Learner, tasks: Any, at_once: int, ways: int | None) -> int:
+    """Return how many steps one compiled graph takes.
+
+    Args:
+        learner: the learner, which remembers the answer.
+        tasks: the stack.
+        at_once: how many tasks run side by side.
+        ways: C.
+    """
+    calls, operations = _counted(learner, tasks, learner.predict(ways), ways)
+    if learner.device.type != "cpu" or learner.execution.compile != "step" or at_once * operations >= SMALL * calls:
         return 1
     return max(1, min(BLOCK, PRODUCTS // max(calls, 1)))
 

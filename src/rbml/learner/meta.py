@@ -55,19 +55,11 @@ def meta_gradient(
     first = one(tasks, 0)
     with explained(predict, learner.loss, (first.support, first.query)):
         large = apart(learner, tasks, predict, ways)
-        block = steps_at_once(learner, tasks, predict, ways)
-        return _over_tasks(learner, tasks, phase, ways, warm, shard, large, block)
+        return _over_tasks(learner, tasks, phase, ways, warm, shard, large)
 
 
 def _over_tasks(
-    learner: Learner,
-    tasks: Task,
-    phase: Phase,
-    ways: int | None,
-    warm: Tree | None,
-    shard: Shard,
-    large: bool,
-    block: int,
+    learner: Learner, tasks: Task, phase: Phase, ways: int | None, warm: Tree | None, shard: Shard, large: bool
 ) -> MetaGradient:
     engine: Any = phase.hypergradient
     if warm is not None and not isinstance(engine, Implicit):
@@ -115,7 +107,7 @@ def _over_tasks(
     variant = (engine, learner.statistics, ways, None if warm is None else tuple(warm))
     if one_by_one(learner.execution.compile, engine, learner.steps):
         assert learner.compiled is not None
-        pieces = Pieces(block, large, int(beside or block > 1))  # small steps lose more than they gain by threads
+        pieces = Pieces(steps_at_once(learner, tasks, at_once, ways), large, int(beside))
         run = partial(stacked, bind, layer, engine, compiled=learner.compiled, variant=variant, pieces=pieces)
         # A traced step calls nothing but its graphs; the features of a frozen body are computed by the model itself.
         graphs = variant if layer is None and (is_replayed(learner.compiled) or large) else None

@@ -64,7 +64,7 @@ class CompiledSteps:
     """
 
     def __init__(
-        self, bind: Callable[[Any], Inner], tasks: Any, compiled: Compiled, variant: Any, pieces: Pieces
+        self, bind: Callable[[Any], Inner], tasks: Any, compiled: Compiled, variant: Any, pieces: Pieces = PLAIN
     ) -> None:
         """Keep the stack, without any graph."""
         self.bind, self.tasks, self.compiled, self.variant, self.pieces = bind, tasks, compiled, variant, pieces

@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import partial
 from typing import Any
 
 import torch
@@ -21,9 +21,8 @@ from rbml.diagnostics.smoothness import Smoothness, metasmoothness
 from rbml.hypergrad import Adjoint
 from rbml.inner import Carry, Inner, begin, roll
 from rbml.learner import Learner
-from rbml.learner.apart import steps_at_once
 from rbml.learner.binding import BoundTask
-from rbml.learner.steps import CompiledSteps, Pieces, stacked
+from rbml.learner.steps import CompiledSteps, stacked
 from rbml.strategy.views import each_loss
 from rbml.tasks import Job
 from rbml.tree import Tree, prefixed, under
@@ -98,9 +97,7 @@ class Runs:
         engine: Any = Adjoint(store="segments")
         stack = self.stack(seeds)
         if self.learner.compiled is not None:
-            run = partial(
-                stacked, self.bound, None, engine, compiled=self.learner.compiled, variant="tune", pieces=self._pieces
-            )
+            run = partial(stacked, self.bound, None, engine, compiled=self.learner.compiled, variant="tune")
 
             def chunk(m: Tree, part: Any) -> tuple[Tensor, Tree, Tree]:
                 loss, grads, _ = run(m, part)
@@ -126,7 +123,7 @@ class Runs:
         stack = self.stack(seeds)
         if self.learner.compiled is not None:
             bind = lambda given: self.bound(given).inner()  # noqa: E731
-            inner = CompiledSteps(bind, stack, self.learner.compiled, "tune", self._pieces).inner()
+            inner = CompiledSteps(bind, stack, self.learner.compiled, "tune").inner()
             return stack, roll(inner, begin(inner, m), m).theta
 
         def end(given: dict[str, Any]) -> Tree:
@@ -166,13 +163,6 @@ class Runs:
             return found["loss"].mean(), found["prediction"]
 
         return metasmoothness(run, m, grads)
-
-    @cached_property
-    def _pieces(self) -> Pieces:
-        """What one compiled graph is."""
-        job = Job.of(self.train, self.judge, min(self.size, self.train.size), [0])
-        block = steps_at_once(self.learner, job, self.learner.predict(None), None)
-        return Pieces(block, threads=int(block > 1))
 
     def inner(self, seed: int) -> Inner:
         """Return the inner loop of one run."""
