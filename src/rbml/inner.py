@@ -6,7 +6,7 @@ the meta-parameters (theta0 and phi), ``theta`` what is adapted, ``state`` what 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any, NamedTuple, Protocol
@@ -88,6 +88,8 @@ class Inner:
             missing may be used by any of them.
         undo: returns how a step is undone; raises a ``UsageError`` if the rules cannot be undone.
         run: how the pieces of an engine's work are run.
+        block: how many steps are one piece of work where steps follow one another: with compiled pieces, small steps
+            would otherwise spend their time in calls.
     """
 
     start: Callable[[Tree], Carry]
@@ -98,6 +100,7 @@ class Inner:
     enters: Mapping[str, frozenset[str]] = field(default_factory=dict)
     undo: Callable[[], Undo] = _no_way_back
     run: Runner = directly
+    block: int = 1
 
     def entering(self, m: Tree, where: str) -> Tree:
         """Return the part of ``m`` on which the function named ``where`` depends."""
@@ -115,6 +118,38 @@ def _step(inner: Inner, m: Tree, t: Step, carry: Carry) -> tuple[Tree, Carry]:
     return grads, inner.update(grads, carry, m, t)
 
 
+def steps(inner: Inner, carry: Carry, m: Tree, t: Step, count: int) -> Carry:
+    """Take ``count`` inner steps from step ``t`` on as one piece of work, and return the next carry."""
+    taken: Carry = inner.run(_steps, inner, m, t, carry, count=count)
+    return taken
+
+
+def _steps(inner: Inner, m: Tree, t: Step, carry: Carry, count: int) -> Carry:
+    *_, (_, _, last) = taken(inner, m, t, carry, count)
+    return last
+
+
+def taken(inner: Inner, m: Tree, t: Step, carry: Carry, count: int) -> Iterator[tuple[Carry, Tree, Carry]]:
+    """Take steps one after another, and yield the carry before each, its gradient, and the carry after it."""
+    for ahead in range(count):
+        grads, after = _step(inner, m, t + ahead, carry)
+        yield carry, grads, after
+        carry = after
+
+
+def pieces(inner: Inner, start: int, stop: int) -> Iterator[tuple[int, int]]:
+    """Yield the first step and the number of steps of every piece of work from one step up to another.
+
+    >>> list(pieces(Inner(*[None] * 4, steps=9, block=4), 0, 9))
+    [(0, 4), (4, 4), (8, 1)]
+    """
+    at = start
+    while at < stop:
+        count = inner.block if at + inner.block <= stop else 1
+        yield at, count
+        at += count
+
+
 def begin(inner: Inner, m: Tree) -> Carry:
     """Return the carry before the first step."""
     carry: Carry = inner.run(_begin, inner, m, 0)
@@ -127,6 +162,6 @@ def _begin(inner: Inner, m: Tree, t: Step) -> Carry:
 
 def roll(inner: Inner, carry: Carry, m: Tree, start: int = 0, stop: int | None = None) -> Carry:
     """Take the steps from ``start`` up to ``stop`` (default: all of them) and return the last carry."""
-    for t in range(start, inner.steps if stop is None else stop):
-        _, carry = step(inner, carry, m, t)
+    for t, count in pieces(inner, start, inner.steps if stop is None else stop):
+        carry = step(inner, carry, m, t)[1] if count == 1 else steps(inner, carry, m, t, count)
     return carry

@@ -139,7 +139,7 @@ def test_the_plain_walk_finds_the_carries_and_says_how_far_it_drifts(task: Task)
             inner, m = task(strategy(), steps, dtype)
             truth = forwards(inner, m, steps)
             trail = plainly(inner, m, 0)
-            for t, grads, found, _ in trail.back:
+            for t, grads, found, *_ in trail.back:
                 assert torch.allclose(found.theta["head.bias"], truth[t].theta["head.bias"], rtol=1e-2, atol=1e-2)
                 assert set(grads) == set(found.theta) and set(found.state) == set(truth[t].state)
             drifts[dtype, steps] = float(trail.report(found)["drift"])
@@ -154,7 +154,7 @@ def test_a_thousand_steps_come_back_bit_for_bit(dtype: torch.dtype, steps: int) 
     trail = exactly(inner, m, 0)
     carry = roll(trail.inner, inner.start(m), m)  # in floating point, near the run in fixed point
     assert torch.allclose(carry.theta["w"], trail.last.theta["w"], rtol=1e-3)
-    for _, _, carry, _ in trail.back:  # noqa: B007
+    for _, _, carry, *_ in trail.back:  # noqa: B007
         pass
     info = trail.report(carry)
     assert int(info["wrong"]) == 0 and 0 < float(info["largest"]) < 2048

@@ -37,8 +37,8 @@ def timed(monkeypatch: pytest.MonkeyPatch, seconds: dict[str, float]) -> list[Ex
     return tried
 
 
-def learner(calls: int) -> Any:
-    return assemble(net(), sgd(Hyper(0.1)), 2, compile="auto", calls=calls, verify=False)
+def learner(calls: int, steps: int = 2) -> Any:
+    return assemble(net(), sgd(Hyper(0.1)), steps, compile="auto", calls=calls, verify=False)
 
 
 @pytest.mark.parametrize(
@@ -66,6 +66,13 @@ def test_large_operators_are_compiled_without_a_trace_before(monkeypatch: pytest
     seen = timed(monkeypatch, {"no": 10.0, "whole": 1.0})
     assert choose(learner(1000), jobs(2)).execution.compile == "whole"
     assert [how.compile for how in seen] == ["no", "whole"]
+
+
+def test_of_many_large_steps_one_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(choosing, "apart", lambda *_: True)
+    seen = timed(monkeypatch, {"no": 10.0, "step": 1.0})
+    assert choose(learner(1000, steps=20), jobs(2)).execution.compile == "step"
+    assert [how.compile for how in seen] == ["no", "step"]
 
 
 def test_what_cannot_be_compiled_stays_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:

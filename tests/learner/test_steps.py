@@ -12,7 +12,7 @@ from torch import nn
 
 from rbml import Batch, Job, Stream
 from rbml.algorithms.options import assemble
-from rbml.autodiff.compiled import traced
+from rbml.autodiff import compiled
 from rbml.errors import UsageError
 from rbml.hypergrad import Adjoint, FirstOrder, Forward
 from rbml.strategy import (
@@ -69,28 +69,22 @@ CASES: dict[str, Any] = {
 }
 
 
-class Traced:
-    """The trace alone, without the compiler that takes its time."""
-
-    def __init__(self) -> None:
-        self.graphs: dict[Any, Any] = {}
-
-    def __call__(self, function: Any, *arguments: Any, variant: Any = None) -> Any:
-        if variant not in self.graphs:
-            self.graphs[variant] = traced(function, *arguments)
-        return self.graphs[variant](*arguments)
+@pytest.fixture
+def traced(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Collect what is traced, without the compiler that takes its time."""
+    graphs: list[Any] = []
+    monkeypatch.setattr(compiled, "_native", lambda graph, leaves, threads: graphs.append(graph) or graph)
+    return graphs
 
 
-def both(case: str, compiled: Any, adapt: str = "*") -> tuple[Any, Any]:
-    """Return the meta-gradient operator by operator, and by the steps of ``compiled``."""
+def both(case: str, steps: int = 7, adapt: str = "*") -> tuple[Any, Any]:
+    """Return the meta-gradient operator by operator, and by compiled steps."""
     draw, strategy, engine = CASES[case]
     found = []
     for compile in ("no", "step"):
         torch.manual_seed(1)
-        tasks = draw(7)
-        learner = assemble(net(), strategy, 7, compile=compile, hypergradient=engine, verify=False, adapt=adapt)
-        if compile == "step" and compiled is not None:
-            learner.compiled = compiled
+        tasks = draw(steps)
+        learner = assemble(net(), strategy, steps, compile=compile, hypergradient=engine, verify=False, adapt=adapt)
         torch.manual_seed(2)
         found.append(learner.meta_gradient(tasks))
     return found[0], found[1]
@@ -102,10 +96,33 @@ def agree(one: Any, other: Any, error: Callable[[Tree, Tree], float]) -> bool:
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_one_traced_step_serves_all(case: str, error: Callable[[Tree, Tree], float]) -> None:
-    compiled = Traced()
-    plain, stepped = both(case, compiled)
-    assert agree(stepped, plain, error) and len(compiled.graphs) == 2, "one step and one adjoint step"
+def test_traced_steps_serve_all(case: str, traced: list[Any], error: Callable[[Tree, Tree], float]) -> None:
+    plain, stepped = both(case)
+    assert agree(stepped, plain, error)
+    assert len(traced) == 4, "a step and an adjoint step: five at once, and the two that are left one by one"
+
+
+def test_steps_that_are_left_need_no_graph_where_blocks_are_all(
+    traced: list[Any], error: Callable[[Tree, Tree], float]
+) -> None:
+    plain, stepped = both("job", steps=8)
+    assert agree(stepped, plain, error) and len(traced) == 2, "four at once"
+
+
+def test_large_steps_are_taken_one_by_one_and_tasks_by_themselves(
+    traced: list[Any], error: Callable[[Tree, Tree], float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rbml.learner.apart.LARGE", 1.0)
+    monkeypatch.setattr("rbml.learner.apart.SMALL", 1.0)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        plain, stepped = both("job")
+        again = both("stream, momentum")
+    finally:
+        torch.set_num_threads(threads)
+    assert agree(stepped, plain, error) and agree(again[1], again[0], error)
+    assert len(traced) == 4, "a step and an adjoint step of each"
 
 
 @compiler
@@ -113,7 +130,7 @@ def test_one_traced_step_serves_all(case: str, error: Callable[[Tree, Tree], flo
 @pytest.mark.parametrize("adapt", ["*", "head"])
 def test_and_compiled_it_is_the_same(adapt: str, error: Callable[[Tree, Tree], float]) -> None:
     """With the head alone, the features are written into by their derivative: memory that once was not there."""
-    plain, stepped = both("job" if adapt == "*" else "stream, momentum", None, adapt)
+    plain, stepped = both("job" if adapt == "*" else "stream, momentum", adapt=adapt)
     assert agree(stepped, plain, error)
 
 

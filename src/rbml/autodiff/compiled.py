@@ -76,17 +76,33 @@ class Compiled:
         Whatever must be traced or compiled is so before this returns: that is not possible in several threads at once.
         """
         leaves = [leaf.contiguous() for leaf in flattened(arguments)]  # strides are those that were traced
-        shapes = ((leaf.shape, leaf.dtype, leaf.device) for leaf in leaves)
-        key = (variant, is_alone(), type_of_products(), *shapes)
-        if key not in self._graphs:
-            self._graphs[key] = self._made(function, leaves, tree_structure(arguments))
-        graph, form = self._graphs[key]
+        # One of several tasks has a thread of its own.
+        graph, form = self.graph(function, leaves, tree_structure(arguments), variant, int(is_alone()))
         return lambda: form(iter(graph(*leaves)))
 
-    def _made(
-        self, function: Callable[..., Any], leaves: list[Tensor], spec: TreeSpec
+    def graph(
+        self, function: Callable[..., Any], leaves: Sequence[Tensor], spec: TreeSpec, variant: Any, threads: int = 0
     ) -> tuple[Callable[..., Any], Form]:
-        """Trace and compile; return the graph, from leaves to leaves, and what gives its results their form."""
+        """Return what computes the leaves of a result from those of the arguments, and gives the result its form.
+
+        Args:
+            function: as of :meth:`__call__`.
+            leaves: of the arguments, contiguous.
+            spec: the form of the arguments.
+            variant: as of :meth:`__call__`.
+            threads: of one call on a processor; 0: as many as PyTorch has.
+        """
+        threads = threads or torch.get_num_threads()
+        shapes = ((leaf.shape, leaf.dtype, leaf.device) for leaf in leaves)
+        key = (variant, is_alone(), type_of_products(), threads, *shapes)
+        if key not in self._graphs:
+            self._graphs[key] = self._made(function, leaves, spec, threads)
+        return self._graphs[key]
+
+    def _made(
+        self, function: Callable[..., Any], leaves: Sequence[Tensor], spec: TreeSpec, threads: int
+    ) -> tuple[Callable[..., Any], Form]:
+        """Trace and compile."""
         forms: list[TreeSpec] = []
 
         def flat(*leaves: Tensor) -> list[Tensor]:
@@ -99,7 +115,8 @@ class Compiled:
         self.operators += len(graph.graph.nodes)
         if not self.compiler:
             return graph.forward, form_of(forms[-1])
-        return _native(graph, leaves) if is_alone() else _compiled(graph), form_of(forms[-1])
+        native = all(leaf.device.type == "cpu" for leaf in leaves)
+        return _native(graph, leaves, threads) if native else _compiled(graph), form_of(forms[-1])
 
 
 def is_replayed(compiled: object) -> bool:
@@ -122,12 +139,12 @@ def _compiled(graph: fx.GraphModule) -> Callable[..., Any]:
     return run
 
 
-def _native(graph: fx.GraphModule, leaves: Sequence[Tensor]) -> Callable[..., Any]:
-    """Return the graph of one task by itself as compiled code for tensors like these leaves.
+def _native(graph: fx.GraphModule, leaves: Sequence[Tensor], threads: int) -> Callable[..., Any]:
+    """Return a graph as compiled code for tensors like these leaves, on a processor.
 
-    It runs on one thread, and gives up the interpreter's lock (``cpp_wrapper``), so that other tasks run beside it. Its
-    convolutions stay in the layout that they were traced with: channels last, which the compiler would choose, is
-    slower here (docs/performance.md).
+    A call takes half as long as one through ``torch.compile``, which looks at all tensors again, and gives up the
+    interpreter's lock (``cpp_wrapper``), so that others run beside it. Convolutions stay in the layout that they were
+    traced with: channels last, which the compiler would choose, is slower here (docs/performance.md).
 
     What is compiled is kept on disk by the compiler, which needs the context of :func:`tracing` for that.
 
@@ -139,7 +156,7 @@ def _native(graph: fx.GraphModule, leaves: Sequence[Tensor]) -> Callable[..., An
     from torch._subclasses.fake_tensor import FakeTensorMode  # noqa: PLC0415
     from torch.fx.experimental.symbolic_shapes import ShapeEnv  # noqa: PLC0415
 
-    options = {"cpp_wrapper": True, "cpp.threads": 1, "layout_optimization": False}
+    options = {"cpp_wrapper": True, "cpp.threads": threads, "layout_optimization": False}
     for node in graph.graph.nodes:
         node.meta = {}  # what was recorded belongs to another mode
     mode = FakeTensorMode(shape_env=ShapeEnv())

@@ -148,6 +148,7 @@ class OverTasks:
         tasks: Any,
         graphs: Any = None,
         shard: Shard = WHOLE,
+        separately: bool = False,
     ) -> tuple[Tensor, Tree, Tree]:
         """Do the same as :meth:`mean` for a function of whole chunks, whose results have one row per task.
 
@@ -158,15 +159,18 @@ class OverTasks:
             graphs: for a function that runs nothing but graphs once it was called for the shapes of a chunk, so that
                 several chunks can then run at the same time: a hashable value of what the graphs depend on besides.
             shard: which tasks of all processes these are.
+            separately: whether a chunk is one task by itself, which is differentiated by ``torch.autograd``.
         """
 
         def run(m: Tree, part: Any) -> tuple[Tensor, Tree, Tree]:
-            loss, grads, aux = function(m, part)
-            return loss, {name: grad.sum(0) for name, grad in grads.items()}, aux
+            with alone(in_threads=graphs is not None) if separately else nullcontext():
+                loss, grads, aux = function(m, part)
+                return loss, {name: grad.sum(0) for name, grad in grads.items()}, aux
 
+        size = 1 if separately else self.chunk
         if graphs is None:
-            return _averaged(self._in_turn(partial(run, m), tasks, shard), shard)
-        parts = list(self.parts(tasks))
+            return _averaged(self._in_turn(partial(run, m), tasks, shard, size), shard)
+        parts = list(self.parts(tasks, size))
         works: list[Callable[[], tuple[Tensor, Tree, Tree]]] = []
         for part in parts:  # what traces its graphs cannot do so in several threads
             shapes = graphs, tuple((leaf.shape, leaf.dtype) for leaf in tree_leaves(part))
@@ -206,7 +210,9 @@ class OverTasks:
         for start in range(0, len(tree_leaves(tasks)[0]), size):
             yield tree_map(lambda leaf, start=start: leaf[start : start + size], tasks)
 
-    def _in_turn(self, work: Callable[[Any], Result], tasks: Any, shard: Shard = WHOLE) -> Iterator[Result]:
+    def _in_turn(
+        self, work: Callable[[Any], Result], tasks: Any, shard: Shard = WHOLE, size: int | None = None
+    ) -> Iterator[Result]:
         """Yield the result of every chunk; where a device has too little memory for one, chunks become smaller.
 
         Not where several processes work together: all need the same chunks.
@@ -216,7 +222,7 @@ class OverTasks:
         """
         done, total = 0, len(tree_leaves(tasks)[0])
         while done < total:
-            some = min(self.chunk, total - done)
+            some = min(self.chunk if size is None else size, total - done)
             try:
                 result = work(tree_map(lambda leaf, start=done, stop=done + some: leaf[start:stop], tasks))
             except torch.OutOfMemoryError:

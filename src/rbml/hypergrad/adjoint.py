@@ -14,7 +14,7 @@ from rbml.hypergrad.base import MetaGradient, outer_gradient
 from rbml.hypergrad.reverse import exactly, plainly
 from rbml.hypergrad.trajectory import Store, everything, segments
 from rbml.hypergrad.unrolled import check_window, first_seen
-from rbml.inner import Carry, Inner
+from rbml.inner import Carry, Inner, taken
 from rbml.tree import Step, Tree, add, zeros_like
 
 Stores = Literal["all", "segments", "reverse"]
@@ -127,6 +127,9 @@ def sweep(inner: Inner, m: Tree, first: int, hvp: Mode | None, store: Store = ev
     loss, aux, bar, m_bar = inner.run(_pull_outer, inner, m, inner.steps, carry)
     for saved in back:
         carry = saved.carry
+        if saved.length > 1:
+            bar, m_bar = inner.run(_pull_steps, inner, m, saved.t, carry, bar, m_bar, hvp=hvp, count=saved.length)
+            continue
         if saved.pull is None:
             bar, m_bar = inner.run(_pull_step, inner, m, saved.t, carry, saved.grads, bar, m_bar, hvp=hvp)
             continue
@@ -156,6 +159,16 @@ def _pull_step(
     seen = inner.entering(m, "objective")
     along = grad_product(lambda point, meta: inner.objective(point, m | meta, t), carry.theta, seen, v, hvp)
     return _added(bar, m_bar, *along)
+
+
+def _pull_steps(
+    inner: Inner, m: Tree, t: Step, carry: Carry, bar: Carry, m_bar: Tree, hvp: Mode | None, count: int
+) -> tuple[Carry, Tree]:
+    """Take steps again, and pull the cotangent back through all of them; compiled, no gradient is computed twice."""
+    again = [(before, grads) for before, grads, _ in taken(inner, m, t, carry, count)]
+    for ahead, (before, grads) in reversed(list(enumerate(again))):
+        bar, m_bar = _pull_step(inner, m, t + ahead, before, grads, bar, m_bar, hvp)
+    return bar, m_bar
 
 
 def _pull_update(

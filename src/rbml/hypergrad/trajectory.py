@@ -10,24 +10,26 @@ from typing import NamedTuple
 from torch import Tensor
 
 from rbml.autodiff.alone import Pull, gradient_and_pull
-from rbml.inner import Carry, Inner, begin, roll, step
+from rbml.inner import Carry, Inner, begin, pieces, roll, step, steps
 from rbml.tree import Tree
 
 
 class SavedStep(NamedTuple):
-    """One step, as the backward sweep sees it.
+    """One step, or several that are one piece of work, as the backward sweep sees it.
 
     Attributes:
-        t: the number of the step.
-        grads: its inner gradient.
+        t: the number of the (first) step.
+        grads: its inner gradient; empty for several steps.
         carry: the carry before it.
         pull: from v to the derivatives of <grads, v> by theta and m, if the graph was kept; else ``None``.
+        length: how many steps.
     """
 
     t: int
     grads: Tree
     carry: Carry
     pull: Pull | None = None
+    length: int = 1
 
 
 def _nothing(carry: Carry) -> Tree:
@@ -70,6 +72,7 @@ def segments(inner: Inner, m: Tree, first: int, keep: int = 0) -> Trajectory:
 
 
 def _in_segments(inner: Inner, m: Tree, first: int, keep: int, length: int) -> Trajectory:
+    length = math.ceil(length / inner.block) * inner.block  # segments of whole pieces
     carry = roll(inner, begin(inner, m), m, stop=first)
     starts: list[tuple[int, Carry]] = []
     at = first
@@ -94,8 +97,11 @@ def _in_segments(inner: Inner, m: Tree, first: int, keep: int, length: int) -> T
 def _taken(inner: Inner, carry: Carry, m: Tree, start: int, stop: int, keep: int) -> tuple[list[SavedStep], Carry]:
     """Take steps and keep each, the last ``keep`` of them with their graphs."""
     stops: list[SavedStep] = []
-    for t in range(start, stop):
-        if t < stop - keep:
+    for t, count in pieces(inner, start, stop):
+        if count > 1:
+            after = steps(inner, carry, m, t, count)
+            stops.append(SavedStep(t, {}, carry, length=count))
+        elif t < stop - keep:
             grads, after = step(inner, carry, m, t)
             stops.append(SavedStep(t, grads, carry))
         else:

@@ -8,7 +8,7 @@ What is tried, in this order, each only if it can pay:
    (by the number of operators in the trace).
 
 Tasks of large operators, which run apart (:mod:`rbml.learner.apart`), gain nothing from a trace: there the graph of one
-task is compiled right away, if it is that of at most :data:`UNROLLED` steps.
+task is compiled right away; where that has more than :data:`UNROLLED` steps, the graphs of one step and its adjoint.
 
 A candidate pays if its remaining time is at most nine tenths of the best so far. The choice is kept in the cache folder
 (:func:`rbml.data.store.cached_arrays`) for the same model, strategy, shapes, length, machine and version of PyTorch.
@@ -52,7 +52,7 @@ PER_OPERATOR = 0.06
 """Seconds of compiling per operator (Conv4, 1,400 operators: 66 to 90 s of processor time)."""
 
 UNROLLED = 5
-"""Of how many steps of large operators the graph is compiled as a whole: the time grows faster than the steps."""
+"""Up to how many steps of large operators are one graph: compiling takes longer than in proportion to the steps."""
 
 PER_STEP = 800
 """About how many operators a step of a small network adds to the graph of one task (Conv4: 780 to 900)."""
@@ -123,7 +123,10 @@ def _measured(learner: Learner, tasks: Task) -> tuple[tuple[Execution, float], f
     if plainly * asked.calls < LONG:
         return best, plainly, f"{said[0]}: too short a run to trace"
     large = apart(learner, placed(tasks, learner.device), learner.predict(learner.ways), learner.ways)
-    operators = PER_STEP * learner.steps if large and learner.steps <= UNROLLED else 0
+    stepwise = one_by_one("trace", learner.hypergradient, learner.steps) and not (large and learner.steps <= UNROLLED)
+    operators = 0
+    if large and (stepwise or learner.steps <= UNROLLED):
+        operators = PER_STEP * (1 if stepwise else learner.steps)
     for chunk in () if large else sorted({min(size, asked.chunk, count(tasks)) for size in CHUNKS}):
         how = replace(asked, compile="trace", chunk=chunk)
         try:
@@ -137,7 +140,6 @@ def _measured(learner: Learner, tasks: Task) -> tuple[tuple[Execution, float], f
             best, operators = (how, seconds), learner.compiled.operators
     left = best[1] * asked.calls - (time.perf_counter() - began)
     if operators and left > SHARE * PER_OPERATOR * operators and any(map(shutil.which, COMPILERS)):
-        stepwise = not large and one_by_one("trace", learner.hypergradient, learner.steps)
         how = replace(best[0], compile="step" if stepwise else "whole")
         try:
             seconds, first = _seconds(learner, how, tasks)

@@ -27,6 +27,7 @@ from rbml.hypergrad import Adjoint, Hypergradient, MetaGradient, Unrolled, Windo
 from rbml.inner import Carry, Inner
 from rbml.learner.binding import BoundTask
 from rbml.tasks import Episode, Job, Replay, Stream
+from rbml.tasks.jobs import OrderedJob
 from rbml.tree import Step, Tree, prefixed, under
 
 FEATURES = "features."
@@ -245,6 +246,6 @@ def _with(task: Any, features: Tree) -> Any:
     query = task.query._replace(x=features["query"])
     if isinstance(task, Stream | Replay):
         return task._replace(steps=task.steps._replace(x=features["support"]), query=query)
-    if isinstance(task, Job):
+    if isinstance(task, Job | OrderedJob):
         return task._replace(examples=task.examples._replace(x=features["support"]), query=query)
     return Episode(task.support._replace(x=features["support"]), query)

@@ -113,7 +113,7 @@ class Learner(nn.Module):
         self.compiled = None if execution.compile in ("no", "auto") else Compiled(execution.compile != "trace")
         self.over_tasks = OverTasks(execution.chunk, execution.vectorise)
         self.verified: set[Any] = set()
-        self.tried: dict[Any, bool] = {}
+        self.tried: dict[Any, Any] = {}
 
     def with_strategy(self, strategy: Strategy | Part, generator: torch.Generator | None = None) -> Learner:
         """Return a copy of the learner with another strategy, whose phi is at its start; theta0 is kept.

@@ -18,14 +18,14 @@ from rbml.devices import placed
 from rbml.errors import UsageError
 from rbml.hypergrad import Hypergradient, Implicit, MetaGradient
 from rbml.inner import Inner
-from rbml.learner.apart import apart, shapes_of
+from rbml.learner.apart import apart, shapes_of, steps_at_once
 from rbml.learner.binding import BoundTask
 from rbml.learner.checks import check_tasks, explained
 from rbml.learner.choosing import choose
 from rbml.learner.frozen import FrozenBody, frozen_body
 from rbml.learner.graphs import with_graphs
 from rbml.learner.options import Phase
-from rbml.learner.steps import one_by_one, stacked
+from rbml.learner.steps import Pieces, one_by_one, stacked
 from rbml.learner.verification import verify
 from rbml.models.dropout import dropouts
 from rbml.tasks import Task
@@ -107,10 +107,11 @@ def _over_tasks(
     variant = (engine, learner.statistics, ways, None if warm is None else tuple(warm))
     if one_by_one(learner.execution.compile, engine, learner.steps):
         assert learner.compiled is not None
-        run = partial(stacked, bind, layer, engine, compiled=learner.compiled, variant=variant)
+        pieces = Pieces(steps_at_once(learner, tasks, at_once, ways), large, int(beside))
+        run = partial(stacked, bind, layer, engine, compiled=learner.compiled, variant=variant, pieces=pieces)
         # A traced step calls nothing but its graphs; the features of a frozen body are computed by the model itself.
-        graphs = variant if layer is None and is_replayed(learner.compiled) else None
-        loss, grads, kept = learner.over_tasks.mean_of_stacks(run, m, stack, graphs, shard)
+        graphs = variant if layer is None and (is_replayed(learner.compiled) or large) else None
+        loss, grads, kept = learner.over_tasks.mean_of_stacks(run, m, stack, graphs, shard, large)
         return MetaGradient(loss, grads, kept, {})
     loss, grads, kept = learner.over_tasks.mean(single, m, stack, learner.compiled, variant, shard, separately)
     return MetaGradient(loss, grads, under(kept, "aux."), under(kept, "info."))

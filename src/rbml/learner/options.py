@@ -64,8 +64,8 @@ class Execution:
             of all steps if they are few, else of one step and its adjoint. ``"whole"`` also compiles the meta-gradient
             as one graph (a minute or more; for few inner steps), of one task where tasks run apart
             (:mod:`rbml.learner.apart`), several at the same time. ``"step"`` compiles one inner step and its adjoint,
-            which are used for every step (for many inner steps); both need a C++ compiler. ``"auto"`` measures on the
-            first tasks which of these pays (:mod:`rbml.learner.choosing`).
+            or of a small network a few steps at once, which are used for all steps (for many inner steps); both need a
+            C++ compiler. ``"auto"`` measures on the first tasks which of these pays (:mod:`rbml.learner.choosing`).
         calls: with ``compile="auto"``: how many meta-gradients will be taken, about.
         vectorise: whether tasks run side by side under ``vmap``. ``False`` runs each by itself, and several at the same
             time on the threads that PyTorch is given (on a processor). ``"auto"`` does that where the operators of one

@@ -6,7 +6,6 @@ from rbml.data.batch import Batch, Inputs
 from rbml.tasks.base import (
     Episode,
     Episodes,
-    Job,
     Stream,
     Task,
     TaskDistribution,
@@ -18,6 +17,7 @@ from rbml.tasks.clusters import cactus
 from rbml.tasks.continual import Continual
 from rbml.tasks.few_shot import FewShot
 from rbml.tasks.grouped import PerGroup
+from rbml.tasks.jobs import Job
 from rbml.tasks.mixture import Mixture
 from rbml.tasks.padding import stack
 from rbml.tasks.replay import Replay

@@ -10,7 +10,6 @@ serves all of them.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
@@ -18,11 +17,9 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map
 
-from rbml import random
-from rbml.data.batch import PER_EXAMPLE, Batch, each_input, rows
+from rbml.data.batch import PER_EXAMPLE, Batch, each_input
 from rbml.data.inputs.base import Modality
 from rbml.data.targets.base import Target
-from rbml.operators.alone import is_alone
 
 Step = int | Tensor
 """An inner step, counted from 0: an int, or an integer tensor ``()``."""
@@ -113,79 +110,6 @@ class Stream(NamedTuple):
     def available(self) -> int | None:
         """Return T: there is no data for more steps."""
         return len(self.steps.y)
-
-
-class Job(NamedTuple):
-    """A whole training run: step t sees a mini-batch of the examples, in an order that depends on a key.
-
-    Every epoch is a new permutation; the last, incomplete mini-batch of an epoch is dropped. Under a transform each
-    step sorts N numbers again rather than storing the permutation.
-
-    Attributes:
-        examples: all examples to train on, ``(N, ...)``; tasks of one stack may share their memory (``expand``).
-        query: the examples on which the result is scored.
-        key: an integer scalar ``()``: another key gives another order.
-        places: ``(b,)``, ``0 .. b-1``: its length is the size of a mini-batch.
-    """
-
-    examples: Batch
-    query: Batch
-    key: Tensor
-    places: Tensor
-
-    @staticmethod
-    def of(examples: Batch, query: Batch, size: int, keys: Sequence[int]) -> Job:
-        """Return a stack of jobs on the same examples, one per key; nothing is copied.
-
-        Args:
-            examples: ``(N, ...)``.
-            query: ``(n, ...)``.
-            size: examples per mini-batch, at most N.
-            keys: one integer per job.
-        """
-
-        def stack(leaf: Tensor) -> Tensor:
-            return leaf.expand(len(keys), *leaf.shape)
-
-        device = examples.y.device
-        key, places = torch.tensor(list(keys), device=device), torch.arange(size, device=device)
-        return Job(tree_map(stack, examples), tree_map(stack, query), key, stack(places))
-
-    @property
-    def support(self) -> Batch:
-        """All examples."""
-        return self.examples
-
-    def rows(self, t: Step) -> Tensor:
-        """Return which examples step ``t`` sees, ``(b,)``."""
-        total, size = len(self.examples.y), len(self.places)
-        epoch, batch = t // (total // size), t % (total // size)
-        if isinstance(epoch, int) and is_alone():  # outside all transforms the key is a number
-            order = _kept_order(int(self.key) + epoch, total, self.key.device)
-        else:
-            order = _order(self.key + epoch, total)
-        return order.index_select(0, batch * size + self.places)
-
-    def at(self, t: Step) -> Batch:
-        """Return the mini-batch of step ``t``, ``(b, ...)``, with the index of each example among all of them."""
-        places = self.rows(t)
-        batch = rows(self.examples, places)
-        return batch._replace(mask={**batch.mask, "index": places})
-
-    def available(self) -> int | None:
-        """Return ``None``: there is always another epoch."""
-        return None
-
-
-def _order(key: Tensor, total: int) -> Tensor:
-    """Return a permutation of ``total`` examples."""
-    return torch.argsort(random.uniform(key, "order", torch.zeros(total, dtype=torch.float64, device=key.device)))
-
-
-@lru_cache(maxsize=4)
-def _kept_order(key: int, total: int, device: torch.device) -> Tensor:
-    """Return the permutation of an epoch, which serves all of its steps where one run after another is computed."""
-    return _order(torch.tensor(key, device=device), total)
 
 
 def arrivals(task: Task, classes: int) -> Tensor:

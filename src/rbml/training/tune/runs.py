@@ -122,9 +122,8 @@ class Runs:
         """Return the tasks of the runs, and theta at their ends, ``(S, ...)``."""
         stack = self.stack(seeds)
         if self.learner.compiled is not None:
-            first = self.bound({name: first_of(part) for name, part in stack.items()}).inner()
-            runner = CompiledSteps(lambda given: self.bound(given).inner(), stack, self.learner.compiled, "tune")
-            inner = replace(first, run=runner)
+            bind = lambda given: self.bound(given).inner()  # noqa: E731
+            inner = CompiledSteps(bind, stack, self.learner.compiled, "tune").inner()
             return stack, roll(inner, begin(inner, m), m).theta
 
         def end(given: dict[str, Any]) -> Tree:
