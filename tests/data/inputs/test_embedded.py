@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from rbml import backbones
 from rbml.backbones import Backbone
 from rbml.data import Labelled
-from rbml.data.inputs import Arrays, Embedded, Pictures, made
+from rbml.data.inputs import Arrays, Embedded, Pictures, Text, made
 from rbml.data.inputs import embedded as modality
 from rbml.data.progress import watched
 from rbml.data.setting import Setting
@@ -73,10 +73,51 @@ def test_features_are_computed_once_for_the_same_inputs_and_weights(tiny: Backbo
     assert torch.equal(embedded_examples(examples, "tiny").x, first.x) and Body.calls == 3
     embedded_examples(examples._replace(x=examples.x + 1), "tiny")
     assert Body.calls == 6, "other pictures"
+    part = embedded_examples(examples._replace(x=torch.cat([examples.x[5:], examples.x[:3] + 2])), "tiny")
+    assert Body.calls == 7, "three new ones"
+    assert torch.equal(part.x[:35], first.x[5:])
+    twice = embedded_examples(examples._replace(x=torch.cat([examples.x[:2] + 3, examples.x[:2] + 3])), "tiny")
+    assert Body.calls == 8 and torch.equal(twice.x[:2], twice.x[2:])
     with torch.no_grad():
         tiny.body.gain += 1
     modality._loaded.cache_clear()
-    assert not torch.equal(embedded_examples(examples, "tiny").x, first.x) and Body.calls == 9, "other weights"
+    assert not torch.equal(embedded_examples(examples, "tiny").x, first.x) and Body.calls == 11, "other weights"
+
+
+def test_what_was_computed_before_an_interruption_is_kept() -> None:
+    examples = labelled()
+
+    def interrupted(what: str, done: int, total: int) -> None:
+        if done == 32:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt), watched(interrupted):
+        embedded_examples(examples, "tiny")
+    assert Body.calls == 2
+    found = embedded_examples(examples, "tiny")
+    assert Body.calls == 3
+    assert torch.equal(found.x, found.modality.embed(examples.x))
+
+
+def test_another_fold_of_sentences_computes_only_what_is_new(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[int] = []
+
+    class Encoder(nn.Module):
+        def forward(self, ids: Tensor) -> Tensor:
+            seen.append(len(ids))
+            return ids.float().sum(1, keepdim=True).expand(-1, 2)
+
+    found = Backbone("said", Encoder(), 2, "text", {}, "for tests")
+    monkeypatch.setitem(backbones.ALL, "said", lambda more: found)
+    sentences = [f"word{place} again" for place in range(10)]
+
+    def fold(some: list[str]) -> Labelled:
+        inner = Text("words").fitted(some)  # the counts of words differ from fold to fold
+        return Labelled(inner.read(some), torch.arange(len(some)) % 2, list("ab"), "said", inner)
+
+    whole = embedded_examples(fold(sentences), "said").x
+    part = embedded_examples(fold([*sentences[3:], "a word that is new"]), "said").x
+    assert seen == [10, 1] and torch.equal(part[:7], whole[3:])
 
 
 def test_files_are_read_and_saved_settings_read_them_in_the_same_way(tmp_path: Path) -> None:

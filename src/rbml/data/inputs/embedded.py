@@ -12,6 +12,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -19,9 +20,9 @@ from torch import Tensor
 from rbml import backbones
 from rbml.backbones import Backbone
 from rbml.backbones.norm import folded
-from rbml.data import store
 from rbml.data.batch import Inputs
 from rbml.data.inputs.base import Modality, RawExamples, Shown
+from rbml.data.kept_rows import KeptRows
 from rbml.data.progress import tell
 from rbml.devices import CPU, placed
 from rbml.errors import DataError, UsageError
@@ -33,6 +34,9 @@ _SENTENCES = 256
 """The same of sentences, which the backbone divides by their length."""
 
 _SHOWN = 8
+
+_UNSEEN = ("frequencies", "text", "label")
+"""What says how sentences are read from files, or counts words for baselines: no backbone sees it."""
 
 _device: ContextVar[torch.device] = ContextVar("device", default=CPU)
 
@@ -102,8 +106,58 @@ class Embedded:
         """
         return self._in_blocks(_count(stored), lambda start, stop: _part(stored, start, stop))
 
-    def _in_blocks(self, total: int, stored: Callable[[int, int], Inputs]) -> Tensor:
-        """Return the features of so many inputs, of which a function returns those from one place to another."""
+    def kept(self, stored: Inputs) -> Tensor:
+        """Return the same as :meth:`embed`, up to rounding, and keep the features of each example for the next time.
+
+        The features of a sentence differ in the last digits with the sentences that go through the backbone beside it.
+
+        Raises:
+            DataError: for other weights than those that the features are of.
+        """
+        keys = self._keys(stored)
+        seen = {name: value for name, value in self.inner.spec().items() if name not in _UNSEEN}
+        how = hashlib.sha256(json.dumps([self.inner.kind, seen], sort_keys=True, default=str).encode())
+        name = f"features-{self.backbone}-{self.fingerprint}-{self.size}-{how.hexdigest()[:16]}"
+        rows = KeptRows(name, self.loaded().width)
+        known = rows.read(list(dict.fromkeys(keys)))
+        new = {key: place for place, key in reversed(list(enumerate(keys))) if key not in known}
+        order = dict(sorted(new.items(), key=lambda one: one[1]))
+        missing = torch.tensor(list(order.values()), dtype=torch.int64)
+
+        def keep(start: int, found: Tensor) -> None:
+            some = dict(zip(list(order)[start : start + len(found)], found.float().numpy(), strict=True))
+            known.update(some)
+            rows.add(some)
+
+        self._in_blocks(len(missing), lambda start, stop: _rows(stored, missing[start:stop]), keep)
+        return torch.from_numpy(np.stack([known[key] for key in keys])) if keys else torch.empty(0, rows.width)
+
+    def _keys(self, stored: Inputs) -> list[bytes]:
+        """Return a checksum of every example."""
+        leaves = [stored] if isinstance(stored, Tensor) else [stored[name] for name in sorted(stored)]
+        facts = "".join(f"{tuple(leaf.shape[1:])} {leaf.dtype} " for leaf in leaves).encode()
+
+        def key(rows: Sequence[Tensor]) -> bytes:
+            total = hashlib.sha256(facts)
+            for row in rows:
+                total.update(row.contiguous().numpy().data)
+            return total.digest()[:20]
+
+        return [key(rows) for rows in zip(*leaves, strict=True)]
+
+    def _in_blocks(
+        self,
+        total: int,
+        stored: Callable[[int, int], Inputs],
+        each: Callable[[int, Tensor], None] = lambda start, found: None,
+    ) -> Tensor:
+        """Return the features of so many inputs, of which a function returns those from one place to another.
+
+        Args:
+            total: how many.
+            stored: returns inputs from one place up to another.
+            each: called with the first place of a block and its features.
+        """
         backbone, device, found = self.loaded(), _device.get(), []
         body = backbone.body.to(device)
         block = _SENTENCES if self.inner.kind == "text" else _BLOCK
@@ -113,6 +167,7 @@ class Embedded:
                 ready = self._fitted(ready)
             with torch.no_grad():
                 found.append((body(ready) if isinstance(ready, Tensor) else body(**ready)).cpu())
+            each(start, found[-1])
             tell("features", min(start + block, total), total)
         return torch.cat(found).float() if found else torch.empty(0, backbone.width)
 
@@ -216,7 +271,8 @@ def reads(backbone: str) -> tuple[str, Mapping[str, Any]]:
 def embedded(examples: E, backbone: str, size: int = 0) -> E:
     """Return examples with the features of a backbone in place of their inputs.
 
-    The features are kept on disk (:func:`rbml.data.store.cached_arrays`), by the content of the inputs and the weights.
+    The features are kept on disk (:mod:`rbml.data.kept_rows`), by the content of each example and the weights: a larger
+    set, or another part of it, computes only what is new.
 
     Args:
         examples: a :class:`rbml.data.Labelled` or :class:`rbml.data.Grouped`.
@@ -228,10 +284,8 @@ def embedded(examples: E, backbone: str, size: int = 0) -> E:
         DataError: if its weights are damaged.
     """
     modality = embedding(examples.modality, backbone, size)
-    key = f"features-1-{backbone}-{modality.fingerprint}-{modality.size}-{_digest(examples.x, modality.inner)}"
-    arrays = store.cached_arrays(key, lambda: {"features": modality.embed(examples.x).numpy()})
     about = f"{examples.about}; features of {backbone}"
-    changed: E = examples._replace(x=torch.from_numpy(arrays["features"]), modality=modality, about=about)
+    changed: E = examples._replace(x=modality.kept(examples.x), modality=modality, about=about)
     return changed
 
 
@@ -245,15 +299,6 @@ def computed_on(device: torch.device) -> Iterator[None]:
         _device.reset(token)
 
 
-def _digest(stored: Inputs, inner: Modality) -> str:
-    """Return a checksum of stored inputs and of how they are made ready."""
-    total = hashlib.sha256(json.dumps([inner.kind, inner.spec()], sort_keys=True, default=str).encode())
-    for name, leaf in {"": stored}.items() if isinstance(stored, Tensor) else sorted(stored.items()):
-        total.update(f"{name} {tuple(leaf.shape)} {leaf.dtype}".encode())
-        total.update(leaf.contiguous().numpy().data)
-    return total.hexdigest()[:24]
-
-
 def _count(stored: Inputs) -> int:
     return len(stored) if isinstance(stored, Tensor) else len(next(iter(stored.values())))
 
@@ -262,3 +307,9 @@ def _part(stored: Inputs, start: int, stop: int) -> Inputs:
     if isinstance(stored, Tensor):
         return stored[start:stop]
     return {name: leaf[start:stop] for name, leaf in stored.items()}
+
+
+def _rows(stored: Inputs, places: Tensor) -> Inputs:
+    if isinstance(stored, Tensor):
+        return stored[places]
+    return {name: leaf[places] for name, leaf in stored.items()}
