@@ -17,10 +17,11 @@ from rbml.errors import UsageError
 from rbml.models import MLP
 from rbml.strategy import Hyper, chain, knots, momentum, sgd
 from rbml.training.tune import split, usual_strategy
+from rbml.training.tune.progress import Progress
 from rbml.training.tune.runs import Runs, restarted
 from rbml.training.tune.scouting import Place, moved, preferred, scouted
 from rbml.training.tune.search import Descent, online
-from rbml.training.tune.tuning import Gain, learner_of
+from rbml.training.tune.tuning import Candidate, Gain, finished, learner_of
 from rbml.training.tune.usual import usual_for
 from rbml.tree import Tree
 
@@ -164,6 +165,24 @@ def test_a_place_that_diverges_is_not_chosen_and_a_bounded_rate_is_left_alone() 
     bounded = chain(sgd(Hyper(0.1, bounds=(0, 1))))
     those = Runs(learner_of(model, bounded, CLASSES, 2, False, 1.0), model, train, val, 8)
     assert list(scouted(those, range(1))[2]) == [Place(0, False)]
+
+
+def test_settings_that_diverge_in_the_final_runs_give_way_to_the_next() -> None:
+    those = runs(20)
+    parts = split(Batch(data().x.double(), data().y))
+    usual = those.phi()
+    wild, good = ({name: leaf * by if "sgd" in name else leaf for name, leaf in usual.items()} for by in (1e4, 1.2))
+    losses = those.judged(usual, range(3))["loss"].tolist()
+    candidates = [
+        Candidate("last", wild, [0.0]),
+        Candidate("least loss", good, [0.1]),
+        Candidate("start", usual, losses),
+    ]
+    history = [Progress(0.0, 0, 1.0, usual)]
+    found = finished(those, parts, candidates, history, CLASSES, range(3))
+    assert [one.name for one in found.candidates] == ["least loss", "last", "start"]
+    found = finished(those, parts, [candidates[0], candidates[2]], history, CLASSES, range(3))
+    assert [one.name for one in found.candidates] == ["start", "last"], "the usual settings are always there"
 
 
 def of_pictures(first: nn.Module) -> Runs:

@@ -300,12 +300,14 @@ def finished(
     """Train with the chosen numbers on the training and the validation examples, and measure on the third part.
 
     Weights of single examples belong to the training examples: with them, the final model is trained on these alone.
+    Without them, settings that diverge on both parts give way to the next best (:func:`_settled`).
     """
     train, val, test = parts
     learner = runs.learner
     weighted = any(one.origin is not None and one.origin.by == "example_weights" for one in learner.strategy.parts)
     learned_from = train if weighted else joined(train, val)
     last = Runs(learner, runs.model, learned_from, test, runs.size)
+    candidates = candidates if weighted else _settled(last, candidates, fresh)
     chosen = candidates[0].phi
     own = last.judged(chosen, fresh, target.metrics)
     usual = last.judged(history[0].phi, fresh, target.metrics)
@@ -320,6 +322,20 @@ def finished(
     gain = Gain.of(usual.pop("each"), own.pop("each"))
     means = [{name: leaf.mean().item() for name, leaf in found.items()} for found in (own, usual)]
     return Tuned(adapted, learner, means[0], means[1], gain, candidates, history, sizes)
+
+
+def _settled(last: Runs, candidates: list[Candidate], fresh: Sequence[int]) -> list[Candidate]:
+    """Return the candidates with the first one in front none of whose final runs has diverged.
+
+    Large rates are good until a run with another start diverges, which three validated runs may not show. Such a run
+    fits its own examples worse than the usual settings do those that they have not seen. The third part has no say.
+    """
+    usual = next(one for one in candidates if one.name == "start")
+    own = replace(last, judge=last.train)
+    for place, one in enumerate(candidates):
+        if one is usual or bool((own.judged(one.phi, fresh)["loss"] <= max(usual.losses)).all()):
+            return [one, *candidates[:place], *candidates[place + 1 :]]
+    return candidates
 
 
 def joined(one: Batch, other: Batch) -> Batch:
