@@ -48,6 +48,11 @@ def test_a_damaged_row_is_missing_and_a_damaged_file_is_begun_anew(caplog: pytes
         assert rows.read([b"a"]) == {} and "begun anew" in caplog.text
     rows.add({b"a": row(4)})
     assert rows.read([b"a"])[b"a"][0] == 4
+    with closing(sqlite3.connect(rows.path)) as file, file:
+        file.execute("ALTER TABLE rows RENAME COLUMN numbers TO others")
+    assert rows.read([b"a"]) == {}
+    rows.add({b"a": row(6)})
+    assert rows.read([b"a"])[b"a"][0] == 6, "and so is one of another form"
 
 
 def test_a_folder_that_cannot_be_used_is_said_once(own_cache: Path, caplog: pytest.LogCaptureFixture) -> None:

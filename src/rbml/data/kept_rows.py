@@ -86,8 +86,13 @@ class KeptRows:
         return file
 
     def _failed(self, error: Exception) -> None:
-        """Begin a damaged file anew; where the folder cannot be used, say so and keep nothing."""
-        if isinstance(error, sqlite3.DatabaseError) and not isinstance(error, sqlite3.OperationalError):
+        """Begin a damaged file, or one of another form, anew; where the folder cannot be used, keep nothing.
+
+        Two programs that find the damage together may each remove what the other has begun: its rows are then computed
+        again, and nothing worse.
+        """
+        of_another_form = getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_ERROR  # such as other columns
+        if of_another_form or not isinstance(error, sqlite3.OperationalError | OSError):
             _log.warning("%s cannot be read (%s): it is begun anew.", self.path, error)
             self.path.unlink(missing_ok=True)
             return
