@@ -109,8 +109,8 @@ class Embedded:
     def kept(self, stored: Inputs) -> Tensor:
         """Return the same as :meth:`embed`, up to rounding, and keep the features of each example for the next time.
 
-        The features of a sentence differ in the last digit with the sentences that go through the backbone beside it (by at
-        most 1.6e-7 for MiniLM, whose features are of length 1).
+        The features of a sentence differ in the last digit with the sentences that go through the backbone beside it
+        (by at most 1.6e-7 for MiniLM, whose features are of length 1).
 
         Raises:
             DataError: for other weights than those that the features are of.
