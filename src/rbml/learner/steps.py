@@ -71,7 +71,8 @@ class CompiledSteps:
         self._m: tuple[Tree, list[Tensor]] = {}, []
         self._graphs: dict[Any, tuple[Callable[..., Any], Form]] = {}
         jobs = jobs_in(tasks) if tree_leaves(tasks)[0].device.type == "cpu" else []  # elsewhere it would be waited for
-        self._batches = min((job.examples.y.shape[1] // job.places.shape[1] for job in jobs), default=0)
+        batches = {job.examples.y.shape[1] // job.places.shape[1] for job in jobs}
+        self._batches = batches.pop() if len(batches) == 1 else 0  # per epoch
         self._ordered: dict[tuple[int, int], tuple[Any, list[Tensor]]] = {}
 
     def inner(self) -> Inner:
