@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterable
 
 import pytest
 import torch
 from torch import Tensor
 
-from rbml.autodiff import OverTasks
+from rbml.autodiff import Compiled, OverTasks
+from rbml.autodiff.over_tasks import Whole
 from rbml.errors import UsageError
 from rbml.tree import Tree
 
@@ -88,3 +90,38 @@ def test_memory_that_one_task_does_not_have_is_an_error() -> None:
 
     with pytest.raises(torch.OutOfMemoryError), pytest.warns(UserWarning, match="too little memory for 2 tasks"):
         OverTasks(2).mean(one, {}, torch.randn(2, 3))
+
+
+class Counted(Whole):
+    """Counts the sums that are handed over to be added: one per chunk, whatever runs at once."""
+
+    def __init__(self) -> None:
+        self.sums = 0
+
+    def added(self, sums: Iterable[Tree]) -> Tree:
+        found = list(sums)
+        self.sums += len(found)
+        return super().added(found)
+
+
+@pytest.mark.parametrize("way", ["compiled", "stacks", "graphs of stacks"])
+def test_tasks_that_run_by_themselves_are_added_chunk_by_chunk(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Several processes exchange one sum per chunk: with one per task, some would be left out."""
+    monkeypatch.setattr("rbml.autodiff.compiled._native", lambda graph, leaves, threads: graph)
+    x, m, shard = torch.randn(5, 3, dtype=torch.float64), {"scale": torch.tensor(2.0).double()}, Counted()
+
+    def one(m: Tree, row: Tensor) -> tuple[Tensor, Tree, Tree]:
+        return row.sum(), {"g": row * m["scale"]}, {"x": row * 3}
+
+    def stack(m: Tree, rows: Tensor) -> tuple[Tensor, Tree, Tree]:
+        assert len(rows) == 1
+        return rows.sum(1), {"g": rows * m["scale"]}, {"x": rows * 3}
+
+    if way == "compiled":
+        loss, grads, aux = OverTasks(2).mean(one, m, x, Compiled(), shard=shard, separately=True)
+    else:
+        graphs = None if way == "stacks" else "some"
+        loss, grads, aux = OverTasks(2).mean_of_stacks(stack, m, x, graphs, shard, separately=True)
+    assert shard.sums == 3, "two chunks of two tasks and one of one"
+    assert torch.allclose(loss, x.sum(1).mean(), rtol=1e-13) and torch.allclose(grads["g"], 2 * x.mean(0), rtol=1e-13)
+    assert torch.equal(aux["x"], x * 3)

@@ -8,7 +8,8 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
-from functools import partial
+from functools import partial, reduce
+from itertools import islice
 from typing import Any, Literal, Protocol, TypeVar
 
 import torch
@@ -135,7 +136,7 @@ class OverTasks:
         if not is_replayed(compiled) and separately and tree_leaves(tasks)[0].device.type == "cpu":
             with alone():
                 works = [compiled.prepared(run, m, part, variant=variant) for part in self.parts(tasks, 1)]
-            return _averaged(side_by_side(works), shard)
+            return _averaged(_in_chunks(side_by_side(works), self.chunk), shard)
         if not is_replayed(compiled):
             return _averaged(self._in_turn(lambda part: compiled(run, m, part, variant=variant), tasks, shard), shard)
         works = [compiled.prepared(run, m, part, variant=variant) for part in self.parts(tasks)]
@@ -169,7 +170,8 @@ class OverTasks:
 
         size = 1 if separately else self.chunk
         if graphs is None:
-            return _averaged(self._in_turn(partial(run, m), tasks, shard, size), shard)
+            results: Iterable[tuple[Tensor, Tree, Tree]] = self._in_turn(partial(run, m), tasks, shard, size)
+            return _averaged(_in_chunks(results, self.chunk) if separately else results, shard)
         parts = list(self.parts(tasks, size))
         works: list[Callable[[], tuple[Tensor, Tree, Tree]]] = []
         for part in parts:  # what traces its graphs cannot do so in several threads
@@ -179,7 +181,8 @@ class OverTasks:
             else:
                 self._traced.add(shapes)
                 works.append(partial(_itself, run(m, part)))
-        return _averaged(side_by_side(works), shard)
+        results = side_by_side(works)
+        return _averaged(_in_chunks(results, self.chunk) if separately else results, shard)
 
     def separately(self, tasks: Any, shard: Shard = WHOLE) -> bool:
         """Return whether tasks run one after another, so that each can be differentiated by itself.
@@ -265,6 +268,14 @@ class OverTasks:
                 stacklevel=2,
             )
             return alone
+
+
+def _in_chunks(results: Iterable[tuple[Tensor, Tree, Tree]], size: int) -> Iterator[tuple[Tensor, Tree, Tree]]:
+    """Yield the losses, summed gradients and aux of each chunk, from those of its tasks: processes add up chunks."""
+    rest = iter(results)
+    while some := list(islice(rest, size)):
+        losses, grads, auxes = zip(*some, strict=True)
+        yield torch.cat(losses), reduce(add, grads), joined(list(auxes))
 
 
 def _averaged(parts: Iterable[tuple[Tensor, Tree, Tree]], shard: Shard) -> tuple[Tensor, Tree, Tree]:
