@@ -104,7 +104,7 @@ class Embedded:
         Raises:
             DataError: for other weights than those that the features are of.
         """
-        return self._in_blocks(_count(stored), lambda start, stop: _part(stored, start, stop))
+        return self._in_blocks(_count(stored), lambda start, stop: _rows(stored, slice(start, stop)))
 
     def kept(self, stored: Inputs) -> Tensor:
         """Return the same as :meth:`embed`, up to rounding, and keep the features of each example for the next time.
@@ -121,12 +121,14 @@ class Embedded:
         name = f"features-{self.backbone}-{self.fingerprint}-{self.size}-{how.hexdigest()[:16]}"
         rows = KeptRows(name, self.loaded().width)
         known = rows.read(list(dict.fromkeys(keys)))
-        new = {key: place for place, key in reversed(list(enumerate(keys))) if key not in known}
-        order = dict(sorted(new.items(), key=lambda one: one[1]))
-        missing = torch.tensor(list(order.values()), dtype=torch.int64)
+        places: dict[bytes, int] = {}  # of what is new: of equal examples the first
+        for place, key in enumerate(keys):
+            if key not in known:
+                places.setdefault(key, place)
+        new, missing = list(places), torch.tensor(list(places.values()), dtype=torch.int64)
 
         def keep(start: int, found: Tensor) -> None:
-            some = dict(zip(list(order)[start : start + len(found)], found.float().numpy(), strict=True))
+            some = dict(zip(new[start : start + len(found)], found.float().numpy(), strict=True))
             known.update(some)
             rows.add(some)
 
@@ -304,13 +306,7 @@ def _count(stored: Inputs) -> int:
     return len(stored) if isinstance(stored, Tensor) else len(next(iter(stored.values())))
 
 
-def _part(stored: Inputs, start: int, stop: int) -> Inputs:
+def _rows(stored: Inputs, which: Tensor | slice) -> Inputs:
     if isinstance(stored, Tensor):
-        return stored[start:stop]
-    return {name: leaf[start:stop] for name, leaf in stored.items()}
-
-
-def _rows(stored: Inputs, places: Tensor) -> Inputs:
-    if isinstance(stored, Tensor):
-        return stored[places]
-    return {name: leaf[places] for name, leaf in stored.items()}
+        return stored[which]
+    return {name: leaf[which] for name, leaf in stored.items()}

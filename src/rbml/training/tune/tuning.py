@@ -91,7 +91,7 @@ class Tuned:
         test: loss and metrics on the third part of the examples, which nothing was tuned on, the mean of the starts.
         usual: the same for the settings at which tuning began, trained on the training and the validation examples.
         gain: by how much the loss of ``test`` is lower than that of ``usual``, paired by example and start.
-        candidates: all that were validated, the best first; the first one was chosen.
+        candidates: all that were validated; the first one was chosen: the best one whose final runs did not diverge.
         history: what happened.
         sizes: how many examples to train on, to tune on, and in the third part.
         how: ``"whole"`` or ``"online"``.
